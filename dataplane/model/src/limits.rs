@@ -1,0 +1,59 @@
+//! Every limit, with the arithmetic that led to it. What is allocated at start-up is allocated for
+//! these.
+
+/// Packets in a burst. DPDK's drivers work in units of 4 to 32; beyond 32 the scratch of a burst
+/// (about 200 bytes a packet) would leave the first-level cache to nobody else.
+pub const BURST_PACKETS_MAX: usize = 32;
+
+/// Poll-mode cores. A NAT address has 252 blocks of ports to lease, and hand-over takes one ring
+/// for each ordered pair: 16 x 15 rings of 512 places are 2 MB.
+pub const WORKERS_MAX: usize = 16;
+
+/// DPDK ports of one gateway.
+pub const PORTS_MAX: usize = 16;
+
+/// Interfaces: a (port, VLAN) each; the host mirror keeps one TAP for each.
+pub const INTERFACES_MAX: usize = 64;
+
+/// Service ports that are forwarded at a time. Counters take 64 bytes each a worker: 4 MB.
+pub const SERVICE_PORTS_MAX: usize = 65_536;
+
+/// Backends over all service ports. Counters take 32 bytes each a worker: 16 MB.
+pub const BACKENDS_MAX: usize = 524_288;
+
+/// Backends of one service port and family: a Maglev slot holds 16 bits.
+pub const BACKENDS_PER_SERVICE_MAX: usize = 16_384;
+
+/// Frontends over all service ports: three for each service port on average.
+pub const FRONTENDS_MAX: usize = 262_144;
+
+/// Adjacencies: an id has 16 bits and two values are set aside.
+pub const ADJACENCIES_MAX: usize = 65_000;
+
+/// Ports that the workers use on a NAT address are 1024 to 65535; below are the well-known ones,
+/// which some servers treat as privileged.
+pub const NAT_PORT_FIRST: u16 = 1024;
+
+/// Ports in a block that is leased to one worker: the upper byte of the port names the block.
+pub const NAT_BLOCK_PORTS: usize = 256;
+
+/// NAT addresses over all interfaces: the steering table takes 256 bytes for each.
+pub const NAT_ADDRESSES_MAX: usize = 256;
+
+/// Ports that are tried for a new connection before an ended or embryonic one is overwritten. At
+/// 90 % occupancy 128 misses in a row have a chance of 0.9^128, about one in 700,000.
+pub const NAT_PORT_TRIES: usize = 128;
+
+/// Connections of IPv4 that one worker can hold: an index place has 32 bits; 2^28 entries of 64
+/// bytes would be 16 GiB.
+pub const CONNECTIONS_PER_WORKER_MAX: usize = 1 << 28;
+
+/// Times that one packet may be handed from worker to worker: to the home of its fragments, and
+/// from there to the owner of the connection.
+pub const HANDOVERS_MAX: u8 = 2;
+
+/// Length of the name of a network interface without the final NUL (`IFNAMSIZ` of Linux).
+pub const INTERFACE_NAME_MAX: usize = 15;
+
+/// Events that `show events` remembers.
+pub const EVENTS_KEPT: usize = 1_024;
