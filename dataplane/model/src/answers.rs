@@ -253,7 +253,7 @@ pub struct MirrorLedger {
 }
 
 /// A worker in `show workers`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerRow {
     /// The worker.
     pub worker: WorkerId,
@@ -280,7 +280,7 @@ pub struct WorkerRow {
 }
 
 /// The answer of `show workers`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Workers {
     /// The latest published generation.
     pub generation: u64,
