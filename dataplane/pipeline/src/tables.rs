@@ -1,0 +1,28 @@
+//! What is published to the workers: one pointer to all that they read and never write.
+
+use crate::adjacency::Adjacencies;
+use crate::snapshot::Snapshot;
+use crate::steer::SteerTable;
+use std::sync::Arc;
+
+/// The published tables. A burst is processed under one of them.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    /// Counts publications, of whichever part, from 1.
+    pub generation: u64,
+    /// Services, frontends and backends.
+    pub snapshot: Arc<Snapshot>,
+    /// Interfaces, addresses, routes and next hops.
+    pub adjacencies: Arc<Adjacencies>,
+    /// Which worker owns what.
+    pub steer: Arc<SteerTable>,
+}
+
+impl Tables {
+    /// The generation as a connection's entry holds it. It wraps after 2^32 publications, which at
+    /// 100 a second takes 16 months in which an entry would have to stay silent to be mistaken.
+    #[inline]
+    pub const fn stamp(&self) -> u32 {
+        self.generation as u32
+    }
+}
