@@ -1,0 +1,119 @@
+//! The configuration of a gateway in a [`Net`].
+
+use crate::net::Net;
+use crate::plan;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// What differs from world to world.
+#[derive(Clone, Debug)]
+pub struct GatewayOptions {
+    /// One worker for each of these cores; each port has as many queues.
+    pub cores: Vec<u32>,
+    /// Whether memory is taken from huge pages.
+    pub huge_pages: bool,
+}
+
+impl Default for GatewayOptions {
+    /// One worker on core 1, where the machine has huge pages with these.
+    fn default() -> Self {
+        Self { cores: vec![1], huge_pages: crate::hugepages::enough() }
+    }
+}
+
+/// Places that the configuration names.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The file itself.
+    pub config: PathBuf,
+    /// Folder of manifests.
+    pub manifests: PathBuf,
+    /// The admin socket.
+    pub socket: PathBuf,
+    /// What outlives the process.
+    pub state: PathBuf,
+}
+
+impl Places {
+    /// All below the instance's folder, but for the manifests.
+    pub fn in_folder(dir: &Path, manifests: &Path) -> Self {
+        Self {
+            config: dir.join("headgate.toml"),
+            manifests: manifests.into(),
+            socket: dir.join("headgate.sock"),
+            state: dir.join("state"),
+        }
+    }
+}
+
+/// The text of the configuration file.
+pub fn text(net: &Net, places: &Places, options: &GatewayOptions) -> String {
+    let mut out =
+        format!("[eal]\nhuge_pages = {}\nmemory_mib = 256\nmbufs = 16384\n", options.huge_pages);
+    for core in &options.cores {
+        section(&mut out, "[worker]", &[("core", core.to_string())]);
+    }
+    let sides = [
+        ("front", net.front_link(), net.client.name(), plan::GATEWAY_FRONT),
+        ("back", net.back_link(), net.switch.name(), plan::GATEWAY_BACK),
+    ];
+    for (index, (name, link, netns, _)) in sides.iter().enumerate() {
+        section(
+            &mut out,
+            "[port]",
+            &[
+                ("name", quoted(name)),
+                ("device", quoted(&format!("net_tap{index},iface={link}"))),
+                ("netns", quoted(netns)),
+                ("rx_queues", options.cores.len().to_string()),
+            ],
+        );
+    }
+    for (name, _, _, addresses) in &sides {
+        let [v4, v6] = addresses;
+        section(
+            &mut out,
+            "[interface]",
+            &[
+                ("name", quoted(name)),
+                ("port", quoted(name)),
+                ("addresses", format!("[\"{v4}/24\", \"{v6}/64\"]")),
+                ("mtu", "1500".into()),
+                ("role", quoted(name)),
+                ("host_name", quoted(&format!("hg-{name}"))),
+            ],
+        );
+    }
+    section(&mut out, "[nat]", &[("interface", quoted("back")), ("addresses", list(&plan::NAT))]);
+    section(
+        &mut out,
+        "[pool]",
+        &[("name", quoted("demo")), ("addresses", list(&plan::POOL)), ("default", "true".into())],
+    );
+    section(&mut out, "node_port", &[("addresses", list(&plan::GATEWAY_FRONT))]);
+    section(&mut out, "external_ips", &[("ranges", list(&plan::EXTERNAL))]);
+    for (name, key, path) in [
+        ("manifests", "dir", &places.manifests),
+        ("admin", "socket", &places.socket),
+        ("state", "dir", &places.state),
+    ] {
+        section(&mut out, name, &[(key, quoted(&path.display().to_string()))]);
+    }
+    out
+}
+
+fn section(out: &mut String, name: &str, keys: &[(&str, String)]) {
+    // Writing to a String doesn't fail.
+    let _ = writeln!(out, "\n[{name}]");
+    for (key, value) in keys {
+        let _ = writeln!(out, "{key} = {value}");
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
+
+fn list(texts: &[&str]) -> String {
+    format!("{texts:?}")
+}

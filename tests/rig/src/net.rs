@@ -1,0 +1,185 @@
+//! The network around a gateway: a client, a switch, and backends behind it.
+//!
+//! ```text
+//! client namespace      gateway namespace      switch namespace      backend namespaces
+//!   hgf-TAG  ------------ front   back ---------- hgb-TAG  br0 ------- eth0 of web-1, web-2, ...
+//!   (kernel ends of net_tap; made by the gateway, plugged in by us once they are there)
+//! ```
+
+use crate::command::output_of;
+use crate::instance::Instance;
+use crate::namespace::Namespace;
+use crate::plan;
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// A backend: a namespace with one address in each family.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// `web-1` and so on.
+    pub name: String,
+    /// Where its programs run.
+    pub namespace: Namespace,
+    /// IPv4, IPv6.
+    pub addresses: [IpAddr; 2],
+}
+
+/// The network around a gateway.
+pub struct Net {
+    /// What all of it belongs to.
+    pub instance: Instance,
+    /// The gateway runs here; its host mirror's TAPs are here.
+    pub gateway: Namespace,
+    /// Clients run here.
+    pub client: Namespace,
+    /// The bridge between the gateway and the backends.
+    pub switch: Namespace,
+    /// The backends.
+    pub backends: Vec<Host>,
+}
+
+/// What the kernel counts at the far end of one of the gateway's ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelCounters {
+    /// Packets that came from the gateway.
+    pub from_gateway: u64,
+    /// Packets that the gateway fetched.
+    pub to_gateway: u64,
+    /// Packets that the gateway didn't fetch in time.
+    pub missed: u64,
+}
+
+impl Net {
+    /// Makes all namespaces and the back link, for `backends` backends.
+    pub fn build(kind: &str, backends: u16) -> Result<Self> {
+        let instance = Instance::create(kind)?;
+        let gateway = Namespace::create(&instance, "gw")?;
+        let client = Namespace::create(&instance, "client")?;
+        let switch = Namespace::create(&instance, "switch")?;
+        switch.ip("link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0")?;
+        switch.ip("link set br0 up")?;
+        let mut net = Self { instance, gateway, client, switch, backends: Vec::new() };
+        for index in 0..backends {
+            net.add_backend(index)?;
+        }
+        Ok(net)
+    }
+    /// The client's end of the gateway's front port.
+    pub fn front_link(&self) -> String {
+        format!("hgf-{}", self.instance.tag())
+    }
+    /// The switch's end of the gateway's back port.
+    pub fn back_link(&self) -> String {
+        format!("hgb-{}", self.instance.tag())
+    }
+    fn add_backend(&mut self, index: u16) -> Result<()> {
+        let name = format!("web-{}", index + 1);
+        let namespace = Namespace::create(&self.instance, &name)?;
+        let addresses = plan::backend(index);
+        let inside = namespace.name();
+        self.switch.ip(&format!("link add {name} type veth peer name eth0 netns {inside}"))?;
+        // Partial checksums end here: a poll-mode port behind the bridge would see them as they are.
+        without_offload(&namespace, "eth0")?;
+        self.switch.ip_batch(&format!("link set {name} master br0\nlink set {name} up\n"))?;
+        namespace.ip_batch(&format!(
+            "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\n",
+            addresses[0], addresses[1]
+        ))?;
+        self.backends.push(Host { name, namespace, addresses });
+        Ok(())
+    }
+    /// Waits until the gateway has made the kernel ends of its ports. `check` is asked meanwhile
+    /// and ends the wait by failing.
+    pub fn wait_for_links(&self, mut check: impl FnMut() -> Result<()>) -> Result<()> {
+        let begun = Instant::now();
+        let ends = [(&self.client, self.front_link()), (&self.switch, self.back_link())];
+        for (namespace, link) in &ends {
+            while !namespace.has_link(link) {
+                check()?;
+                if begun.elapsed() > Duration::from_secs(20) {
+                    bail!("no {link} in {} after 20 s: the port wasn't made", namespace.name());
+                }
+                sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    }
+    /// Gives the kernel ends their addresses and plugs the back one into the bridge. To be called
+    /// whenever a gateway has made them anew.
+    pub fn plug_in(&self) -> Result<()> {
+        let (front, back) = (self.front_link(), self.back_link());
+        let mut lines = format!(
+            "link set {front} address 0a:48:47:00:01:00\nlink set {front} mtu 1500\n\
+             link set {front} up\n"
+        );
+        client_addresses(&mut lines, &front, plan::client);
+        for prefix in plan::ON_LINK {
+            writeln!(lines, "route replace {prefix} dev {front}")?;
+        }
+        self.client.ip_batch(&lines)?;
+        // A MAC of its own before it joins: a bridge keeps frames for its ports' MACs to itself,
+        // and this end starts with the MAC of the gateway's port.
+        self.switch.ip_batch(&format!(
+            "link set {back} address 0a:48:47:00:02:00\nlink set {back} mtu 1500\n\
+             link set {back} master br0\nlink set {back} up\n"
+        ))?;
+        without_offload(&self.client, &front)?;
+        without_offload(&self.switch, &back)
+    }
+    /// Joins the client to the bridge with a plain cable, without any gateway: what shows that
+    /// the rig itself works.
+    pub fn join_plain(&self) -> Result<()> {
+        let front = self.front_link();
+        let inside = self.client.name();
+        self.switch.ip(&format!("link add client type veth peer name {front} netns {inside}"))?;
+        self.switch.ip_batch("link set client master br0\nlink set client up\n")?;
+        let mut lines = format!("link set {front} up\n");
+        client_addresses(&mut lines, &front, |index| plan::back(101 + index));
+        self.client.ip_batch(&lines)
+    }
+    /// What the kernel has counted at the far ends: front, back.
+    pub fn kernel_counters(&self) -> Result<[KernelCounters; 2]> {
+        Ok([
+            counters(&self.client, &self.front_link())?,
+            counters(&self.switch, &self.back_link())?,
+        ])
+    }
+    /// The client's addresses of the family of `destination`.
+    pub fn client_addresses(&self, destination: IpAddr) -> Vec<IpAddr> {
+        let family = usize::from(destination.is_ipv6());
+        (0..plan::CLIENTS).map(|index| plan::client(index)[family]).collect()
+    }
+}
+
+fn client_addresses(lines: &mut String, link: &str, address: impl Fn(u16) -> [IpAddr; 2]) {
+    for index in 0..plan::CLIENTS {
+        let [v4, v6] = address(index);
+        lines.push_str(&format!("addr add {v4}/24 dev {link}\n"));
+        lines.push_str(&format!("addr add {v6}/64 dev {link} nodad\n"));
+    }
+}
+
+/// Whole checksums on everything that leaves by `link`.
+fn without_offload(namespace: &Namespace, link: &str) -> Result<()> {
+    output_of(namespace.command("ethtool").args(["-K", link, "tx", "off"]))
+        .map(drop)
+        .with_context(|| format!("cannot turn checksum offload off on {link}"))
+}
+
+fn counters(namespace: &Namespace, link: &str) -> Result<KernelCounters> {
+    let text = namespace.ip(&format!("-s -j link show dev {link}"))?;
+    let answer: Value = serde_json::from_str(&text).context("ip -s -j link")?;
+    let count = |path: &str| {
+        let found = answer.pointer(&format!("/0/stats64/{path}")).and_then(Value::as_u64);
+        found.with_context(|| format!("no {path} in {text}"))
+    };
+    Ok(KernelCounters {
+        from_gateway: count("rx/packets")?,
+        to_gateway: count("tx/packets")?,
+        missed: count("tx/dropped")?,
+    })
+}
