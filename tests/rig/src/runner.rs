@@ -1,1 +1,219 @@
-//! stub
+//! What stands behind `./run test`: the parts, one after the other, and one line for each.
+
+use crate::hugepages;
+use crate::instance::Instance;
+use anyhow::{Context, Result, bail};
+use std::fmt;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// Skips that are allowed: lines of a part's name and words that its reason holds.
+const ALLOWED_SKIPS: &str = "tests/allowed-skips";
+
+/// A part of the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Every package but the ones below.
+    Unit,
+    /// Packets with the answers that they must get.
+    Golden,
+    /// Network namespaces and real programs.
+    Netns,
+    /// The whole pipeline against random input.
+    Fuzz,
+}
+
+impl Part {
+    /// In the order in which they run.
+    pub const ALL: [Self; 4] = [Self::Unit, Self::Golden, Self::Netns, Self::Fuzz];
+
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Golden => "golden",
+            Self::Netns => "netns",
+            Self::Fuzz => "fuzz",
+        }
+    }
+    /// The part of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|part| part.name() == name)
+    }
+    fn cargo_args(self) -> Vec<&'static str> {
+        let mut args = vec!["test", "--no-fail-fast"];
+        match self {
+            Self::Unit => {
+                args.push("--workspace");
+                for part in &Self::ALL[1..] {
+                    args.extend(["--exclude", part.name()]);
+                }
+            }
+            Self::Golden | Self::Netns | Self::Fuzz => args.extend(["--package", self.name()]),
+        }
+        args.extend(["--", "--show-output"]);
+        args
+    }
+}
+
+/// What came of a part, or of all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Tests that passed. Below zero for a moment where a skip is told before the count.
+    pub passed: i64,
+    /// Tests that failed; what couldn't be built counts as one.
+    pub failed: u64,
+    /// Why tests were skipped; one reason a test.
+    pub skipped: Vec<String>,
+}
+
+impl Tally {
+    /// Takes in one line of what `cargo test` prints.
+    pub fn read(&mut self, line: &str) {
+        let line = line.trim_end();
+        if let Some(counts) = line.strip_prefix("test result: ") {
+            self.passed += count_before(counts, " passed");
+            self.failed += count_before(counts, " failed").unsigned_abs();
+        } else if let Some(reason) = line.strip_prefix("skipped: ") {
+            // The harness counts it as passed.
+            self.passed -= 1;
+            self.skipped.push(reason.to_owned());
+        } else if let Some((_, reason)) = line.split_once(" ... ignored")
+            && line.starts_with("test ")
+        {
+            let reason = reason.trim_start_matches(", ");
+            let reason = if reason.is_empty() { "no reason given" } else { reason };
+            self.skipped.push(reason.to_owned());
+        }
+    }
+    fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped.extend(other.skipped.iter().cloned());
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { passed, failed, skipped } = self;
+        write!(f, "{passed} passed, {failed} failed, {} skipped", skipped.len())
+    }
+}
+
+/// The number in front of `word`.
+fn count_before(text: &str, word: &str) -> i64 {
+    let number = text.split(word).next().and_then(|front| front.rsplit(' ').next());
+    number.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// Runs the parts in the folder of the workspace; true where nothing failed and every skip is
+/// allowed.
+pub fn run(workspace: &Path, parts: &[Part]) -> Result<bool> {
+    let allowed = allowed_skips(workspace)?;
+    let mut total = Tally::default();
+    let mut lines = Vec::new();
+    for part in parts {
+        println!("== {}", part.name());
+        let begun = Instant::now();
+        let mut tally = run_part(workspace, *part)?;
+        let seconds = begun.elapsed().as_secs();
+        let mut notes = Vec::new();
+        for reason in &tally.skipped {
+            let is_allowed =
+                allowed.iter().any(|(name, words)| name == part.name() && reason.contains(words));
+            tally.failed += u64::from(!is_allowed);
+            let note = if is_allowed { "skipped" } else { "FAILED, not an allowed skip" };
+            notes.push(format!("        {note}: {reason}"));
+        }
+        notes.dedup();
+        lines.push(format!("{:<7} {tally}, {seconds} s", part.name()));
+        lines.extend(notes);
+        total.add(&tally);
+    }
+    println!("\n{}\n{total}", lines.join("\n"));
+    Ok(total.failed == 0)
+}
+
+fn run_part(workspace: &Path, part: Part) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut huge_pages = None;
+    if part == Part::Netns {
+        // The tests start the binary: it must be there, and of this very source.
+        let built = Command::new("cargo")
+            .args(["build", "--package", "headgate"])
+            .current_dir(workspace)
+            .status()
+            .context("cannot start cargo")?;
+        if !built.success() {
+            tally.failed += 1;
+            return Ok(tally);
+        }
+        if nix::unistd::geteuid().is_root() {
+            let instance = Instance::create("tests")?;
+            if !hugepages::reserve(&instance)? {
+                println!("warning: no huge pages on this machine: testing without");
+            }
+            huge_pages = Some(instance);
+        }
+    }
+    let mut child = Command::new("cargo")
+        .args(part.cargo_args())
+        .current_dir(workspace)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let output = child.stdout.take().context("cargo's output")?;
+    let mut reader = BufReader::new(output);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        let text = String::from_utf8_lossy(&line);
+        print!("{text}");
+        tally.read(&text);
+        line.clear();
+    }
+    // What fails without a failed test (it can't be built, it crashed) is a failure too.
+    if !child.wait()?.success() && tally.failed == 0 {
+        tally.failed += 1;
+    }
+    drop(huge_pages);
+    Ok(tally)
+}
+
+fn allowed_skips(workspace: &Path) -> Result<Vec<(String, String)>> {
+    let path = workspace.join(ALLOWED_SKIPS);
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let mut allowed = Vec::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
+        let Some((part, words)) = line.split_once(' ') else {
+            bail!("{}: a line is a part and words of a reason: {line}", path.display());
+        };
+        allowed.push((part.to_owned(), words.trim().to_owned()));
+    }
+    Ok(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_cargo_prints() {
+        let mut tally = Tally::default();
+        for line in [
+            "test a ... ok",
+            "test b ... ignored, takes an hour",
+            "test c ... ignored",
+            "---- a stdout ----",
+            "skipped: not root",
+            "test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out",
+            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
+        ] {
+            tally.read(line);
+        }
+        let skipped = ["takes an hour", "no reason given", "not root"].map(str::to_owned).to_vec();
+        assert_eq!(tally, Tally { passed: 5, failed: 2, skipped });
+    }
+}
