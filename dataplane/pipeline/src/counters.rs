@@ -87,7 +87,7 @@ impl Counters {
     }
     /// The counter of a drop reason.
     #[inline]
-    pub fn drop(&self, reason: DropReason) -> &Counter {
+    pub fn dropped(&self, reason: DropReason) -> &Counter {
         &self.drops[reason as usize]
     }
 }

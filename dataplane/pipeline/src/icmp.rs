@@ -1,0 +1,203 @@
+//! ICMP, ICMPv6 and whatever else has no ports.
+
+use crate::answer::{self, Class};
+use crate::arch::memory::Plain;
+use crate::connections::{Address, Entry, Found, Key, Shard};
+use crate::established::way;
+use crate::frame::{Frame, Verdict};
+use crate::journey::Now;
+use crate::miss::{Whose, holds, to_host, to_host_as, whose};
+use crate::parse::quoted::{Quoted, is_error, quoted};
+use crate::parse::{Addresses, Fragment, ICMP, ICMPV6, Parsed, be128};
+use crate::pipeline::Context;
+use crate::rewrite::translate_error;
+use crate::tables::Tables;
+use model::drops::DropReason;
+use std::net::{IpAddr, Ipv6Addr};
+
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REQUEST_V6: u8 = 128;
+const SOLICITATION: u8 = 135;
+/// Router and neighbour discovery and multicast listener reports.
+const LINK_TYPES_V6: std::ops::RangeInclusive<u8> = 130..=143;
+
+/// The fate of a packet without ports.
+#[cold]
+pub fn conclude<A: Address>(
+    shard: &mut Shard<A>,
+    context: &mut Context,
+    tables: &Tables,
+    frame: &mut Frame<'_>,
+    parsed: &Parsed,
+    now: Now,
+) -> Verdict
+where
+    Entry<A>: Plain,
+{
+    let kind = frame.bytes().get(usize::from(parsed.l4)).copied();
+    let later = matches!(parsed.fragment, Fragment::Later(_));
+    let (Some(kind), false, ICMP | ICMPV6) = (kind, later, parsed.protocol) else {
+        return other(context, tables, frame, parsed, now);
+    };
+    if parsed.protocol == ICMPV6 && LINK_TYPES_V6.contains(&kind) {
+        return neighbour_discovery(context, tables, frame, parsed, (kind, now));
+    }
+    if let Some(quoted) = quoted(frame.bytes(), parsed)
+        && let Some(verdict) = error(shard, context, tables, frame, (parsed, &quoted), now)
+    {
+        return verdict;
+    }
+    let request = match parsed.protocol {
+        ICMP => ECHO_REQUEST,
+        _ => ECHO_REQUEST_V6,
+    };
+    match whose(tables, parsed.addresses.destination()) {
+        Whose::Local(_) | Whose::LinkGroup => to_host(context, frame, parsed, now),
+        Whose::Nobody => Verdict::Drop(DropReason::NotOurs),
+        Whose::Frontend | Whose::Nat if kind == request => {
+            echo(context, tables, frame, parsed, now)
+        }
+        Whose::Frontend | Whose::Nat if is_error(parsed.protocol, kind) => {
+            Verdict::Drop(DropReason::IcmpUnmatched)
+        }
+        Whose::Frontend | Whose::Nat => Verdict::Drop(DropReason::IcmpUnsupported),
+    }
+}
+
+/// A transport protocol that isn't forwarded: the host may want it.
+fn other(
+    context: &mut Context,
+    tables: &Tables,
+    frame: &mut Frame<'_>,
+    parsed: &Parsed,
+    now: Now,
+) -> Verdict {
+    match whose(tables, parsed.addresses.destination()) {
+        Whose::Local(_) | Whose::LinkGroup => to_host(context, frame, parsed, now),
+        Whose::Nobody => Verdict::Drop(DropReason::NotOurs),
+        Whose::Frontend | Whose::Nat if matches!(parsed.fragment, Fragment::Later(_)) => {
+            Verdict::Drop(DropReason::FragmentUnknown)
+        }
+        Whose::Frontend | Whose::Nat => Verdict::Drop(DropReason::ProtocolUnsupported),
+    }
+}
+
+fn echo(
+    context: &mut Context,
+    tables: &Tables,
+    frame: &mut Frame<'_>,
+    parsed: &Parsed,
+    now: Now,
+) -> Verdict {
+    // A fragmented request would need its fragments turned round one by one: the reply's checksum
+    // covers them all, but none of them is there at once.
+    if parsed.fragment != Fragment::No || answer::is_to_group(frame) {
+        return Verdict::Drop(DropReason::IcmpUnsupported);
+    }
+    if !answer::verify(frame, parsed) {
+        return Verdict::Drop(DropReason::L4Checksum);
+    }
+    let Some(interface) = tables.adjacencies.interface(parsed.interface) else {
+        return Verdict::Drop(DropReason::NotOurs);
+    };
+    if context.may(Class::Echo, now) && answer::echo(frame, parsed, interface) {
+        Verdict::Answer(interface.port)
+    } else {
+        Verdict::Drop(DropReason::AnswerLimited)
+    }
+}
+
+/// An ICMP error: translated where the packet that it quotes belongs to a connection of ours. The
+/// error travels against the quoted packet, so its connection is found by the reversed key.
+fn error<A: Address>(
+    shard: &Shard<A>,
+    context: &mut Context,
+    tables: &Tables,
+    frame: &mut Frame<'_>,
+    (parsed, quoted): (&Parsed, &Quoted),
+    now: Now,
+) -> Option<Verdict>
+where
+    Entry<A>: Plain,
+{
+    let key = Key {
+        source: A::from_ip(quoted.addresses.destination())?,
+        destination: A::from_ip(quoted.addresses.source())?,
+        source_port: quoted.destination_port,
+        destination_port: quoted.source_port,
+        protocol: quoted.protocol,
+    };
+    let found = shard.find(shard.hash(&key), &key)?;
+    // We sent the quoted packet from this address: an error to any other isn't about it.
+    if parsed.addresses.destination() != quoted.addresses.source() {
+        return None;
+    }
+    let entry = shard.entry(found.entry).filter(|_| !over(shard, context, found, now))?;
+    if parsed.ttl <= 1 {
+        return Some(Verdict::Drop(DropReason::TtlExpired));
+    }
+    if !answer::verify(frame, parsed) {
+        return Some(Verdict::Drop(DropReason::L4Checksum));
+    }
+    let direction = found.direction;
+    let adjacency = match way(context, tables, entry, direction, now) {
+        Ok(adjacency) => adjacency,
+        Err(reason) => return Some(Verdict::Drop(reason)),
+    };
+    Some(if translate_error(frame, parsed, quoted, entry, direction, &adjacency) {
+        Verdict::Send(adjacency.port)
+    } else {
+        Verdict::Drop(DropReason::TransmitOversize)
+    })
+}
+
+fn over<A: Address>(shard: &Shard<A>, context: &Context, found: Found, now: Now) -> bool
+where
+    Entry<A>: Plain,
+{
+    shard.is_over(found.entry, now.ms, &context.timeouts)
+}
+
+/// Neighbour discovery (RFC 4861): solicitations for what workers hold are answered here, the rest
+/// is the host's.
+fn neighbour_discovery(
+    context: &mut Context,
+    tables: &Tables,
+    frame: &mut Frame<'_>,
+    parsed: &Parsed,
+    (kind, now): (u8, Now),
+) -> Verdict {
+    let l4 = usize::from(parsed.l4);
+    // Listener reports come with a hop limit of 1.
+    if (133..=137).contains(&kind) && parsed.ttl != 255 {
+        return Verdict::Drop(DropReason::NdMalformed);
+    }
+    if kind != SOLICITATION {
+        return to_host_as(context, Class::HostNeighbour, frame, parsed, now);
+    }
+    let code = frame.bytes().get(l4 + 1).copied();
+    let (Some(target), Some(0), true) = (be128(frame.bytes(), l4 + 8), code, parsed.l4_len() >= 24)
+    else {
+        return Verdict::Drop(DropReason::NdMalformed);
+    };
+    let target_ip = IpAddr::V6(Ipv6Addr::from_bits(target));
+    if tables.adjacencies.local(target_ip) == Some(parsed.interface) {
+        return to_host_as(context, Class::HostNeighbour, frame, parsed, now);
+    }
+    if !holds(tables, parsed.interface, target_ip) {
+        return Verdict::Drop(DropReason::NdNotOurs);
+    }
+    if !matches!(parsed.addresses, Addresses::V6 { .. }) || !answer::verify(frame, parsed) {
+        return Verdict::Drop(DropReason::L4Checksum);
+    }
+    let Some(interface) = tables.adjacencies.interface(parsed.interface) else {
+        return Verdict::Drop(DropReason::NdNotOurs);
+    };
+    if context.may(Class::Neighbour, now)
+        && answer::neighbour_advertisement(frame, parsed, interface, target)
+    {
+        Verdict::Answer(interface.port)
+    } else {
+        Verdict::Drop(DropReason::AnswerLimited)
+    }
+}

@@ -1,0 +1,256 @@
+//! Questions to a worker about its connections. They change nothing but `forget`.
+
+use crate::arch::memory::Plain;
+use crate::connections::{Address, Direction, Entry, Key, Shard};
+use crate::journey::Now;
+use crate::miss::{Whose, selection_hash, whose};
+use crate::parse::{Addresses, Fragment, Kind, Parsed};
+use crate::pipeline::Pipeline;
+use crate::tables::Tables;
+use model::answers::{ConnectionFilter, FlowAnswer};
+use model::drops::DropReason;
+use model::ids::{FiveTuple, InterfaceId, Protocol, WorkerId};
+use model::record::{ConnectionRecord, RECORD_VERSION};
+use std::net::{IpAddr, SocketAddr};
+
+/// A page of connections, and where the next begins.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Those that match.
+    pub connections: Vec<ConnectionRecord>,
+    /// Where to go on, as (table, place); `None` at the end.
+    pub next: Option<(u8, u32)>,
+}
+
+impl Pipeline {
+    /// The connections in the next `places` places of the tables that match the filter.
+    pub fn page(
+        &self,
+        tables: &Tables,
+        filter: &ConnectionFilter,
+        (table, at): (u8, u32),
+        places: usize,
+        now: Now,
+    ) -> Page {
+        let with = (tables, filter, now);
+        match table {
+            0 => {
+                let (connections, next) = self.page_of(&self.v4, with, at, places);
+                Page { connections, next: Some(if next == 0 { (1, 0) } else { (0, next) }) }
+            }
+            1 => {
+                let (connections, next) = self.page_of(&self.v6, with, at, places);
+                Page { connections, next: (next != 0).then_some((1, next)) }
+            }
+            _ => Page::default(),
+        }
+    }
+
+    fn page_of<A: Address>(
+        &self,
+        shard: &Shard<A>,
+        (tables, filter, now): (&Tables, &ConnectionFilter, Now),
+        at: u32,
+        places: usize,
+    ) -> (Vec<ConnectionRecord>, u32)
+    where
+        Entry<A>: Plain,
+    {
+        let (entries, next) = shard.page(at, places);
+        let records = entries
+            .filter_map(|entry| self.record(tables, entry, now))
+            .filter(|record| is_wanted(record, filter))
+            .collect();
+        (records, next)
+    }
+
+    /// The connection as it leaves the worker.
+    fn record<A: Address>(
+        &self,
+        tables: &Tables,
+        entry: &Entry<A>,
+        now: Now,
+    ) -> Option<ConnectionRecord> {
+        let state = entry.state()?;
+        let at = |ip: A, port: u16| SocketAddr::new(ip.to_ip(), port);
+        Some(ConnectionRecord {
+            version: RECORD_VERSION,
+            protocol: Protocol::from_number(entry.protocol)?,
+            client: at(entry.client, entry.client_port),
+            frontend: at(entry.frontend, entry.frontend_port),
+            backend: at(entry.backend, entry.backend_port),
+            nat: at(entry.nat, entry.nat_port),
+            state,
+            age_s: now.seconds().saturating_sub(entry.created_s),
+            idle_ms: entry.idle_ms(now.ms),
+            timeout_ms: self.context.timeouts.of(entry.protocol, state),
+            service: tables.snapshot.service(entry.service_id()).map(|s| s.key.clone()),
+            backend_alive: tables.snapshot.backend(entry.backend_id()).is_some(),
+            worker: self.context.worker,
+        })
+    }
+
+    /// What would become of a packet of this flow. To be asked of the flow's owner.
+    pub fn explain(&self, tables: &Tables, flow: &FiveTuple, now: Now) -> FlowAnswer {
+        match (flow.source.ip(), flow.destination.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let key = key(flow, source.to_bits(), destination.to_bits());
+                self.explain_key(&self.v4, tables, &key, now)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let key = key(flow, source.to_bits(), destination.to_bits());
+                self.explain_key(&self.v6, tables, &key, now)
+            }
+            _ => answer(self.context.worker, "not_ours", Some(DropReason::NotOurs)),
+        }
+    }
+
+    fn explain_key<A: Address>(
+        &self,
+        shard: &Shard<A>,
+        tables: &Tables,
+        key: &Key<A>,
+        now: Now,
+    ) -> FlowAnswer
+    where
+        Entry<A>: Plain,
+    {
+        let destination = key.destination.to_ip();
+        let service = tables.snapshot.frontend(destination, key.protocol, key.destination_port);
+        let mut answer = answer(self.context.worker, "not_ours", Some(DropReason::NotOurs));
+        answer.service = service.map(|service| service.key.clone());
+        let found = shard
+            .find(shard.hash(key), key)
+            .filter(|found| !shard.is_over(found.entry, now.ms, &self.context.timeouts));
+        if let Some((found, entry)) = found.and_then(|f| Some((f, shard.entry(f.entry)?))) {
+            answer.connection = self.record(tables, entry, now);
+            answer.service = answer.connection.as_ref().and_then(|c| c.service.clone());
+            let next = match found.direction {
+                Direction::ToBackend => entry.backend.to_ip(),
+                Direction::ToClient => entry.client.to_ip(),
+            };
+            let via = tables.snapshot.backend(entry.backend_id()).and_then(|b| b.via);
+            let via = via.filter(|_| found.direction == Direction::ToBackend);
+            answer.selected = answer.connection.as_ref().map(|c| c.backend);
+            (answer.chosen_by, answer.drop) = ("connection".to_owned(), None);
+            self.explain_way(tables, (next, via), &mut answer);
+            return answer;
+        }
+        if let Some(service) = service {
+            let id =
+                service.table(A::FAMILY).select(selection_hash(key, self.context.selection_key));
+            match id.and_then(|id| tables.snapshot.backend(id)) {
+                Some(backend) => {
+                    answer.selected = Some(backend.address);
+                    (answer.chosen_by, answer.drop) = ("maglev".to_owned(), None);
+                    self.explain_way(tables, (backend.address.ip(), backend.via), &mut answer);
+                }
+                None => {
+                    answer.chosen_by = "no_backend".to_owned();
+                    answer.drop = Some(DropReason::NoBackend);
+                }
+            }
+            return answer;
+        }
+        let (chosen_by, drop) = match whose(tables, destination) {
+            Whose::Local(_) | Whose::LinkGroup => ("own_address", None),
+            Whose::Frontend => ("frontend_address", None),
+            Whose::Nat => ("nat_address", None),
+            Whose::Nobody => ("not_ours", Some(DropReason::NotOurs)),
+        };
+        (answer.chosen_by, answer.drop) = (chosen_by.to_owned(), drop);
+        answer
+    }
+
+    fn explain_way(
+        &self,
+        tables: &Tables,
+        (address, via): (IpAddr, Option<IpAddr>),
+        answer: &mut FlowAnswer,
+    ) {
+        let Some(hop) = tables.adjacencies.hop(address, via) else {
+            answer.drop = Some(DropReason::NoRoute);
+            return;
+        };
+        let name = tables.adjacencies.interface(hop.interface).map_or("?", |i| &*i.name);
+        let published = hop.adjacency.and_then(|id| tables.adjacencies.adjacency(id));
+        let mac = published
+            .map(|adjacency| adjacency.destination)
+            .or_else(|| self.context.learned.find(hop.interface, hop.address));
+        answer.way = Some(match mac {
+            Some(mac) => format!("{} at {mac} on {name}", hop.address),
+            None => format!("{} unresolved on {name}", hop.address),
+        });
+        if mac.is_none() {
+            answer.drop = Some(DropReason::NeighbourUnresolved);
+        }
+    }
+}
+
+/// The owner of a flow, for whoever has to find the worker to ask.
+impl Tables {
+    /// The worker that owns packets of this flow.
+    pub fn owner(&self, flow: &FiveTuple) -> WorkerId {
+        let addresses = match (flow.source.ip(), flow.destination.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                Addresses::V4 { source: source.to_bits(), destination: destination.to_bits() }
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                Addresses::V6 { source: source.to_bits(), destination: destination.to_bits() }
+            }
+            _ => return WorkerId(0),
+        };
+        let parsed = Parsed {
+            kind: Kind::Ip,
+            interface: InterfaceId(0),
+            l3: 0,
+            l4: 0,
+            ip_len: 0,
+            addresses,
+            source_port: flow.source.port(),
+            destination_port: flow.destination.port(),
+            protocol: flow.protocol.number(),
+            tcp_flags: 0,
+            ttl: 64,
+            fragment: Fragment::No,
+        };
+        self.steer.owner(&parsed, &[], None).unwrap_or(WorkerId(0))
+    }
+}
+
+fn key<A: Address>(flow: &FiveTuple, source: A, destination: A) -> Key<A> {
+    Key {
+        source,
+        destination,
+        source_port: flow.source.port(),
+        destination_port: flow.destination.port(),
+        protocol: flow.protocol.number(),
+    }
+}
+
+fn answer(owner: WorkerId, chosen_by: &str, drop: Option<DropReason>) -> FlowAnswer {
+    FlowAnswer {
+        owner,
+        service: None,
+        connection: None,
+        selected: None,
+        chosen_by: chosen_by.to_owned(),
+        way: None,
+        drop,
+    }
+}
+
+fn is_wanted(record: &ConnectionRecord, filter: &ConnectionFilter) -> bool {
+    let fits = |at: SocketAddr, wanted: &Option<(IpAddr, Option<u16>)>| {
+        wanted
+            .as_ref()
+            .is_none_or(|(ip, port)| at.ip() == *ip && port.is_none_or(|port| at.port() == port))
+    };
+    fits(record.client, &filter.source)
+        && fits(record.frontend, &filter.destination)
+        && filter.protocol.is_none_or(|protocol| record.protocol == protocol)
+        && filter.state.as_ref().is_none_or(|state| record.state.name() == state)
+        && filter.service.as_ref().is_none_or(|name| {
+            record.service.as_ref().is_some_and(|service| service.service == *name)
+        })
+}

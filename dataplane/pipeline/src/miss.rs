@@ -1,0 +1,301 @@
+//! A packet without a connection: whose is it, and what is due?
+
+use crate::answer::{self, Class, IcmpError};
+use crate::arch::memory::Plain;
+use crate::connections::{
+    Address, Direction, Entry, Found, Key, NO_ADJACENCY, Shard, choose_nat_port,
+};
+use crate::established::refuse;
+use crate::frame::{Frame, Verdict};
+use crate::journey::Now;
+use crate::parse::{Addresses, Fragment, Parsed, TCP, TCP_RST, be16};
+use crate::pipeline::Context;
+use crate::rewrite::strip_link;
+use crate::select::keyed;
+use crate::snapshot::Service;
+use crate::tables::Tables;
+use model::desired::Refusal;
+use model::drops::DropReason;
+use model::ids::InterfaceId;
+use model::record::ConnectionState;
+use std::net::IpAddr;
+
+/// TCP port of BGP, and UDP ports of BFD: single hop, echo, multihop.
+const ROUTING_PORTS: [u16; 4] = [179, 3784, 3785, 4784];
+/// Protocol numbers of OSPF and VRRP.
+const ROUTING_PROTOCOLS: [u8; 2] = [89, 112];
+
+/// What an address is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The host's own, on this interface.
+    Local(InterfaceId),
+    /// Some frontend has it.
+    Frontend,
+    /// A NAT address.
+    Nat,
+    /// A group on the link, which routing daemons and neighbour discovery listen to.
+    LinkGroup,
+    /// None of ours.
+    Nobody,
+}
+
+/// Whose an address is.
+pub fn whose(tables: &Tables, address: IpAddr) -> Whose {
+    let group = match address {
+        IpAddr::V4(ip) => ip.is_broadcast() || ip.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(ip) => ip.octets()[0] == 0xff && ip.octets()[1] & 0x0f == 2,
+    };
+    if group {
+        Whose::LinkGroup
+    } else if let Some(interface) = tables.adjacencies.local(address) {
+        Whose::Local(interface)
+    } else if tables.snapshot.is_frontend_address(address) {
+        Whose::Frontend
+    } else if tables.steer.nat_interface(address).is_some() {
+        Whose::Nat
+    } else {
+        Whose::Nobody
+    }
+}
+
+/// A TCP or UDP packet without a connection: the new connection that it begins, or its verdict.
+#[cold]
+pub fn classify<A: Address>(
+    shard: &mut Shard<A>,
+    context: &mut Context,
+    tables: &Tables,
+    (frame, parsed, key): (&mut Frame<'_>, &Parsed, &Key<A>),
+    now: Now,
+) -> Result<Found, Verdict>
+where
+    Entry<A>: Plain,
+{
+    let source = key.source.to_ip();
+    if !matches!(whose(tables, source), Whose::Nobody | Whose::LinkGroup) {
+        return Err(Verdict::Drop(DropReason::SourceOwn));
+    }
+    let destination = key.destination.to_ip();
+    if let Some(service) = tables.snapshot.frontend(destination, key.protocol, key.destination_port)
+    {
+        let begins = parsed.protocol != TCP || parsed.is_bare_syn();
+        if matches!(parsed.fragment, Fragment::Later(_)) {
+            return Err(Verdict::Drop(DropReason::FragmentUnknown));
+        }
+        if begins {
+            return begin(shard, context, tables, (frame, parsed, key), service, now);
+        }
+        return Err(reject(context, tables, frame, parsed, now));
+    }
+    Err(match whose(tables, destination) {
+        Whose::Local(_) | Whose::LinkGroup => to_host(context, frame, parsed, now),
+        Whose::Frontend | Whose::Nat => reject(context, tables, frame, parsed, now),
+        Whose::Nobody => Verdict::Drop(DropReason::NotOurs),
+    })
+}
+
+/// Selects a backend and a NAT port, and puts the connection in.
+fn begin<A: Address>(
+    shard: &mut Shard<A>,
+    context: &mut Context,
+    tables: &Tables,
+    (frame, parsed, key): (&mut Frame<'_>, &Parsed, &Key<A>),
+    service: &Service,
+    now: Now,
+) -> Result<Found, Verdict>
+where
+    Entry<A>: Plain,
+{
+    let counters = context.counters.services.get(service.id.slot as usize);
+    let table = service.table(A::FAMILY);
+    let Some(backend_id) = table.select(selection_hash(key, context.selection_key)) else {
+        if let Some(counters) = counters {
+            counters.refused.add(1);
+        }
+        return Err(match service.refusal {
+            Refusal::Reject => reject(context, tables, frame, parsed, now),
+            Refusal::Drop => Verdict::Drop(DropReason::NoBackend),
+        });
+    };
+    let drop = |reason| Verdict::Drop(reason);
+    let backend = tables.snapshot.backend(backend_id).ok_or(drop(DropReason::NoBackend))?;
+    let address = A::from_ip(backend.address.ip()).ok_or(drop(DropReason::NoBackend))?;
+    let adjacencies = &tables.adjacencies;
+    let to_backend =
+        adjacencies.hop(backend.address.ip(), backend.via).ok_or(drop(DropReason::NoRoute))?;
+    let to_client = adjacencies.hop(key.source.to_ip(), None).ok_or(drop(DropReason::NoRoute))?;
+    let blocks = tables.steer.blocks(context.worker, to_backend.interface, A::FAMILY);
+    if blocks.is_empty() {
+        return Err(drop(DropReason::NatUnconfigured));
+    }
+    let random = context.random();
+    let to = (address, backend.address.port(), key.protocol);
+    let nat = choose_nat_port(shard, blocks, to, random, now.ms, &context.timeouts)
+        .ok_or(drop(DropReason::NatPortsExhausted))?;
+    // A client on the link told its MAC with this very packet.
+    let on_link = to_client.adjacency.is_none()
+        && to_client.address == key.source.to_ip()
+        && to_client.interface == parsed.interface;
+    if on_link {
+        let mac = answer::sender(frame);
+        if context.learned.learn(parsed.interface, to_client.address, mac) {
+            context.request(parsed.interface, to_client.address, Some(mac), now);
+        }
+    }
+    let adjacency = |id: Option<model::ids::AdjacencyId>| id.map_or(NO_ADJACENCY, |id| id.0);
+    let mut entry = Entry {
+        client: key.source,
+        frontend: key.destination,
+        backend: address,
+        nat: nat.address,
+        client_port: key.source_port,
+        frontend_port: key.destination_port,
+        backend_port: backend.address.port(),
+        nat_port: nat.port,
+        last_seen_ms: now.ms as u32,
+        created_s: now.seconds(),
+        stamp: tables.stamp(),
+        backend_slot: backend_id.slot,
+        backend_generation: backend_id.generation,
+        service_slot: service.id.slot,
+        service_generation: service.id.generation,
+        client_adjacency: adjacency(to_client.adjacency),
+        backend_adjacency: adjacency(to_backend.adjacency),
+        protocol: key.protocol,
+        state: ConnectionState::Embryonic as u8,
+        client_interface: parsed.interface.0,
+        ..Entry::default()
+    };
+    entry.set_differences();
+    let (at, evicted) = shard.insert(entry).map_err(|_| drop(DropReason::TableFull))?;
+    let counters = &context.counters;
+    counters.inserts.add(1);
+    counters.embryonic_evicted.add(u64::from(evicted));
+    if let Some(service) = counters.services.get(service.id.slot as usize) {
+        service.connections.add(1);
+    }
+    if let Some(backend) = counters.backends.get(backend_id.slot as usize) {
+        backend.connections.add(1);
+    }
+    Ok(Found { entry: at, direction: Direction::ToBackend })
+}
+
+/// The hash that selects a backend: over all five fields, under the key that gateways share.
+pub fn selection_hash<A: Address>(key: &Key<A>, selection_key: u64) -> u64 {
+    let (a, b) = key.source.words();
+    let (c, d) = key.destination.words();
+    let ports = u64::from(key.source_port) << 24
+        | u64::from(key.destination_port) << 8
+        | u64::from(key.protocol);
+    keyed(selection_key, keyed(selection_key, a, b, ports), c, d)
+}
+
+/// Nobody takes the packet: TCP gets a RST, UDP an ICMP port unreachable, so that clients needn't
+/// wait for a time-out.
+#[cold]
+fn reject(
+    context: &mut Context,
+    tables: &Tables,
+    frame: &mut Frame<'_>,
+    parsed: &Parsed,
+    now: Now,
+) -> Verdict {
+    if parsed.protocol != TCP {
+        return refuse(context, tables, (frame, parsed), IcmpError::PortUnreachable, now);
+    }
+    if parsed.tcp_flags & TCP_RST != 0 {
+        return Verdict::Drop(DropReason::TcpNoConnection);
+    }
+    let later = matches!(parsed.fragment, Fragment::Later(_));
+    if later || answer::is_to_group(frame) {
+        return Verdict::Drop(DropReason::TcpNoConnection);
+    }
+    if parsed.fragment == Fragment::No && !answer::verify(frame, parsed) {
+        return Verdict::Drop(DropReason::L4Checksum);
+    }
+    let Some(interface) = tables.adjacencies.interface(parsed.interface) else {
+        return Verdict::Drop(DropReason::NotOurs);
+    };
+    if context.may(Class::Refusal, now) && answer::reset(frame, parsed, interface) {
+        Verdict::Answer(interface.port)
+    } else {
+        Verdict::Drop(DropReason::AnswerLimited)
+    }
+}
+
+/// Gives the packet to the host, within the rate of its class.
+pub fn to_host(context: &mut Context, frame: &mut Frame<'_>, parsed: &Parsed, now: Now) -> Verdict {
+    let routing = ROUTING_PROTOCOLS.contains(&parsed.protocol)
+        || parsed.has_ports()
+            && (ROUTING_PORTS.contains(&parsed.destination_port)
+                || ROUTING_PORTS.contains(&parsed.source_port));
+    let class = if routing { Class::HostRouting } else { Class::HostOther };
+    to_host_as(context, class, frame, parsed, now)
+}
+
+/// Gives the packet to the host under a class.
+pub fn to_host_as(
+    context: &mut Context,
+    class: Class,
+    frame: &mut Frame<'_>,
+    parsed: &Parsed,
+    now: Now,
+) -> Verdict {
+    if !context.may(class, now) {
+        return Verdict::Drop(DropReason::HostLimited);
+    }
+    strip_link(frame, usize::from(parsed.l3));
+    Verdict::Host(parsed.interface)
+}
+
+/// ARP: requests for what workers hold are answered here, the rest that concerns us is the host's.
+#[cold]
+pub fn arp(
+    context: &mut Context,
+    tables: &Tables,
+    frame: &mut Frame<'_>,
+    parsed: &Parsed,
+    now: Now,
+) -> Verdict {
+    const REQUEST: u16 = 1;
+    const REPLY: u16 = 2;
+    let operation = be16(frame.bytes(), usize::from(parsed.l4));
+    let Addresses::V4 { source, destination } = parsed.addresses else {
+        return Verdict::Drop(DropReason::ArpMalformed);
+    };
+    match operation {
+        Some(REPLY) => to_host_as(context, Class::HostNeighbour, frame, parsed, now),
+        Some(REQUEST) if holds(tables, parsed.interface, parsed.addresses.destination()) => {
+            let Some(interface) = tables.adjacencies.interface(parsed.interface) else {
+                return Verdict::Drop(DropReason::ArpNotOurs);
+            };
+            if context.may(Class::Neighbour, now) && answer::arp_reply(frame, parsed, interface) {
+                Verdict::Answer(interface.port)
+            } else {
+                Verdict::Drop(DropReason::AnswerLimited)
+            }
+        }
+        Some(REQUEST) => {
+            let local = tables.adjacencies.local(parsed.addresses.destination());
+            // A gratuitous request tells where its sender is now.
+            if local == Some(parsed.interface) || source == destination {
+                to_host_as(context, Class::HostNeighbour, frame, parsed, now)
+            } else {
+                Verdict::Drop(DropReason::ArpNotOurs)
+            }
+        }
+        _ => Verdict::Drop(DropReason::ArpMalformed),
+    }
+}
+
+/// True where workers answer for this address on this interface: frontends on front ones, NAT
+/// addresses on theirs. The host answers for its own addresses itself.
+pub fn holds(tables: &Tables, interface: InterfaceId, address: IpAddr) -> bool {
+    match whose(tables, address) {
+        Whose::Frontend => {
+            tables.adjacencies.interface(interface).is_some_and(|i| i.role.is_front())
+        }
+        Whose::Nat => tables.steer.nat_interface(address) == Some(interface),
+        Whose::Local(_) | Whose::LinkGroup | Whose::Nobody => false,
+    }
+}

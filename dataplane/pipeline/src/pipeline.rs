@@ -1,0 +1,185 @@
+//! One worker's pipeline: its connection tables and all else that its packets may change.
+
+use crate::adjacency::{Hop, Mac};
+use crate::answer::{Buckets, Class, Rates};
+use crate::arch::memory::{Memory, OutOfMemory};
+use crate::connections::{Shard, Timeouts};
+use crate::counters::Counters;
+use crate::frame::Verdict;
+use crate::journey::Now;
+use crate::learned::Learned;
+use crate::mirror::NeighbourRequest;
+use crate::select::mum;
+use crate::steer::FragmentPorts;
+use model::ids::{InterfaceId, WorkerId};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Requests about next hops that wait for the engine to fetch them, at most.
+const REQUESTS_MAX: usize = 64;
+/// A whole sweep of a table takes so many milliseconds.
+const SWEEP_MS: u64 = 15_000;
+
+/// How a worker's pipeline is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which worker it is.
+    pub worker: WorkerId,
+    /// Connections that the tables hold: IPv4, IPv6.
+    pub connections: [usize; 2],
+    /// How long connections may be silent.
+    pub timeouts: Timeouts,
+    /// How many answers it makes.
+    pub rates: Rates,
+    /// Keys the connection table's hash, and the choice of ports. At random, and secret.
+    pub secret: u64,
+    /// Keys the choice of backends; the same on all gateways that serve the same addresses.
+    pub selection_key: u64,
+    /// False leaves prefetching out, to measure what it is worth.
+    pub prefetch: bool,
+}
+
+impl Default for Options {
+    /// A small table for tests; keys of zero.
+    fn default() -> Self {
+        Self {
+            worker: WorkerId(0),
+            connections: [1024, 1024],
+            timeouts: Timeouts::default(),
+            rates: Rates::default(),
+            secret: 0,
+            selection_key: 0,
+            prefetch: true,
+        }
+    }
+}
+
+/// One worker's pipeline.
+#[derive(Debug)]
+pub struct Pipeline {
+    pub(crate) v4: Shard<u32>,
+    pub(crate) v6: Shard<u128>,
+    pub(crate) context: Context,
+    swept_ms: u64,
+}
+
+/// All but the connection tables.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub worker: WorkerId,
+    pub timeouts: Timeouts,
+    pub counters: Arc<Counters>,
+    pub fragments: FragmentPorts,
+    pub learned: Learned,
+    pub selection_key: u64,
+    pub prefetch: bool,
+    buckets: Buckets,
+    requests: Vec<NeighbourRequest>,
+    random: u64,
+}
+
+impl Pipeline {
+    /// An empty pipeline with its tables in `memory`.
+    pub fn new(
+        options: &Options,
+        counters: Arc<Counters>,
+        memory: &mut dyn Memory,
+    ) -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            v4: Shard::new(memory, options.connections[0], options.secret)?,
+            v6: Shard::new(memory, options.connections[1], options.secret)?,
+            context: Context {
+                worker: options.worker,
+                timeouts: options.timeouts,
+                counters,
+                fragments: FragmentPorts::default(),
+                learned: Learned::default(),
+                selection_key: options.selection_key,
+                prefetch: options.prefetch,
+                buckets: options.rates.buckets(),
+                requests: Vec::with_capacity(REQUESTS_MAX),
+                random: options.secret ^ 0x2545_f491_4f6c_dd1d,
+            },
+            swept_ms: 0,
+        })
+    }
+    /// The worker that it belongs to.
+    pub const fn worker(&self) -> WorkerId {
+        self.context.worker
+    }
+    /// Connections in the tables: IPv4, IPv6.
+    pub const fn connections(&self) -> [usize; 2] {
+        [self.v4.len(), self.v6.len()]
+    }
+    /// Connections that the tables have room for: IPv4, IPv6.
+    pub fn capacity(&self) -> [usize; 2] {
+        [self.v4.capacity(), self.v6.capacity()]
+    }
+    /// Bytes of the connection tables.
+    pub fn memory_bytes(&self) -> usize {
+        self.v4.memory_bytes() + self.v6.memory_bytes()
+    }
+    /// Takes out connections whose time is over: as much of the tables as is due by `now`, so that
+    /// a whole sweep takes [`SWEEP_MS`] however often this is called.
+    pub fn sweep(&mut self, now: Now) {
+        let elapsed = now.ms.saturating_sub(self.swept_ms).min(SWEEP_MS);
+        if elapsed == 0 {
+            return;
+        }
+        self.swept_ms = now.ms;
+        let due = |capacity: usize| (capacity as u64 * elapsed).div_ceil(SWEEP_MS) as usize;
+        let timeouts = self.context.timeouts;
+        self.v4.sweep(due(self.v4.capacity()), now.ms, &timeouts);
+        self.v6.sweep(due(self.v6.capacity()), now.ms, &timeouts);
+        self.context.counters.connections[0].set(self.v4.len() as u64);
+        self.context.counters.connections[1].set(self.v6.len() as u64);
+    }
+    /// Takes the requests about next hops that have gathered.
+    pub fn take_requests(&mut self) -> impl Iterator<Item = NeighbourRequest> + '_ {
+        self.context.requests.drain(..)
+    }
+    /// True where requests about next hops wait.
+    pub const fn has_requests(&self) -> bool {
+        !self.context.requests.is_empty()
+    }
+    /// The counters that it writes.
+    pub const fn counters(&self) -> &Arc<Counters> {
+        &self.context.counters
+    }
+}
+
+impl Context {
+    /// Counts a drop. Other verdicts are counted by the engine where the packet moves.
+    #[inline]
+    pub fn count(&self, verdict: Verdict) {
+        if let Verdict::Drop(reason) = verdict {
+            self.counters.dropped(reason).add(1);
+        }
+    }
+    /// Takes a token of a class.
+    #[inline]
+    pub fn may(&mut self, class: Class, now: Now) -> bool {
+        self.buckets.take(class, now.ms)
+    }
+    /// The next of a sequence that nobody outside can guess.
+    pub const fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mum(self.random, self.random ^ 0xa076_1d64_78bd_642f)
+    }
+    /// Asks the mirror about a next hop, unless too much has been asked.
+    pub fn request(
+        &mut self,
+        interface: InterfaceId,
+        address: IpAddr,
+        seen: Option<Mac>,
+        now: Now,
+    ) {
+        if self.requests.len() < REQUESTS_MAX && self.may(Class::Request, now) {
+            self.requests.push(NeighbourRequest { interface, address, seen });
+        }
+    }
+    /// Asks the mirror to resolve a hop that it hasn't.
+    pub fn resolve(&mut self, hop: &Hop, now: Now) {
+        self.request(hop.interface, hop.address, None, now);
+    }
+}

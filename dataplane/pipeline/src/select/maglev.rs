@@ -1,0 +1,181 @@
+//! Maglev's table: each backend fills its share of the slots in an order of its own, so that a
+//! change of the backends moves few slots.
+
+use super::keyed;
+use model::ids::BackendId;
+use std::net::{IpAddr, SocketAddr};
+
+/// Table sizes: the largest primes below powers of two.
+const LADDER: [u32; 16] = [
+    127, 251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_521, 131_071, 262_139, 524_287,
+    1_048_573, 2_097_143, 4_194_301,
+];
+/// Slots for each unit of weight: an unevenness of at most 1 in 100.
+const SLOTS_PER_WEIGHT: u64 = 100;
+const SEED_OFFSET: u64 = 0x6865_6164_6761_7465;
+const SEED_SKIP: u64 = 0x6d61_676c_6576_2121;
+
+/// The weights of one service port ask for a larger table than there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableTooLarge {
+    /// Sum of the weights.
+    pub weight: u64,
+}
+
+impl std::fmt::Display for TableTooLarge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "weights add up to {}, more than the {} that a table has room for",
+            self.weight,
+            u64::from(LADDER[LADDER.len() - 1]) / SLOTS_PER_WEIGHT
+        )
+    }
+}
+
+impl std::error::Error for TableTooLarge {}
+
+/// The size of the table: a pure function of the weights, so that gateways agree.
+pub fn table_len(weights: impl Iterator<Item = u16>) -> Result<u32, TableTooLarge> {
+    let weight: u64 = weights.map(u64::from).sum();
+    let wanted = weight * SLOTS_PER_WEIGHT;
+    LADDER.iter().copied().find(|len| u64::from(*len) >= wanted).ok_or(TableTooLarge { weight })
+}
+
+/// The table of one service port and family. A slot holds a place in `backends`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Maglev {
+    slots: Box<[u16]>,
+    backends: Box<[BackendId]>,
+}
+
+impl Maglev {
+    /// Builds the table. `backends` are in order of address; the table depends on addresses, ports
+    /// and weights alone, never on ids. Empty where there is no backend.
+    pub fn new(backends: &[(BackendId, SocketAddr, u16)]) -> Result<Self, TableTooLarge> {
+        let ids = backends.iter().map(|(id, _, _)| *id).collect();
+        if backends.is_empty() {
+            return Ok(Self { slots: Box::default(), backends: ids });
+        }
+        let len = table_len(backends.iter().map(|(_, _, weight)| *weight))?;
+        Ok(Self { slots: fill(backends, len as usize), backends: ids })
+    }
+    /// The backend for a hash, or `None` where there is none.
+    #[inline]
+    pub fn select(&self, hash: u64) -> Option<BackendId> {
+        // The upper bits of hash * len: no division, and even for every length.
+        let slot = (u128::from(hash) * self.slots.len() as u128) >> 64;
+        let place = *self.slots.get(slot as usize)?;
+        self.backends.get(usize::from(place)).copied()
+    }
+    /// How many backends there are.
+    pub fn backends(&self) -> &[BackendId] {
+        &self.backends
+    }
+    /// The slots, for tests of evenness.
+    pub fn slots(&self) -> &[u16] {
+        &self.slots
+    }
+}
+
+fn fill(backends: &[(BackendId, SocketAddr, u16)], len: usize) -> Box<[u16]> {
+    const FREE: u16 = u16::MAX;
+    let mut slots = vec![FREE; len].into_boxed_slice();
+    // Each backend's walk over the slots: where it stands, and how far it steps.
+    let mut walks: Vec<(usize, usize)> = backends
+        .iter()
+        .map(|(_, address, _)| {
+            let (a, b) = words(address.ip());
+            let port = u64::from(address.port());
+            let offset = keyed(SEED_OFFSET, a, b, port) % len as u64;
+            let skip = keyed(SEED_SKIP, a, b, port) % (len as u64 - 1) + 1;
+            (offset as usize, skip as usize)
+        })
+        .collect();
+    let mut left = len;
+    loop {
+        for (place, walk) in walks.iter_mut().enumerate() {
+            for _ in 0..backends[place].2 {
+                while slots[walk.0] != FREE {
+                    walk.0 += walk.1;
+                    if walk.0 >= len {
+                        walk.0 -= len;
+                    }
+                }
+                slots[walk.0] = place as u16;
+                left -= 1;
+                if left == 0 {
+                    return slots;
+                }
+            }
+        }
+    }
+}
+
+fn words(ip: IpAddr) -> (u64, u64) {
+    match ip {
+        IpAddr::V4(ip) => (u64::from(ip.to_bits()), 4),
+        IpAddr::V6(ip) => ((ip.to_bits() >> 64) as u64, ip.to_bits() as u64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn backends(count: u32, weight: impl Fn(u32) -> u16) -> Vec<(BackendId, SocketAddr, u16)> {
+        (0..count)
+            .map(|n| {
+                let ip = IpAddr::from((0xc612_0000 + n).to_be_bytes());
+                (BackendId { slot: 7 * n, generation: 1 }, SocketAddr::new(ip, 80), weight(n))
+            })
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn slots_are_even_by_weight(count in 1u32..60, seed in any::<u32>()) {
+            let list = backends(count, |n| 1 + (n.wrapping_mul(seed) % 5) as u16);
+            let maglev = Maglev::new(&list).map_err(|e| TestCaseError::fail(e.to_string()))?;
+            let total: u64 = list.iter().map(|b| u64::from(b.2)).sum();
+            for (place, backend) in list.iter().enumerate() {
+                let have = maglev.slots().iter().filter(|s| usize::from(**s) == place).count();
+                let share = maglev.slots().len() as f64 * f64::from(backend.2) / total as f64;
+                prop_assert!((have as f64) <= share * 1.01 + 1.0, "{have} of {share}");
+                prop_assert!((have as f64) >= share * 0.99 - f64::from(backend.2), "{have} of {share}");
+            }
+        }
+
+        #[test]
+        fn ids_do_not_matter(count in 1u32..40, shift in 1u32..1000) {
+            let list = backends(count, |_| 1);
+            let mut others = list.clone();
+            for other in &mut others {
+                other.0.slot += shift;
+            }
+            let a = Maglev::new(&list).map_err(|e| TestCaseError::fail(e.to_string()))?;
+            let b = Maglev::new(&others).map_err(|e| TestCaseError::fail(e.to_string()))?;
+            prop_assert_eq!(a.slots(), b.slots());
+        }
+    }
+
+    #[test]
+    fn removing_one_of_ten_moves_few_other_slots() -> Result<(), TableTooLarge> {
+        let all = backends(10, |_| 1);
+        let fewer: Vec<_> = all[..9].to_vec();
+        let (before, after) = (Maglev::new(&all)?, Maglev::new(&fewer)?);
+        let mut moved = 0;
+        let n = 10_000u64;
+        for i in 0..n {
+            let hash = keyed(1, i, 2, 3);
+            let was = before.select(hash);
+            if was != Some(all[9].0) && was != after.select(hash) {
+                moved += 1;
+            }
+        }
+        assert!(moved < n / 20, "{moved} of {n}");
+        assert_eq!(Maglev::new(&[])?.select(42), None);
+        Ok(())
+    }
+}

@@ -1,0 +1,236 @@
+//! From desired state to snapshot, one change at a time.
+
+use super::{Backend, HeldBackend, Service, Snapshot};
+use crate::select::Maglev;
+use hashbrown::HashMap;
+use model::desired::{Delta, ServicePort, ServicePortKey};
+use model::ids::{BackendId, Family, ServiceId};
+use model::limits::{BACKENDS_MAX, BACKENDS_PER_SERVICE_MAX, SERVICE_PORTS_MAX};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Why a part of the desired state is not in the snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The service port.
+    pub key: ServicePortKey,
+    /// What is wrong, in one sentence with its remedy.
+    pub what: String,
+}
+
+/// What a compilation did, for those who keep books by slot.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Slots of service ports that have a new holder: their counters start from here.
+    pub services_begun: Vec<ServiceId>,
+    /// Slots of backends that have a new holder.
+    pub backends_begun: Vec<BackendId>,
+    /// What could not be compiled.
+    pub problems: Vec<Problem>,
+}
+
+/// Slots of a table, used again in the order in which they became free: the longer a slot rests,
+/// the less a stale id matters.
+#[derive(Debug, Default)]
+struct Slots {
+    free: VecDeque<u32>,
+    next: u32,
+    max: u32,
+}
+
+impl Slots {
+    fn take(&mut self) -> Option<u32> {
+        if self.next < self.max {
+            self.next += 1;
+            return Some(self.next - 1);
+        }
+        self.free.pop_front()
+    }
+}
+
+#[derive(Debug)]
+struct Compiled {
+    port: Arc<ServicePort>,
+    id: ServiceId,
+    backends: HashMap<SocketAddr, BackendId>,
+}
+
+/// Compiles changes of the desired state. Runs on the control side, which owns it.
+#[derive(Debug)]
+pub struct Compiler {
+    snapshot: Snapshot,
+    compiled: HashMap<ServicePortKey, Compiled>,
+    service_slots: Slots,
+    service_generations: Vec<u16>,
+    backend_slots: Slots,
+}
+
+impl Default for Compiler {
+    fn default() -> Self {
+        Self::new(SERVICE_PORTS_MAX as u32, BACKENDS_MAX as u32)
+    }
+}
+
+impl Compiler {
+    /// A compiler of the empty state, with room for so many service ports and backends.
+    pub fn new(service_ports_max: u32, backends_max: u32) -> Self {
+        Self {
+            snapshot: Snapshot::default(),
+            compiled: HashMap::new(),
+            service_slots: Slots { max: service_ports_max, ..Slots::default() },
+            service_generations: Vec::new(),
+            backend_slots: Slots { max: backends_max, ..Slots::default() },
+        }
+    }
+    /// Makes the change. The snapshot shares with the one before it all that didn't change.
+    pub fn apply(&mut self, delta: &Delta) -> (Arc<Snapshot>, Report) {
+        let mut report = Report::default();
+        for key in &delta.removed {
+            self.remove(key);
+        }
+        // Frontends may move between the service ports of one change: all leave before any enters.
+        for port in &delta.changed {
+            self.take_frontends(port);
+        }
+        for port in &delta.changed {
+            self.put(port, &mut report);
+        }
+        (Arc::new(self.snapshot.clone()), report)
+    }
+    /// The slot of a service port.
+    pub fn service(&self, key: &ServicePortKey) -> Option<ServiceId> {
+        self.compiled.get(key).map(|compiled| compiled.id)
+    }
+    /// The slots of a service port's backends.
+    pub fn backend(&self, key: &ServicePortKey, address: SocketAddr) -> Option<BackendId> {
+        self.compiled.get(key)?.backends.get(&address).copied()
+    }
+
+    fn take_frontends(&mut self, port: &ServicePort) {
+        if let Some(old) = self.compiled.get(&port.key) {
+            for frontend in &old.port.frontends {
+                let (ip, number) = (frontend.address.ip(), frontend.address.port());
+                self.snapshot.frontends.remove(ip, old.port.key.protocol, number, old.id.slot);
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &ServicePortKey) {
+        let Some(old) = self.compiled.remove(key) else { return };
+        for frontend in &old.port.frontends {
+            let (ip, number) = (frontend.address.ip(), frontend.address.port());
+            self.snapshot.frontends.remove(ip, key.protocol, number, old.id.slot);
+        }
+        for id in old.backends.into_values() {
+            self.free_backend(id);
+        }
+        *self.snapshot.services.get_mut(old.id.slot as usize) = None;
+        self.service_slots.free.push_back(old.id.slot);
+    }
+
+    fn free_backend(&mut self, id: BackendId) {
+        self.snapshot.backends.get_mut(id.slot as usize).held = None;
+        self.backend_slots.free.push_back(id.slot);
+    }
+
+    fn put(&mut self, port: &Arc<ServicePort>, report: &mut Report) {
+        let mut problem = |what: String| {
+            report.problems.push(Problem { key: port.key.clone(), what });
+        };
+        let (id, mut had, new) = match self.compiled.remove(&port.key) {
+            Some(old) => (old.id, old.backends, false),
+            None => {
+                let Some(slot) = self.service_slots.take() else {
+                    problem(format!("more than {SERVICE_PORTS_MAX} service ports"));
+                    return;
+                };
+                (self.begin_service(slot), HashMap::new(), true)
+            }
+        };
+        let mut has = HashMap::with_capacity(port.backends.len());
+        let mut begun = Vec::new();
+        let mut left_out = 0usize;
+        for backend in &port.backends {
+            if has.contains_key(&backend.address) || has.len() >= 2 * BACKENDS_PER_SERVICE_MAX {
+                left_out += 1;
+                continue;
+            }
+            let Some(backend_id) = had.remove(&backend.address).or_else(|| {
+                let slot = self.backend_slots.take()?;
+                let place = self.snapshot.backends.get_mut(slot as usize);
+                let id = BackendId { slot, generation: next_generation(place.generation) };
+                begun.push(id);
+                Some(id)
+            }) else {
+                left_out += 1;
+                continue;
+            };
+            let held = HeldBackend {
+                address: backend.address,
+                via: backend.via,
+                state: backend.state,
+                service: id,
+            };
+            if self.snapshot.backend(backend_id) != Some(&held) {
+                *self.snapshot.backends.get_mut(backend_id.slot as usize) =
+                    Backend { generation: backend_id.generation, held: Some(held) };
+            }
+            has.insert(backend.address, backend_id);
+        }
+        for gone in had.into_values() {
+            self.free_backend(gone);
+        }
+        if left_out > 0 {
+            problem(format!(
+                "{left_out} backends left out: twice the same, or more than \
+                 {BACKENDS_PER_SERVICE_MAX} in the service port or {BACKENDS_MAX} in all"
+            ));
+        }
+        let maglev = [Family::V4, Family::V6].map(|family| {
+            let active: Vec<_> = port
+                .active(family)
+                .take(BACKENDS_PER_SERVICE_MAX)
+                .filter_map(|b| has.get(&b.address).map(|id| (*id, b.address, b.weight.max(1))))
+                .collect();
+            Maglev::new(&active).or_else(|too_large| {
+                problem(too_large.to_string());
+                let even: Vec<_> = active.iter().map(|(id, at, _)| (*id, *at, 1)).collect();
+                Maglev::new(&even)
+            })
+        });
+        let [Ok(v4), Ok(v6)] = maglev else {
+            problem("too many backends for one table".to_owned());
+            return;
+        };
+        for frontend in &port.frontends {
+            let (ip, number) = (frontend.address.ip(), frontend.address.port());
+            if !self.snapshot.frontends.insert(ip, port.key.protocol, number, id.slot) {
+                problem(format!("{} is another service port's frontend", frontend.address));
+            }
+        }
+        let service =
+            Service { key: port.key.clone(), id, refusal: port.refusal, maglev: [v4, v6] };
+        *self.snapshot.services.get_mut(id.slot as usize) = Some(Arc::new(service));
+        let compiled = Compiled { port: Arc::clone(port), id, backends: has };
+        self.compiled.insert(port.key.clone(), compiled);
+        if new {
+            report.services_begun.push(id);
+        }
+        report.backends_begun.extend(begun);
+    }
+
+    fn begin_service(&mut self, slot: u32) -> ServiceId {
+        let at = slot as usize;
+        if self.service_generations.len() <= at {
+            self.service_generations.resize(at + 1, 0);
+        }
+        self.service_generations[at] = next_generation(self.service_generations[at]);
+        ServiceId { slot, generation: self.service_generations[at] }
+    }
+}
+
+/// 0 is left out, so that zeroed memory never names a holder.
+const fn next_generation(generation: u16) -> u16 {
+    if generation == u16::MAX { 1 } else { generation + 1 }
+}
