@@ -9,7 +9,6 @@ use model::record::ConnectionState;
 /// No adjacency: the next hop's MAC is not in the published table.
 pub const NO_ADJACENCY: u16 = u16::MAX;
 
-
 /// A connection. Holds ids and integers alone, so that the memory means the same to whoever reads
 /// it with the same layout version.
 #[derive(Clone, Copy, Debug, Default)]

@@ -8,9 +8,11 @@ use crate::arch::memory::{Memory, OutOfMemory, Plain, Slab};
 use crate::arch::prefetch;
 use model::record::ConnectionState;
 
-/// Index places for each key, in hundredths: buckets are two thirds full when the table is, at
-/// which one key in some millions finds both its buckets full.
+/// Index places for each key, in hundredths: buckets are two thirds full when the table
+/// is.
 const INDEX_PLACES_PERCENT: usize = 150;
+/// A small table would not spread its keys well enough.
+const BUCKETS_MIN: usize = 32;
 /// One embryonic connection is allowed for so many places of the table.
 const ENTRIES_PER_EMBRYO: usize = 4;
 /// No next free entry.
@@ -60,7 +62,7 @@ where
         let places = 2 * capacity * INDEX_PLACES_PERCENT / 100;
         Ok(Self {
             entries: Slab::new(memory, capacity)?,
-            buckets: Slab::new(memory, places.div_ceil(BUCKET_PLACES).max(2))?,
+            buckets: Slab::new(memory, places.div_ceil(BUCKET_PLACES).max(BUCKETS_MIN))?,
             embryos: vec![END; (capacity / ENTRIES_PER_EMBRYO).max(1)].into_boxed_slice(),
             embryo_next: 0,
             free: END,
@@ -233,7 +235,33 @@ where
         let hash = self.hash(key);
         let (first, second) = index::pair(hash, self.buckets.len());
         let tag = index::tag(hash);
-        self.buckets[first].insert(tag, place) || self.buckets[second].insert(tag, place)
+        self.buckets[first].insert(tag, place)
+            || self.buckets[second].insert(tag, place)
+            || (self.make_room(first) || self.make_room(second))
+                && (self.buckets[first].insert(tag, place)
+                    || self.buckets[second].insert(tag, place))
+    }
+
+    /// Moves one place of a full bucket to its other bucket (cuckoo hashing, one step deep). At two
+    /// thirds full a bucket is full with a chance of about one in six, and all eight others with
+    /// one in 6^8.
+    #[cold]
+    fn make_room(&mut self, bucket: usize) -> bool {
+        for at in 0..BUCKET_PLACES {
+            let Some((tag, place)) = self.buckets[bucket].place(at) else { return true };
+            let Some(entry) = self.entries.get(place.entry() as usize) else { continue };
+            let key = match place.direction() {
+                Direction::ToBackend => entry.client_key(),
+                Direction::ToClient => entry.reply_key(),
+            };
+            let (first, second) = index::pair(self.hash(&key), self.buckets.len());
+            let other = if first == bucket { second } else { first };
+            if other != bucket && self.buckets[other].insert(tag, place) {
+                self.buckets[bucket].clear(at);
+                return true;
+            }
+        }
+        false
     }
 
     fn unindex(&mut self, key: &Key<A>, place: Place) {
