@@ -78,8 +78,7 @@ fn main() {
 
 fn check_version() {
     let version = pkg_config(&["--modversion", "libdpdk"]).join(" ");
-    let status =
-        Command::new("pkg-config").args(["--atleast-version", OLDEST, "libdpdk"]).status();
+    let status = Command::new("pkg-config").args(["--atleast-version", OLDEST, "libdpdk"]).status();
     if !status.is_ok_and(|status| status.success()) {
         fail(&format!(
             "DPDK {OLDEST} or newer is needed, and pkg-config finds {version}.\n\

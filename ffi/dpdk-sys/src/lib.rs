@@ -29,9 +29,9 @@ const _: () = {
     assert!(size_of::<rte_mbuf>() == 128);
     assert!(align_of::<rte_mbuf>() == 64);
     assert!(core::mem::offset_of!(rte_mbuf, ol_flags) == 24);
-    assert!(core::mem::offset_of!(rte_mbuf, ol_flags) == DK_MBUF_OFFSET_OL_FLAGS as usize);
+    assert!(core::mem::offset_of!(rte_mbuf, ol_flags) == DK_MBUF_OFFSET_OL_FLAGS);
     assert!(core::mem::offset_of!(rte_mbuf, dynfield1) == 92);
-    assert!(core::mem::offset_of!(rte_mbuf, dynfield1) == DK_MBUF_OFFSET_DYNFIELD1 as usize);
+    assert!(core::mem::offset_of!(rte_mbuf, dynfield1) == DK_MBUF_OFFSET_DYNFIELD1);
     assert!(size_of::<rte_eth_fp_ops>() == 128);
     assert!(align_of::<rte_eth_fp_ops>() == 64);
     assert!(size_of::<usize>() == 8);
