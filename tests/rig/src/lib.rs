@@ -32,10 +32,13 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 
+/// Keeps other network tests waiting while it lives.
+pub type Alone = Flock<File>;
+
 /// Waits until no other network test runs, and holds the rest off while the answer lives: on two
 /// cores, tests that move packets would disturb each other. `None`, after a line that the test
 /// runner counts, where the machine can't do it.
-pub fn alone() -> Option<Flock<File>> {
+pub fn alone() -> Option<Alone> {
     match what_is_missing().and_then(|()| lock()) {
         Ok(lock) => Some(lock),
         Err(error) => {
@@ -55,7 +58,7 @@ fn what_is_missing() -> Result<()> {
     Ok(())
 }
 
-fn lock() -> Result<Flock<File>> {
+fn lock() -> Result<Alone> {
     let folder = File::open("/run").context("cannot open /run")?;
     Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, error)| error).context("/run")
 }

@@ -11,6 +11,7 @@ use crate::nginx::Nginx;
 use crate::{plan, snmp};
 use anyhow::{Context, Result, bail};
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -72,6 +73,7 @@ impl World {
     /// Builds it up to the servers, with the usual Services in the folder; no gateway yet.
     pub fn build(options: &WorldOptions) -> Result<Self> {
         keep_to_core_0();
+        allow_many_files();
         let net = Net::build(&options.kind, options.backends)?;
         let dir = net.instance.dir().join("manifests");
         let manifests = Manifests::in_folder(options.manifests.as_deref().unwrap_or(&dir))?;
@@ -207,5 +209,13 @@ fn keep_to_core_0() {
     if cores.set(0).is_ok() {
         // Not allowed on core 0 (a container's limits): then any core is as good.
         let _ = sched_setaffinity(Pid::from_raw(0), &cores);
+    }
+}
+
+/// A thousand connections and their servers need more than the usual 1,024 open files.
+fn allow_many_files() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Raising it to what is allowed anyway can't fail.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }

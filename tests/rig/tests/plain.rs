@@ -70,6 +70,26 @@ fn clients_reach_servers_over_a_plain_cable() {
     assert_eq!(lines.stop().unwrap().broken, 2);
 }
 
+/// Kernel taps stand in for those that a gateway makes.
+#[test]
+fn far_ends_of_ports_are_plugged_in() {
+    let Some(_alone) = rig::alone() else { return };
+    let net = Net::build("plug", 1).unwrap();
+    assert!(net.wait_for_links(|| anyhow::bail!("the gateway has ended")).is_err());
+    net.client.ip(&format!("tuntap add dev {} mode tap", net.front_link())).unwrap();
+    net.switch.ip(&format!("tuntap add dev {} mode tap", net.back_link())).unwrap();
+    net.wait_for_links(|| Ok(())).unwrap();
+    net.plug_in().unwrap();
+    net.plug_in().unwrap();
+    net.kernel_counters().unwrap();
+    let routes = net.client.ip("route show").unwrap() + &net.client.ip("-6 route show").unwrap();
+    for prefix in plan::ON_LINK {
+        assert!(routes.contains(prefix), "{prefix} is not in {routes}");
+    }
+    let addresses = net.client.ip("-6 -o addr show tentative").unwrap();
+    assert!(!addresses.contains("2001:db8"), "{addresses}");
+}
+
 #[test]
 fn nothing_is_left_of_an_instance() {
     let Some(_alone) = rig::alone() else { return };
