@@ -158,8 +158,8 @@ impl Net {
 fn client_addresses(lines: &mut String, link: &str, address: impl Fn(u16) -> [IpAddr; 2]) {
     for index in 0..plan::CLIENTS {
         let [v4, v6] = address(index);
-        lines.push_str(&format!("addr add {v4}/24 dev {link}\n"));
-        lines.push_str(&format!("addr add {v6}/64 dev {link} nodad\n"));
+        lines.push_str(&format!("addr replace {v4}/24 dev {link}\n"));
+        lines.push_str(&format!("addr replace {v6}/64 dev {link} nodad\n"));
     }
 }
 
