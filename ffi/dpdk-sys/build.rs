@@ -62,7 +62,9 @@ fn main() {
     for path in ["build.rs", "shim.c", "shim.h"] {
         println!("cargo:rerun-if-changed={path}");
     }
-    println!("cargo:rerun-if-env-changed=PKG_CONFIG_PATH");
+    for variable in ["PKG_CONFIG_PATH", "PKG_CONFIG_LIBDIR"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
     check_version();
     let flags = pkg_config(&["--cflags", "libdpdk"]);
     let folders = pkg_config(&["--libs-only-L", "libdpdk"]);

@@ -278,7 +278,7 @@ fn init_here(arguments: Vec<CString>) -> Result<(), EalError> {
 fn register_metadata() -> Result<(), EalError> {
     let mut field = rte_mbuf_dynfield { name: [0; 64], size: mbuf::META_SIZE, align: 8, flags: 0 };
     for (to, from) in field.name.iter_mut().zip(c"headgate_meta".to_bytes()) {
-        *to = from.cast_signed();
+        *to = *from as c_char;
     }
     // SAFETY: the EAL is initialised and `field` is a filled-in, NUL-terminated description.
     let offset = unsafe { dpdk_sys::rte_mbuf_dynfield_register_offset(&field, mbuf::META_OFFSET) };

@@ -123,7 +123,7 @@ impl PortMonitor {
 }
 
 fn text(name: &[std::ffi::c_char; 64]) -> String {
-    let bytes = name.map(i8::cast_unsigned);
+    let bytes = name.map(|c| c as u8);
     CStr::from_bytes_until_nul(&bytes)
         .map_or(String::new(), |name| name.to_string_lossy().into_owned())
 }
