@@ -1,0 +1,241 @@
+//! Reading the remaining tables, and putting the configuration together.
+
+use super::problem::{Log, Place};
+use super::read::{
+    self, Section, boolean, from_str, name, number, parsed, section, sections, word,
+};
+use super::tree::{Node, Table};
+use super::types::{Idle, Rate, duration, host_address, prefix};
+use super::{
+    Admin, Answers, Config, Connections, Host, NodePort, Pool, Service, Timeouts, cross, devices,
+    layers,
+};
+use devices::Item;
+use model::limits::CONNECTIONS_PER_WORKER_MAX;
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Makes the configuration, or notes everything that is in its way.
+pub(super) fn config(root: &Table, log: &mut Log) -> Option<Config> {
+    let eal = devices::eal(root, log);
+    let workers = devices::workers(root, log);
+    let ports = devices::ports(root, log);
+    let interfaces = devices::interfaces(root, log);
+    let nat = devices::nat(root, log);
+    let pools = pools(root, log);
+    let at_least_one = [
+        ("worker", "[[worker]] with its core"),
+        ("port", "[[port]] with its device"),
+        ("interface", "[[interface]] with its port and addresses"),
+    ];
+    for (table, what) in at_least_one {
+        if !root.contains_key(table) {
+            log.problem(Place::Nowhere, table, format!("is missing; expected at least one {what}"));
+        }
+    }
+    let node_port = node_port(root, log);
+    let external_ips = section(root, "external_ips", log).list("ranges", log, parsed(prefix));
+    let backend = section(root, "backend", log);
+    let backend_ranges = backend.list("ranges", log, parsed(prefix));
+    let backend_ranges = backend.has("ranges").then_some(backend_ranges);
+    let manifests = directory(root, "manifests", "/etc/headgate/manifests", log);
+    let service = service(root, log);
+    let connections = connections(root, log);
+    let timeouts = timeouts(root, log);
+    let answers = answers(root, log);
+    let host = host(root, log);
+    let modes = [("backoff", Idle::Backoff), ("spin", Idle::Spin)];
+    let idle = section(root, "idle", log).or("mode", Idle::Backoff, log, word(&modes));
+    let admin = admin(root, log);
+    let state_dir = directory(root, "state", "/var/lib/headgate", log);
+    let (node_port, node_port_section) = node_port;
+    let seen = cross::Seen {
+        workers: &workers,
+        ports: &ports,
+        interfaces: &interfaces,
+        nat: &nat,
+        pools: &pools,
+        eal,
+        node_port: node_port.as_ref(),
+        node_port_section: &node_port_section,
+    };
+    cross::check(&seen, root, log);
+    if !log.problems.is_empty() {
+        return None;
+    }
+    Some(Config {
+        eal: eal?,
+        workers: values(workers),
+        ports: values(ports),
+        interfaces: values(interfaces),
+        nat: values(nat),
+        pools: values(pools),
+        node_port: node_port?,
+        external_ips,
+        backend_ranges,
+        manifests: manifests?,
+        service: service?,
+        connections: connections?,
+        timeouts: timeouts?,
+        answers: answers?,
+        host: host?,
+        idle: idle?,
+        admin: admin?,
+        state_dir: state_dir?,
+    })
+}
+
+fn values<T>(items: Vec<Item<'_, T>>) -> Vec<T> {
+    items.into_iter().map(|item| item.value).collect()
+}
+
+fn pools<'a>(root: &'a Table, log: &mut Log) -> Vec<Item<'a, Pool>> {
+    let mut pools = Vec::new();
+    let found = sections(root, "pool", log);
+    for section in found {
+        let name = section.required("name", log, name(63));
+        let addresses = section.full_list("addresses", log, from_str);
+        let default = section.or("default", false, log, boolean);
+        if let (Some(name), Some(default)) = (name, default) {
+            pools.push(Item { section, value: Pool { name: name.into(), addresses, default } });
+        }
+    }
+    devices::unique(&pools, "name", log, |pool| Some(pool.name.to_string()));
+    devices::unique(&pools, "default", log, |pool| pool.default.then(|| "true".to_owned()));
+    pools
+}
+
+fn node_port<'a>(root: &'a Table, log: &mut Log) -> (Option<NodePort>, Section<'a>) {
+    let section = section(root, "node_port", log);
+    let addresses = section.list("addresses", log, parsed(host_address));
+    let range = section.optional("range", log, from_str);
+    let range = if section.has("range") { range } else { "30000-32767".parse().ok() };
+    (range.map(|range| NodePort { addresses, range }), section)
+}
+
+fn directory(root: &Table, table: &'static str, default: &str, log: &mut Log) -> Option<PathBuf> {
+    section(root, table, log).or("dir", PathBuf::from(default), log, read::path)
+}
+
+fn service(root: &Table, log: &mut Log) -> Option<Service> {
+    let section = section(root, "service", log);
+    let class = |text: &str| {
+        let good = text.split('/').count() <= 2 && text.split('/').all(|part| !part.is_empty());
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+        if good && text.chars().all(plain) {
+            Ok(Arc::from(text))
+        } else {
+            Err("expected DOMAIN/NAME")
+        }
+    };
+    let ours = Arc::from("headgate.dev/gateway");
+    let load_balancer_class = section.or("load_balancer_class", ours, log, parsed(class));
+    let default_class = section.or("default_class", true, log, boolean);
+    Some(Service { load_balancer_class: load_balancer_class?, default_class: default_class? })
+}
+
+fn connections(root: &Table, log: &mut Log) -> Option<Connections> {
+    let section = section(root, "connections", log);
+    let most = CONNECTIONS_PER_WORKER_MAX as u64;
+    let places = |key, default, most, log: &mut Log| {
+        let places = section.or(key, default, log, number::<u32>(1_024..=most));
+        places.and_then(NonZeroU32::new)
+    };
+    let ipv4 = places("ipv4", 262_144, most, log);
+    let ipv6 = places("ipv6", 65_536, most / 2, log);
+    Some(Connections { ipv4: ipv4?, ipv6: ipv6? })
+}
+
+/// A duration within a range: a string with units, or whole seconds.
+fn within(least: &str, most: &str) -> impl Fn(&Node) -> Result<Duration, String> {
+    move |node| {
+        let found = match &node.value {
+            super::tree::Value::Integer(Some(seconds)) => seconds.to_string(),
+            _ => read::text(node)?.to_owned(),
+        };
+        let value = duration(&found).map_err(|error| format!("\"{found}\": {error}"))?;
+        if (duration(least)?..=duration(most)?).contains(&value) {
+            return Ok(value);
+        }
+        Err(format!("\"{found}\" is out of range; allowed are {least} to {most}"))
+    }
+}
+
+fn timeouts(root: &Table, log: &mut Log) -> Option<Timeouts> {
+    let section = section(root, "timeouts", log);
+    let mut get = |key, seconds, least, most| {
+        section.or(key, Duration::from_secs(seconds), log, within(least, most))
+    };
+    let tcp_embryonic = get("tcp_embryonic", 30, "1s", "10m");
+    let tcp_syn_received = get("tcp_syn_received", 60, "1s", "10m");
+    let tcp_established = get("tcp_established", 7_200, "10s", "7d");
+    let tcp_closing = get("tcp_closing", 120, "1s", "1h");
+    let closed = get("closed", 60, "1s", "10m");
+    let udp_embryonic = get("udp_embryonic", 30, "1s", "10m");
+    let udp_established = get("udp_established", 180, "1s", "1d");
+    Some(Timeouts {
+        tcp_embryonic: tcp_embryonic?,
+        tcp_syn_received: tcp_syn_received?,
+        tcp_established: tcp_established?,
+        tcp_closing: tcp_closing?,
+        closed: closed?,
+        udp_embryonic: udp_embryonic?,
+        udp_established: udp_established?,
+    })
+}
+
+/// A token bucket: where nobody says otherwise it holds a tenth of a second's worth, and at least
+/// one receive burst.
+fn rate(section: &Section<'_>, what: &str, default: u32, log: &mut Log) -> Option<Rate> {
+    const ALLOWED: RangeInclusive<u64> = 1..=100_000_000;
+    let per_second =
+        section.or(&format!("{what}_per_second"), default, log, number::<u32>(ALLOWED));
+    let tenth = (per_second.unwrap_or(default) / 10).max(32);
+    let burst = section.or(&format!("{what}_burst"), tenth, log, number::<u32>(ALLOWED));
+    Some(Rate { per_second: per_second?.try_into().ok()?, burst: burst?.try_into().ok()? })
+}
+
+fn answers(root: &Table, log: &mut Log) -> Option<Answers> {
+    let section = section(root, "answers", log);
+    let refusals = rate(&section, "refusals", 10_000, log);
+    let icmp_errors = rate(&section, "icmp_errors", 1_000, log);
+    let echo = rate(&section, "echo", 10_000, log);
+    let neighbour = rate(&section, "neighbour", 10_000, log);
+    Some(Answers {
+        refusals: refusals?,
+        icmp_errors: icmp_errors?,
+        echo: echo?,
+        neighbour: neighbour?,
+    })
+}
+
+fn host(root: &Table, log: &mut Log) -> Option<Host> {
+    let section = section(root, "host", log);
+    let arp_nd = rate(&section, "arp_nd", 2_000, log);
+    let routing = rate(&section, "routing", 10_000, log);
+    let other = rate(&section, "other", 20_000, log);
+    Some(Host { arp_nd: arp_nd?, routing: routing?, other: other? })
+}
+
+fn admin(root: &Table, log: &mut Log) -> Option<Admin> {
+    let section = section(root, "admin", log);
+    let default = PathBuf::from(layers::SOCKET_DEFAULT);
+    let socket = section.or("socket", default, log, |node| {
+        let path = read::path(node)?;
+        // sun_path of unix(7) has 108 bytes, the last one NUL.
+        if path.as_os_str().len() > 107 {
+            return Err("expected a path of at most 107 bytes, as sockets have".to_owned());
+        }
+        Ok(path)
+    });
+    let metrics = section.optional("metrics", log, from_str_plain);
+    Some(Admin { socket: socket?, metrics })
+}
+
+/// As [`from_str`], for an error that already quotes the text.
+fn from_str_plain<T: std::str::FromStr<Err: std::fmt::Display>>(node: &Node) -> Result<T, String> {
+    read::text(node)?.parse().map_err(|error: T::Err| error.to_string())
+}

@@ -1,0 +1,190 @@
+//! Every key: what it means, what it may be, what it is by default, and whether a reload takes it
+//! up. `headgate check --keys` prints this table, and the reader refuses what isn't in it.
+
+use std::fmt::Write;
+
+/// Whether a running gateway can take up another value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// Without a restart.
+    Reloadable,
+    /// Only at the next start: it sizes or opens what lives as long as the process.
+    RestartOnly,
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// The table that holds it.
+    pub table: &'static str,
+    /// Its name within the table.
+    pub name: &'static str,
+    /// What it may be set to.
+    pub allowed: &'static str,
+    /// What it is where nobody sets it; `-` where somebody must, empty where it is then off.
+    pub default: &'static str,
+    /// Whether a reload takes it up.
+    pub reload: Reload,
+    /// What it means, in one line.
+    pub meaning: &'static str,
+}
+
+macro_rules! keys {
+    ($($table:literal { $($reload:ident $name:literal $allowed:literal $default:literal
+        $meaning:literal;)* })*) => {
+        /// All of them, table by table.
+        pub const KEYS: &[Key] = &[$($(Key {
+            table: $table,
+            name: $name,
+            allowed: $allowed,
+            default: $default,
+            reload: Reload::$reload,
+            meaning: $meaning,
+        },)*)*];
+        /// The tables, in the order in which a newcomer meets them.
+        pub const TABLES: &[&str] = &[$($table,)*];
+    };
+}
+
+/// Tables that may stand several times: `[[port]]`.
+pub const ARRAYS: &[&str] = &["worker", "port", "interface", "nat", "pool"];
+
+keys! {
+    "eal" {
+        RestartOnly "huge_pages" "true or false" "true" "Take packet memory from huge pages.";
+        RestartOnly "memory_mib" "64 to 1048576" "256" "Memory for packets and rings, in MiB.";
+        RestartOnly "mbufs" "1024 to 8388608" "16384" "Packet buffers, about 2.4 KB each.";
+    }
+    "worker" {
+        RestartOnly "core" "0 to 1023" "-" "CPU core that this poll-mode worker owns.";
+    }
+    "port" {
+        RestartOnly "name" "1 to 15 of a-z A-Z 0-9 - _ ." "-" "Name that interfaces refer to.";
+        RestartOnly "device" "vdev string or PCI address" "-" "DPDK device, as net_tap0,iface=hg0.";
+        RestartOnly "netns" "name or path" "" "Namespace in which the vdev's kernel side lives.";
+        RestartOnly "rx_queues" "1 to 64" "one for each worker" "Receive queues.";
+        RestartOnly "mac" "unicast MAC" "the device's" "MAC address of the port.";
+        RestartOnly "descriptors" "64 to 32768" "1024" "Places in each queue.";
+    }
+    "interface" {
+        RestartOnly "name" "1 to 15 of a-z A-Z 0-9 - _ ." "-" "Name in tables and commands.";
+        RestartOnly "port" "name of a [[port]]" "-" "Port that carries it.";
+        RestartOnly "vlan" "1 to 4094" "" "VLAN; untagged where unset.";
+        RestartOnly "addresses" "list of ADDRESS/LENGTH" "-" "The gateway's own addresses, both families.";
+        RestartOnly "mtu" "1280 to 9216" "1500" "Longest packet, in bytes.";
+        RestartOnly "role" "front, back or both" "both" "Where clients are, and where backends are.";
+        RestartOnly "routes" "list of {to, via}" "[]" "Routes that are set on the host twin.";
+        RestartOnly "host_name" "1 to 15 characters" "hg-NAME" "Name of the TAP twin of the host.";
+    }
+    "nat" {
+        RestartOnly "interface" "name of an [[interface]]" "-" "Interface towards the backends.";
+        RestartOnly "addresses" "list of addresses" "-" "Source addresses that the backends see.";
+    }
+    "pool" {
+        Reloadable "name" "1 to 63 of a-z A-Z 0-9 - _ ." "-" "Name that Services ask for.";
+        Reloadable "addresses" "list of CIDR, FIRST-LAST, ADDRESS" "-" "Addresses for LoadBalancer Services.";
+        Reloadable "default" "true or false" "false" "Serves Services that name no pool.";
+    }
+    "node_port" {
+        Reloadable "addresses" "list of own addresses" "[]" "Where NodePorts are answered.";
+        Reloadable "range" "FIRST-LAST" "30000-32767" "Node ports that may be given.";
+    }
+    "external_ips" {
+        Reloadable "ranges" "list of CIDR" "[]" "externalIPs that are served; none where empty.";
+    }
+    "backend" {
+        Reloadable "ranges" "list of CIDR" "any" "Where endpoints may be.";
+    }
+    "manifests" {
+        RestartOnly "dir" "absolute path" "/etc/headgate/manifests" "Directory of manifests to serve.";
+    }
+    "service" {
+        Reloadable "load_balancer_class" "DOMAIN/NAME" "headgate.dev/gateway" "Class that is ours.";
+        Reloadable "default_class" "true or false" "true" "Serve Services without a class.";
+    }
+    "connections" {
+        RestartOnly "ipv4" "1024 to 268435456" "262144" "IPv4 connections for each worker, 64 bytes each.";
+        RestartOnly "ipv6" "1024 to 134217728" "65536" "IPv6 connections for each worker, 128 bytes each.";
+    }
+    "timeouts" {
+        Reloadable "tcp_embryonic" "1s to 10m" "30s" "TCP: SYN seen, no SYN-ACK yet.";
+        Reloadable "tcp_syn_received" "1s to 10m" "60s" "TCP: SYN-ACK seen, no ACK yet.";
+        Reloadable "tcp_established" "10s to 7d" "2h" "TCP: idle connection.";
+        Reloadable "tcp_closing" "1s to 1h" "120s" "TCP: one side has sent FIN.";
+        Reloadable "closed" "1s to 10m" "60s" "TCP: ended; holds its NAT port.";
+        Reloadable "udp_embryonic" "1s to 10m" "30s" "UDP: nothing came back yet.";
+        Reloadable "udp_established" "1s to 1d" "180s" "UDP: both sides have sent.";
+    }
+    "answers" {
+        Reloadable "refusals_per_second" "1 to 100000000" "10000" "RST and port unreachable, for each worker.";
+        Reloadable "refusals_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+        Reloadable "icmp_errors_per_second" "1 to 100000000" "1000" "Other ICMP errors, for each worker.";
+        Reloadable "icmp_errors_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+        Reloadable "echo_per_second" "1 to 100000000" "10000" "Echo replies, for each worker.";
+        Reloadable "echo_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+        Reloadable "neighbour_per_second" "1 to 100000000" "10000" "ARP and ND answers, for each worker.";
+        Reloadable "neighbour_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+    }
+    "host" {
+        Reloadable "arp_nd_per_second" "1 to 100000000" "2000" "ARP and ND to the host, for each worker.";
+        Reloadable "arp_nd_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+        Reloadable "routing_per_second" "1 to 100000000" "10000" "BGP and BFD to the host, for each worker.";
+        Reloadable "routing_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+        Reloadable "other_per_second" "1 to 100000000" "20000" "All else to the host, for each worker.";
+        Reloadable "other_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+    }
+    "idle" {
+        RestartOnly "mode" "backoff or spin" "backoff" "What a worker without packets does.";
+    }
+    "admin" {
+        RestartOnly "socket" "absolute path" "/run/headgate/headgate.sock" "Unix socket of the admin API.";
+        RestartOnly "metrics" "loopback ADDRESS:PORT" "" "Where metrics are served over TCP.";
+    }
+    "state" {
+        RestartOnly "dir" "absolute path" "/var/lib/headgate" "Where what must outlive the process is kept.";
+    }
+}
+
+/// The keys of one table.
+pub fn of_table(table: &str) -> impl Iterator<Item = &'static Key> + Clone {
+    KEYS.iter().filter(move |key| key.table == table)
+}
+
+impl Key {
+    /// The variable that sets it: `HEADGATE_ADMIN_SOCKET`. Tables that may stand several times
+    /// have none.
+    pub fn variable(&self) -> Option<String> {
+        (!ARRAYS.contains(&self.table))
+            .then(|| format!("HEADGATE_{}_{}", self.table, self.name).to_uppercase())
+    }
+}
+
+/// The table of keys for a person.
+pub fn described() -> String {
+    let mut text = String::new();
+    for table in TABLES {
+        let header =
+            if ARRAYS.contains(table) { format!("[[{table}]]") } else { format!("[{table}]") };
+        // Writing into a string doesn't fail.
+        let _ = writeln!(text, "{header}");
+        for key in of_table(table) {
+            let default = match key.default {
+                "-" => "required".to_owned(),
+                "" => "unset by default".to_owned(),
+                default => format!("default {default}"),
+            };
+            let reload = match key.reload {
+                Reload::Reloadable => "reloadable",
+                Reload::RestartOnly => "restart-only",
+            };
+            let _ = writeln!(text, "  {:<23} {}", key.name, key.meaning);
+            let _ = writeln!(text, "  {:<23}   {}; {default}; {reload}", "", key.allowed);
+        }
+        text.push('\n');
+    }
+    text.push_str(
+        "Keys of [tables] can be set as HEADGATE_TABLE_KEY in the environment as well, lists with \
+         commas.\n",
+    );
+    text
+}

@@ -1,0 +1,253 @@
+//! The configuration: read once, checked once, and trusted by everything after.
+//!
+//! [`load`] reads the files, the environment and the flags, merges them (defaults < files <
+//! environment < flags) and makes a [`Config`] of them, or reports everything that is wrong.
+//! What each key means stands in [`keys`].
+
+mod build;
+mod cross;
+mod devices;
+pub mod keys;
+mod layers;
+mod problem;
+mod read;
+mod tree;
+mod types;
+
+pub use layers::{DIRECTORY, Sources, admin_socket, load};
+pub use problem::{Place, Problem, Problems};
+pub use types::{AddressRange, Device, Idle, MacAddr, PortRange, Rate, Role, Vlan};
+
+use admin::LoopbackAddress;
+use ipnet::IpNet;
+use model::ids::{InterfaceId, PortId};
+use std::net::IpAddr;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A configuration that holds together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// DPDK's environment.
+    pub eal: Eal,
+    /// Poll-mode cores; at least one, a `WorkerId` is an index into it.
+    pub workers: Vec<Worker>,
+    /// DPDK ports; at least one, a `PortId` is an index into it.
+    pub ports: Vec<Port>,
+    /// Interfaces; at least one towards clients and one towards backends. An `InterfaceId` is an
+    /// index into it.
+    pub interfaces: Vec<Interface>,
+    /// NAT addresses.
+    pub nat: Vec<Nat>,
+    /// Pools of LoadBalancer addresses; at most one is the default.
+    pub pools: Vec<Pool>,
+    /// NodePort frontends.
+    pub node_port: NodePort,
+    /// Where externalIPs are served; nowhere if empty.
+    pub external_ips: Vec<IpNet>,
+    /// Where endpoints may be; `None` lets every unicast address be one.
+    pub backend_ranges: Option<Vec<IpNet>>,
+    /// The directory of manifests.
+    pub manifests: PathBuf,
+    /// Which Services are ours.
+    pub service: Service,
+    /// Sizes of the connection tables.
+    pub connections: Connections,
+    /// After how much silence connections end.
+    pub timeouts: Timeouts,
+    /// Answers that workers make themselves.
+    pub answers: Answers,
+    /// Traffic for the host.
+    pub host: Host,
+    /// What workers do without packets.
+    pub idle: Idle,
+    /// The admin API.
+    pub admin: Admin,
+    /// Where what must outlive the process is kept.
+    pub state_dir: PathBuf,
+}
+
+/// `[eal]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Eal {
+    /// Take packet memory from huge pages.
+    pub huge_pages: bool,
+    /// Memory for packets and rings, in MiB.
+    pub memory_mib: NonZeroU32,
+    /// Packet buffers.
+    pub mbufs: NonZeroU32,
+}
+
+/// `[[worker]]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// The core.
+    pub core: u32,
+}
+
+/// `[[port]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Name that interfaces refer to.
+    pub name: String,
+    /// DPDK device.
+    pub device: Device,
+    /// Namespace in which the kernel side of a vdev lives: a name below `/run/netns`, or a path.
+    pub netns: Option<String>,
+    /// Receive queues; `None` means one for each worker, within what the device has.
+    pub rx_queues: Option<NonZeroU16>,
+    /// MAC address; `None` keeps the device's.
+    pub mac: Option<MacAddr>,
+    /// Places in each queue.
+    pub descriptors: NonZeroU16,
+}
+
+/// `[[interface]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Name in tables and commands.
+    pub name: String,
+    /// The port that carries it.
+    pub port: PortId,
+    /// VLAN; untagged if `None`.
+    pub vlan: Option<Vlan>,
+    /// The gateway's own addresses with their prefixes' lengths.
+    pub addresses: Vec<IpNet>,
+    /// Longest packet, in bytes.
+    pub mtu: u16,
+    /// Who is there.
+    pub role: Role,
+    /// Routes that are set on the host twin.
+    pub routes: Vec<Route>,
+    /// Name of the TAP twin.
+    pub host_name: String,
+}
+
+/// One of an interface's routes; both of one family, `via` on the interface's link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where to.
+    pub to: IpNet,
+    /// Next hop.
+    pub via: IpAddr,
+}
+
+/// `[[nat]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nat {
+    /// Interface towards the backends.
+    pub interface: InterfaceId,
+    /// Source addresses that the backends see; none is an address of an interface.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// `[[pool]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Name that Services ask for.
+    pub name: Arc<str>,
+    /// Its addresses; pools don't overlap.
+    pub addresses: Vec<AddressRange>,
+    /// Serves Services that name no pool.
+    pub default: bool,
+}
+
+/// `[node_port]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePort {
+    /// Own addresses on which NodePorts are answered.
+    pub addresses: Vec<IpAddr>,
+    /// Node ports that may be given.
+    pub range: PortRange,
+}
+
+/// `[service]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// `spec.loadBalancerClass` that is ours.
+    pub load_balancer_class: Arc<str>,
+    /// Services without a class are ours as well.
+    pub default_class: bool,
+}
+
+/// `[connections]`, for each worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// Places for IPv4.
+    pub ipv4: NonZeroU32,
+    /// Places for IPv6.
+    pub ipv6: NonZeroU32,
+}
+
+/// `[timeouts]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP: SYN seen, no SYN-ACK yet.
+    pub tcp_embryonic: Duration,
+    /// TCP: SYN-ACK seen, no ACK yet.
+    pub tcp_syn_received: Duration,
+    /// TCP: idle.
+    pub tcp_established: Duration,
+    /// TCP: one side has sent FIN.
+    pub tcp_closing: Duration,
+    /// TCP: ended.
+    pub closed: Duration,
+    /// UDP: nothing came back yet.
+    pub udp_embryonic: Duration,
+    /// UDP: both sides have sent.
+    pub udp_established: Duration,
+}
+
+/// `[answers]`, for each worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// RST and port unreachable.
+    pub refusals: Rate,
+    /// Other ICMP errors.
+    pub icmp_errors: Rate,
+    /// Echo replies.
+    pub echo: Rate,
+    /// ARP and ND answers.
+    pub neighbour: Rate,
+}
+
+/// `[host]`, for each worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// ARP and ND.
+    pub arp_nd: Rate,
+    /// BGP and BFD.
+    pub routing: Rate,
+    /// All else.
+    pub other: Rate,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// The Unix socket.
+    pub socket: PathBuf,
+    /// Loopback address for metrics.
+    pub metrics: Option<LoopbackAddress>,
+}
+
+impl Config {
+    /// The interface's number.
+    pub fn interface_id(&self, name: &str) -> Option<InterfaceId> {
+        let index = self.interfaces.iter().position(|interface| interface.name == name)?;
+        u8::try_from(index).ok().map(InterfaceId)
+    }
+    /// All of the gateway's own addresses, in the order of the interfaces.
+    pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.interfaces.iter().flat_map(|interface| interface.addresses.iter().map(IpNet::addr))
+    }
+    /// All NAT addresses, in the order of the configuration.
+    pub fn nat_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.nat.iter().flat_map(|nat| nat.addresses.iter().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests;

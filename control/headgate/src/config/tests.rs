@@ -1,0 +1,532 @@
+//! Configurations and what is said about them.
+
+use super::*;
+use std::fs;
+use std::path::Path;
+
+const GOOD: &str = r#"
+[eal]
+memory_mib = 128
+
+[[worker]]
+core = 1
+
+[[port]]
+name = "front"
+device = "net_tap0,iface=hgp-front"
+netns = "client"
+
+[[port]]
+name = "back"
+device = "net_tap1,iface=hgp-back"
+mac = "02:00:00:00:00:02"
+
+[[interface]]
+name = "front"
+port = "front"
+role = "front"
+addresses = ["198.18.0.1/24", "2001:db8:1::1/64", "fe80::1/64"]
+routes = [{ to = "0.0.0.0/0", via = "198.18.0.254" }]
+
+[[interface]]
+name = "back"
+port = "back"
+vlan = 7
+role = "back"
+addresses = ["198.18.1.1/24", "2001:db8:2::1/64", "fe80::1/64"]
+
+[[nat]]
+interface = "back"
+addresses = ["198.18.1.200", "2001:db8:2::200"]
+
+[[pool]]
+name = "demo"
+addresses = ["203.0.113.0/26", "203.0.113.100-203.0.113.120", "2001:db8::10"]
+default = true
+
+[node_port]
+addresses = ["198.18.0.1"]
+
+[external_ips]
+ranges = ["192.0.2.0/24"]
+
+[timeouts]
+tcp_established = "1h30m"
+udp_embryonic = 20
+
+[answers]
+echo_per_second = 50
+"#;
+
+fn sources(directory: &Path) -> Sources {
+    Sources {
+        directory: directory.to_owned(),
+        files: Vec::new(),
+        environment: Vec::new(),
+        flags: Vec::new(),
+    }
+}
+
+/// Reads one file, and shows places without the directory.
+fn read(text: &str) -> Result<layers::Loaded, String> {
+    read_with(text, &[])
+}
+
+fn read_with(text: &str, environment: &[(&str, &str)]) -> Result<layers::Loaded, String> {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("headgate.toml"), text).unwrap();
+    let mut sources = sources(directory.path());
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    sources.environment = environment.iter().map(owned).collect();
+    let shown = format!("{}/", directory.path().display());
+    load(&sources).map_err(|problems| problems.to_string().replace(&shown, ""))
+}
+
+/// The good configuration with one line replaced.
+fn with(line: &str, by: &str) -> String {
+    assert!(GOOD.contains(line), "{line}");
+    GOOD.replacen(line, by, 1)
+}
+
+#[test]
+fn a_good_configuration_is_read_whole() {
+    let loaded = read(GOOD).unwrap();
+    assert_eq!(loaded.warnings, []);
+    let config = loaded.config;
+    assert_eq!((config.eal.huge_pages, config.eal.memory_mib.get()), (true, 128));
+    assert_eq!(config.workers, [Worker { core: 1 }]);
+    assert_eq!(config.ports[0].netns.as_deref(), Some("client"));
+    assert_eq!(config.ports[1].mac.unwrap().bytes()[0], 2);
+    assert_eq!(config.interfaces[1].port, PortId(1));
+    assert_eq!(config.interfaces[1].vlan, Vlan::new(7));
+    assert_eq!(config.interfaces[1].host_name, "hg-back");
+    assert_eq!(config.interfaces[0].routes[0].via.to_string(), "198.18.0.254");
+    assert_eq!(config.nat[0].interface, InterfaceId(1));
+    assert_eq!(config.interface_id("back"), Some(InterfaceId(1)));
+    assert_eq!(config.own_addresses().count(), 6);
+    assert_eq!(config.nat_addresses().count(), 2);
+    assert_eq!(config.pools[0].addresses.len(), 3);
+    assert_eq!(config.node_port.range.to_string(), "30000-32767");
+    assert_eq!(config.backend_ranges, None);
+    assert_eq!(config.timeouts.tcp_established, Duration::from_secs(5_400));
+    assert_eq!(config.timeouts.udp_embryonic, Duration::from_secs(20));
+    assert_eq!(config.answers.echo.per_second.get(), 50);
+    assert_eq!(config.answers.echo.burst.get(), 32);
+    assert_eq!(config.answers.refusals.burst.get(), 1_000);
+    assert_eq!(config.admin.socket, Path::new("/run/headgate/headgate.sock"));
+    assert_eq!(config.state_dir, Path::new("/var/lib/headgate"));
+}
+
+/// (what is replaced, by what, what is said)
+const BAD: &[(&str, &str, &str)] = &[
+    (
+        "memory_mib = 128",
+        "memory_mib = 12",
+        "headgate.toml:3: eal.memory_mib: 12 is out of range; allowed are 64 to 1048576",
+    ),
+    (
+        "memory_mib = 128",
+        "memry_mib = 128",
+        "headgate.toml:3: eal.memry_mib: unknown key; did you mean \"memory_mib\"? [eal] has huge_pages, memory_mib, mbufs",
+    ),
+    (
+        "memory_mib = 128",
+        "memory_mib = \"128\"",
+        "headgate.toml:3: eal.memory_mib: expected a number, found the string \"128\"; allowed are 64 to 1048576",
+    ),
+    (
+        "memory_mib = 128",
+        "huge_pages = 1",
+        "headgate.toml:3: eal.huge_pages: expected true or false, found the number 1",
+    ),
+    (
+        "memory_mib = 128",
+        "mbufs = 1000000",
+        "headgate.toml:3: eal.mbufs: 1000000 buffers take 2320 MiB, but eal.memory_mib is 256; raise it or use fewer",
+    ),
+    (
+        "[eal]",
+        "[eall]",
+        "headgate.toml:2: eall: unknown table; did you mean \"eal\"? there are eal, worker, port, interface, nat, pool, node_port, external_ips, backend, manifests, service, connections, timeouts, answers, host, idle, admin, state",
+    ),
+    (
+        "[eal]",
+        "socket = \"/run/x\"\n[eal]",
+        "headgate.toml:2: socket: a key outside a table; it belongs into [admin]",
+    ),
+    (
+        "[eal]",
+        "[kubernetes]\n[eal]",
+        "headgate.toml:2: kubernetes: watching an API server comes later; use [manifests] dir for now",
+    ),
+    (
+        "core = 1",
+        "core = -1",
+        "headgate.toml:6: worker.core: -1 is out of range; allowed are 0 to 1023",
+    ),
+    ("core = 1", "", "headgate.toml:5: worker.core: is missing; expected 0 to 1023"),
+    (
+        "core = 1",
+        "core = 1\n[[worker]]\ncore = 1",
+        "headgate.toml:8: worker.core: core 1 already has a worker at headgate.toml:6; give each a core of its own",
+    ),
+    (
+        "device = \"net_tap1,iface=hgp-back\"",
+        "device = \"net_tap0,iface=hgp-back\"",
+        "headgate.toml:15: port.device: \"net_tap0\" is already taken at headgate.toml:10",
+    ),
+    (
+        "device = \"net_tap1,iface=hgp-back\"",
+        "device = \"eth0\"",
+        "headgate.toml:15: port.device: \"eth0\": expected a vdev string as net_tap0,iface=hg0 or a PCI address as 0000:03:00.0",
+    ),
+    (
+        "name = \"back\"\ndevice",
+        "name = \"front\"\ndevice",
+        "headgate.toml:14: port.name: \"front\" is already taken at headgate.toml:9\n\
+         headgate.toml:27: interface.port: no [[port]] is called \"back\" (there are: front, front)",
+    ),
+    (
+        "mac = \"02:00:00:00:00:02\"",
+        "mac = \"01:00:00:00:00:02\"",
+        "headgate.toml:16: port.mac: \"01:00:00:00:00:02\": expected a unicast address: the first byte even, not all zero",
+    ),
+    (
+        "port = \"back\"\nvlan",
+        "port = \"bak\"\nvlan",
+        "headgate.toml:27: interface.port: no [[port]] is called \"bak\"; did you mean \"back\"? (there are: front, back)",
+    ),
+    (
+        "vlan = 7",
+        "vlan = 4095",
+        "headgate.toml:28: interface.vlan: 4095 is out of range; allowed are 1 to 4094",
+    ),
+    (
+        "port = \"back\"\nvlan = 7",
+        "port = \"front\"",
+        "headgate.toml:27: interface.port: its port and VLAN already belong to \"front\" at headgate.toml:20; set another vlan",
+    ),
+    (
+        "role = \"front\"",
+        "role = \"frnt\"",
+        "headgate.toml:21: interface.role: \"frnt\" is unknown; did you mean \"front\"? allowed are front, back, both",
+    ),
+    (
+        "role = \"front\"",
+        "role = \"back\"",
+        "headgate.toml:18: interface.role: no interface has the role front (or both): no client could reach a frontend",
+    ),
+    (
+        "addresses = [\"198.18.1.1/24\", ",
+        "addresses = [\"198.18.0.2/16\", ",
+        "headgate.toml:30: interface.addresses: 198.18.0.2/16 overlaps 198.18.0.1/24 of interface \"front\" at headgate.toml:22; a prefix lies on one link",
+    ),
+    (
+        "\"198.18.1.1/24\", ",
+        "\"198.18.1.255/24\", \"198.18.1.1\", \"ff02::1/64\", ",
+        "headgate.toml:30: interface.addresses: \"198.18.1.255/24\": the network's or broadcast address can't be a host's\n\
+         headgate.toml:30: interface.addresses: \"198.18.1.1\": expected ADDRESS/LENGTH, as 198.18.0.1/24 or 2001:db8::1/64\n\
+         headgate.toml:30: interface.addresses: \"ff02::1/64\": expected a unicast address",
+    ),
+    (
+        "via = \"198.18.0.254\"",
+        "via = \"198.18.7.254\"",
+        "headgate.toml:23: interface.routes: via 198.18.7.254 is not on this link (198.18.0.0/24, 2001:db8:1::/64, fe80::/64)",
+    ),
+    (
+        "via = \"198.18.0.254\"",
+        "via = \"2001:db8:1::254\"",
+        "headgate.toml:23: interface.routes: to 0.0.0.0/0 and via 2001:db8:1::254 are of two families",
+    ),
+    (
+        "via = \"198.18.0.254\"",
+        "va = \"198.18.0.254\"",
+        "headgate.toml:23: interface.routes: unknown key \"va\"; expected { to = \"0.0.0.0/0\", via = \"198.18.0.254\" }",
+    ),
+    (
+        "name = \"front\"\nport",
+        "name = \"front-of-house\"\nport",
+        "headgate.toml:19: interface.name: \"hg-front-of-house\", the name of its twin on the host, is longer than 15; set host_name",
+    ),
+    (
+        "device = \"net_tap1,iface=hgp-back\"",
+        "device = \"net_tap1,iface=hg-back\"",
+        "headgate.toml:25: interface.host_name: \"hg-back\" is also the kernel side of port \"back\" at headgate.toml:15; set host_name",
+    ),
+    (
+        "addresses = [\"198.18.1.200\"",
+        "addresses = [\"198.18.1.1\"",
+        "headgate.toml:34: nat.addresses: 198.18.1.1 is the address of interface \"back\" at headgate.toml:30; a NAT address is no host address",
+    ),
+    (
+        "interface = \"back\"",
+        "interface = \"front\"",
+        "headgate.toml:33: nat.interface: interface \"front\" has the role front: no backend is there",
+    ),
+    (
+        "203.0.113.100-203.0.113.120",
+        "203.0.113.60-203.0.113.70",
+        "headgate.toml:38: pool.addresses: 203.0.113.60-203.0.113.70 overlaps 203.0.113.0-203.0.113.63 of pool \"demo\" at headgate.toml:38",
+    ),
+    (
+        "203.0.113.0/26",
+        "203.0.113.1/26",
+        "headgate.toml:38: pool.addresses: \"203.0.113.1/26\": it has host bits: write 203.0.113.0/26, or one address alone",
+    ),
+    (
+        "[node_port]\naddresses = [\"198.18.0.1\"]",
+        "[node_port]\naddresses = [\"198.18.0.9\"]",
+        "headgate.toml:42: node_port.addresses: 198.18.0.9 is no address of an interface (there are: 198.18.0.1, 2001:db8:1::1, fe80::1, 198.18.1.1, 2001:db8:2::1, fe80::1)",
+    ),
+    (
+        "[external_ips]",
+        "range = \"30000\"\n[external_ips]",
+        "headgate.toml:44: node_port.range: \"30000\": expected FIRST-LAST between 1 and 65535, as 30000-32767",
+    ),
+    (
+        "\"1h30m\"",
+        "\"8d\"",
+        "headgate.toml:48: timeouts.tcp_established: \"8d\" is out of range; allowed are 10s to 7d",
+    ),
+    (
+        "\"1h30m\"",
+        "\"soon\"",
+        "headgate.toml:48: timeouts.tcp_established: \"soon\": expected a duration as 500ms, 30s, 2h or 1h30m",
+    ),
+    (
+        "[answers]",
+        "[admin]\nmetrics = \"0.0.0.0:9107\"\nsocket = \"run\"\n[answers]",
+        "headgate.toml:52: admin.metrics: \"0.0.0.0:9107\" is not a loopback address with a port, as 127.0.0.1:9107 or [::1]:9107\n\
+         headgate.toml:53: admin.socket: \"run\": expected an absolute path",
+    ),
+    (
+        "[answers]",
+        "[idle]\nmode = \"sleep\"\n[answers]",
+        "headgate.toml:52: idle.mode: \"sleep\" is unknown; allowed are backoff, spin",
+    ),
+    (
+        "echo_per_second = 50",
+        "echo_per_second = 1.5",
+        "headgate.toml:52: answers.echo_per_second: expected a number, found a fraction; allowed are 1 to 100000000",
+    ),
+    (
+        "[[worker]]",
+        "[worker]",
+        "headgate.toml:5: worker: expected tables, [[worker]], found a table",
+    ),
+];
+
+#[test]
+fn bad_configurations_are_told_exactly() {
+    for (line, by, said) in BAD {
+        let error = read(&with(line, by)).map(|loaded| loaded.config).unwrap_err();
+        assert_eq!(error, *said, "for {by}");
+    }
+}
+
+#[test]
+fn every_error_is_told_at_once() {
+    let text = "[eal]\nmbufs = 3\nfoo = 1\n[[worker]]\n[[port]]\nname = \"a b\"\n";
+    let error = read(text).map(|loaded| loaded.config).unwrap_err();
+    let expected = [
+        "headgate.toml:2: eal.mbufs: 3 is out of range; allowed are 1024 to 8388608",
+        "headgate.toml:3: eal.foo: unknown key; [eal] has huge_pages, memory_mib, mbufs",
+        "headgate.toml:4: worker.core: is missing; expected 0 to 1023",
+        "headgate.toml:5: port.device: is missing; expected vdev string or PCI address",
+        "headgate.toml:6: port.name: \"a b\": expected 1 to 15 of a-z A-Z 0-9 - _ .",
+        "configuration: interface: is missing; expected at least one [[interface]] with its port and addresses",
+    ];
+    assert_eq!(error.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_told_with_its_line() {
+    let error = read("[eal]\nmbufs = \n").map(|loaded| loaded.config).unwrap_err();
+    assert!(error.starts_with("headgate.toml:2: "), "{error}");
+}
+
+#[test]
+fn fragments_are_merged() {
+    let directory = tempfile::tempdir().unwrap();
+    let fragments = directory.path().join("conf.d");
+    fs::create_dir(&fragments).unwrap();
+    fs::write(directory.path().join("headgate.toml"), GOOD).unwrap();
+    fs::write(fragments.join("10-more.toml"), "[eal]\nmbufs = 2048\n[[worker]]\ncore = 2\n")
+        .unwrap();
+    fs::write(fragments.join("notes.txt"), "not read").unwrap();
+    let loaded = load(&sources(directory.path())).unwrap();
+    assert_eq!(loaded.files.len(), 2);
+    assert_eq!(loaded.config.workers, [Worker { core: 1 }, Worker { core: 2 }]);
+    assert_eq!((loaded.config.eal.memory_mib.get(), loaded.config.eal.mbufs.get()), (128, 2048));
+
+    fs::write(fragments.join("20-again.toml"), "\n[eal]\nmbufs = 4096\n").unwrap();
+    let error = load(&sources(directory.path())).unwrap_err().to_string();
+    let shown = fragments.display();
+    let expected = format!(
+        "{shown}/20-again.toml:3: eal.mbufs: is set here and at {shown}/10-more.toml:2; remove one of the two"
+    );
+    assert_eq!(error, expected);
+
+    // Files given by name are the only ones.
+    let mut named = sources(directory.path());
+    named.files = vec![directory.path().join("headgate.toml")];
+    assert_eq!(load(&named).unwrap().config.workers.len(), 1);
+    named.files.push(directory.path().join("absent.toml"));
+    let error = load(&named).unwrap_err().to_string();
+    assert!(error.contains("cannot read") && error.contains("absent.toml"), "{error}");
+}
+
+#[test]
+fn flags_are_stronger_than_the_environment_and_that_than_files() {
+    let text = format!("{GOOD}\n[state]\ndir = \"/from/file\"\n");
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("headgate.toml"), text).unwrap();
+    let mut sources = sources(directory.path());
+    let state = |sources: &Sources| load(sources).unwrap().config.state_dir;
+    assert_eq!(state(&sources), Path::new("/from/file"));
+    sources.environment.push(("HEADGATE_STATE_DIR".into(), "/from/environment".into()));
+    sources.environment.push(("HEADGATE_MANIFESTS_DIR".into(), "/manifests".into()));
+    assert_eq!(state(&sources), Path::new("/from/environment"));
+    assert_eq!(load(&sources).unwrap().config.manifests, Path::new("/manifests"));
+    sources.flags.push(("--state-dir", "state", "dir", "/from/flag".into()));
+    assert_eq!(state(&sources), Path::new("/from/flag"));
+    sources.flags.push(("--state-dir", "state", "dir", "relative".into()));
+    let error = load(&sources).unwrap_err().to_string();
+    assert_eq!(error, "flag --state-dir: state.dir: \"relative\": expected an absolute path");
+}
+
+#[test]
+fn the_environment_sets_numbers_and_lists_too() {
+    let variables = [
+        ("HEADGATE_EAL_HUGE_PAGES", "false"),
+        ("HEADGATE_EAL_MBUFS", "8192"),
+        ("HEADGATE_EXTERNAL_IPS_RANGES", "192.0.2.0/28, 2001:db8:9::/64"),
+        ("HEADGATE_EAL_MBUF", "1"),
+        ("HEADGATE_SERVICE_HOST", "10.0.0.1"),
+        ("HEADGATE_CONFIG", "/x"),
+    ];
+    let loaded = read_with(GOOD, &variables).unwrap();
+    assert!(!loaded.config.eal.huge_pages);
+    assert_eq!(loaded.config.eal.mbufs.get(), 8192);
+    assert_eq!(loaded.config.external_ips.len(), 2);
+    let warnings: Vec<String> = loaded.warnings.iter().map(Problem::to_string).collect();
+    assert_eq!(warnings.len(), 2);
+    assert_eq!(
+        warnings[0],
+        "environment HEADGATE_EAL_MBUF: no key has this variable, it is ignored; did you mean HEADGATE_EAL_MBUFS?"
+    );
+    let error = read_with(GOOD, &[("HEADGATE_EAL_MBUFS", "many")]).map(|l| l.config).unwrap_err();
+    assert_eq!(
+        error,
+        "environment HEADGATE_EAL_MBUFS: eal.mbufs: expected a number, found the string \"many\"; allowed are 1024 to 8388608"
+    );
+}
+
+#[test]
+fn warnings_dont_stop_anything() {
+    let cases = [
+        (
+            "\"198.18.1.200\"",
+            "\"198.18.9.200\"",
+            "nat.addresses: 198.18.9.200 is in no prefix of interface \"back\"; the backends need a route to it",
+        ),
+        (
+            "\"198.18.1.200\", ",
+            "",
+            "interface.addresses: interface \"back\" has no [[nat]] address of IPv4: its IPv4 backends get no traffic",
+        ),
+        (
+            "\"2001:db8::10\"",
+            "\"198.18.0.0/24\"",
+            "pool.addresses: 198.18.0.0-198.18.0.255 holds 198.18.0.1, an interface's address; it won't be given out",
+        ),
+    ];
+    for (line, by, said) in cases {
+        let warnings = read(&with(line, by)).unwrap().warnings;
+        assert!(warnings.iter().any(|found| found.to_string().ends_with(said)), "{warnings:?}");
+    }
+}
+
+#[test]
+fn no_configuration_at_all_says_where_one_is_expected() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = load(&sources(directory.path())).unwrap_err().to_string();
+    assert!(error.contains("headgate.toml") && error.contains("--config"), "{error}");
+}
+
+#[test]
+fn the_socket_is_found_in_a_broken_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(admin_socket(&sources(directory.path())), Path::new(layers::SOCKET_DEFAULT));
+    let text = "[admin]\nsocket = \"/run/x.sock\"\n[eal]\nmbufs = 1\n";
+    fs::write(directory.path().join("headgate.toml"), text).unwrap();
+    assert_eq!(admin_socket(&sources(directory.path())), Path::new("/run/x.sock"));
+}
+
+#[test]
+fn keys_are_described_and_read() {
+    let described = keys::described();
+    for key in keys::KEYS {
+        assert!(described.contains(key.meaning));
+    }
+    // A key of the table that the reader doesn't know would silently mean nothing.
+    let source = concat!(include_str!("build.rs"), include_str!("devices.rs"));
+    for key in keys::KEYS {
+        let stem = key.name.trim_end_matches("_per_second").trim_end_matches("_burst");
+        assert!(
+            source.contains(&format!("\"{stem}\"")),
+            "{}.{} is never read",
+            key.table,
+            key.name
+        );
+    }
+}
+
+#[test]
+fn the_fragment_for_net_tap_fits() {
+    let fragment = concat!(env!("CARGO_MANIFEST_DIR"), "/../../hw-configs/net_tap.toml");
+    let fragment = fs::read_to_string(fragment).unwrap();
+    let rest = &GOOD[GOOD.find("[[interface]]").unwrap()..];
+    let loaded = read(&format!("{fragment}\n{rest}")).unwrap();
+    assert_eq!((loaded.config.ports.len(), loaded.warnings), (2, vec![]));
+    for table in fragment.lines().filter(|line| line.starts_with('[')) {
+        assert!(["[eal]", "[[worker]]", "[[port]]"].contains(&table), "{table}");
+    }
+}
+
+mod mutated {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        /// Whatever is done to a configuration, reading it ends in an answer.
+        #[test]
+        fn no_mutation_panics(
+            edits in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..6, any::<char>(), 1_usize..40), 1..8),
+        ) {
+            let mut text: Vec<char> = GOOD.chars().collect();
+            for (at, what, new, length) in edits {
+                if text.is_empty() {
+                    break;
+                }
+                let at = at.index(text.len());
+                let end = (at + length).min(text.len());
+                match what {
+                    0 => text[at] = new,
+                    1 => text.insert(at, new),
+                    2 => drop(text.drain(at..end)),
+                    3 => { let piece: Vec<char> = text[at..end].to_vec(); text.splice(at..at, piece); }
+                    4 => text.splice(at..at, "99999999999999999999".chars()).for_each(drop),
+                    _ => text[at] = char::from(b"[]{}=\",.#\n-0/:"[length % 14]),
+                }
+            }
+            let text: String = text.into_iter().collect();
+            match read(&text) {
+                Ok(loaded) => prop_assert!(!loaded.config.ports.is_empty()),
+                Err(told) => prop_assert!(!told.is_empty()),
+            }
+        }
+    }
+}
