@@ -1,5 +1,6 @@
 //! DPDK's environment abstraction layer: memory, plug-ins, and its one initialisation a process.
 
+use std::collections::BTreeSet;
 use std::ffi::{CString, NulError, c_char};
 use std::fs;
 use std::io;
@@ -40,7 +41,8 @@ pub struct EalOptions {
     /// What is kept in [`logs::lines`].
     pub log_level: LogLevel,
     /// Scan the PCI bus. DPDK then takes every PCI device bound to vfio-pci and the like; name
-    /// those wanted by `extra: ["-a", "0000:01:00.0"]`. Without it ports are virtual devices.
+    /// those wanted by `extra: ["-a", "0000:01:00.0"]`. [`Port::attach`](crate::Port::attach)
+    /// then finds them made. Without this, ports are virtual devices.
     pub pci: bool,
     /// Further arguments, as DPDK's "EAL parameters" page describes them.
     pub extra: Vec<String>,
@@ -168,6 +170,8 @@ pub struct Eal {
 struct Inner {
     /// Every mempool ever made: they go with the EAL, as mbufs may outlive the `Pool`.
     pools: Mutex<Vec<PoolPointer>>,
+    /// Numbers of the ports that have a `Port`.
+    ports: Mutex<BTreeSet<u16>>,
 }
 
 #[derive(Debug)]
@@ -196,7 +200,7 @@ impl Eal {
             .map_err(EalError::Thread)?;
         let dead = |_| EalError::Thread(io::Error::other("it panicked"));
         thread.join().map_err(dead)??;
-        Ok(Self { inner: Arc::new(Inner { pools: Mutex::new(Vec::new()) }) })
+        Ok(Self { inner: Arc::new(Inner { pools: Mutex::default(), ports: Mutex::default() }) })
     }
 
     /// The last lines that DPDK logged, oldest first.
@@ -223,6 +227,16 @@ impl Eal {
     pub(crate) fn adopt_pool(&self, pool: *mut rte_mempool) {
         let mut pools = self.inner.pools.lock().unwrap_or_else(PoisonError::into_inner);
         pools.push(PoolPointer(pool));
+    }
+
+    /// Whether port `id` had no owner; it has one now.
+    pub(crate) fn claim_port(&self, id: u16) -> bool {
+        self.inner.ports.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
+    }
+
+    /// Port `id` is detached.
+    pub(crate) fn release_port(&self, id: u16) {
+        self.inner.ports.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 }
 
@@ -314,6 +328,8 @@ fn free_huge_pages() -> Vec<HugePages> {
 }
 
 fn check_huge_pages(wanted_mib: u64, sizes: &[HugePages]) -> Result<(), EalError> {
+    // DPDK itself would name a missing permission if there is no page at all.
+    let wanted_mib = wanted_mib.max(1);
     let free_kib: u64 = sizes.iter().map(|size| size.size_kib * size.free).sum();
     if free_kib >= wanted_mib * 1024 {
         return Ok(());
@@ -341,6 +357,7 @@ mod tests {
         assert!(check_huge_pages(20, &[some]).is_ok());
         assert!(check_huge_pages(21, &[some]).is_err());
         assert!(check_huge_pages(1, &[]).is_err());
+        assert!(check_huge_pages(0, &[]).is_err());
     }
 
     #[test]

@@ -67,6 +67,9 @@ impl RingPort {
         let id = unsafe { dpdk_sys::rte_eth_from_rings(c_name.as_ptr(), rx, count, tx, count, 0) };
         let id = Errno::check(id).map_err(failed)?;
         let id = u16::try_from(id).map_err(|_| failed(Errno(libc::ERANGE)))?;
+        if !eal.claim_port(id) {
+            return Err(PortError::AlreadyAttached(device));
+        }
         Ok((Port::from_rings(eal, id, &device, Wires(kept)), ends))
     }
 }

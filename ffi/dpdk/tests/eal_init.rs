@@ -2,7 +2,10 @@
 //! affinity stays.
 #![allow(clippy::unwrap_used)]
 
-use dpdk::{Eal, EalError, EalOptions, Pool, ShutdownError, cycles, cycles_hz};
+use dpdk::{
+    DeviceString, Eal, EalError, EalOptions, Pool, Port, PortError, ShutdownError, cycles,
+    cycles_hz,
+};
 
 fn allowed_cpus() -> String {
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
@@ -19,7 +22,8 @@ fn the_eal_starts_once() {
     println!("{error}");
 
     let before = allowed_cpus();
-    let eal = Eal::init(EalOptions::no_huge(64)).unwrap();
+    let extra = vec!["--vdev=net_null7".to_owned()];
+    let eal = Eal::init(EalOptions { extra, ..EalOptions::no_huge(64) }).unwrap();
     assert_eq!(allowed_cpus(), before);
     assert_eq!(std::thread::spawn(allowed_cpus).join().unwrap(), before);
 
@@ -32,6 +36,15 @@ fn the_eal_starts_once() {
     std::thread::sleep(std::time::Duration::from_millis(50));
     let passed = (cycles() - start) as f64 / hz as f64;
     assert!((0.04..1.0).contains(&passed), "{passed} s");
+
+    let device: DeviceString = "net_null7".parse().unwrap();
+    for _ in 0..2 {
+        // The first takes over what the EAL made, the second attaches it anew.
+        let port = Port::attach(&eal, &device, None).unwrap();
+        let second = Port::attach(&eal, &device, None);
+        assert!(matches!(second, Err(PortError::AlreadyAttached(_))), "{second:?}");
+        drop(port);
+    }
 
     let pool = Pool::new(&eal, "p", 63, 0, 2176).unwrap();
     let handle = eal.clone();

@@ -33,6 +33,18 @@ impl Drop for Namespace {
     }
 }
 
+/// Those of runs that a signal ended.
+fn delete_stale_namespaces() {
+    for line in ip(&["netns", "list"]).lines() {
+        let name = line.split_whitespace().next().unwrap_or_default();
+        let Some(rest) = name.strip_prefix("hgffi") else { continue };
+        let process = rest.trim_end_matches(|c: char| !c.is_ascii_digit());
+        if !process.is_empty() && !Path::new("/proc").join(process).exists() {
+            drop(Namespace(name.to_owned()));
+        }
+    }
+}
+
 fn ip(arguments: &[&str]) -> String {
     let output = Command::new("ip").args(arguments).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -138,6 +150,7 @@ fn frames_cross_a_tap_in_a_namespace() {
         println!("skipped: {reason}");
         return;
     }
+    delete_stale_namespaces();
     let (here, there) = (Namespace::new("a"), Namespace::new("b"));
     let own = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
     let before = own();

@@ -21,10 +21,11 @@ pub(crate) struct PortInner {
     pools: Mutex<Vec<crate::Pool>>,
     /// The rings that a port made of rings reads and writes.
     _rings: Option<ring_port::Wires>,
-    _eal: Eal,
+    eal: Eal,
 }
 
 impl PortInner {
+    /// The caller has claimed port `id` ([`Eal::claim_port`]).
     pub(crate) fn new(
         eal: &Eal,
         id: u16,
@@ -32,7 +33,7 @@ impl PortInner {
         rings: Option<ring_port::Wires>,
     ) -> Self {
         let (control, pools) = (Mutex::new(()), Mutex::new(Vec::new()));
-        Self { id, control, netns, pools, _rings: rings, _eal: eal.clone() }
+        Self { id, control, netns, pools, _rings: rings, eal: eal.clone() }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, ()> {
@@ -229,6 +230,7 @@ impl Drop for PortInner {
         // Nobody can be told; DPDK has logged why. Stopping one that is stopped does nothing.
         let _ = self.stop();
         let _ = self.there(|| self.detach());
+        self.eal.release_port(self.id);
     }
 }
 

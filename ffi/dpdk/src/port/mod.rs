@@ -35,7 +35,8 @@ enum State {
 }
 
 impl Port {
-    /// Attaches `device` (`rte_dev_probe`).
+    /// Attaches `device` (`rte_dev_probe`), or takes over one that DPDK made when it was
+    /// initialised.
     ///
     /// With `netns`, the device is made, configured and started in the network namespace
     /// `/run/netns/NETNS`, on threads of their own: the caller's namespace stays. This is how a
@@ -50,24 +51,14 @@ impl Port {
             Err(source) => Err(PortError::Netns { name: name.to_owned(), source }),
         };
         let netns = netns.map(open).transpose()?;
-        if find(device.name()).is_some() {
+        // PCI devices (and `--vdev`) were made when the EAL was initialised.
+        if find(device.name()).is_none() {
+            probe(device, netns.as_ref())?;
+        }
+        let id = find(device.name()).ok_or_else(|| PortError::NoPort(device.to_string()))?;
+        if !eal.claim_port(id) {
             return Err(PortError::AlreadyAttached(device.to_string()));
         }
-        let mark = logs::mark();
-        let probed = run_in(netns.as_ref().map(|(_, netns)| netns), || {
-            // SAFETY: the EAL is initialised; DPDK copies the text.
-            let code = unsafe { dpdk_sys::rte_dev_probe(device.as_c_str().as_ptr()) };
-            Errno::check(code)
-        });
-        let probed = probed.map_err(|source| {
-            let name = netns.as_ref().map_or(String::new(), |(name, _)| name.clone());
-            PortError::Netns { name, source }
-        })?;
-        probed.map_err(|errno| {
-            let log = logs::since(mark);
-            PortError::Attach { device: device.to_string(), errno, log }
-        })?;
-        let id = find(device.name()).ok_or_else(|| PortError::NoPort(device.to_string()))?;
         Ok(Self::new(PortInner::new(eal, id, netns, None), device.to_string()))
     }
 
@@ -184,6 +175,24 @@ impl Port {
     pub fn monitor(&self) -> PortMonitor {
         PortMonitor::new(Arc::downgrade(&self.inner))
     }
+}
+
+/// Makes the device in the namespace.
+fn probe(device: &DeviceString, netns: Option<&(String, Netns)>) -> Result<(), PortError> {
+    let mark = logs::mark();
+    let probed = run_in(netns.map(|(_, netns)| netns), || {
+        // SAFETY: the EAL is initialised; DPDK copies the text.
+        let code = unsafe { dpdk_sys::rte_dev_probe(device.as_c_str().as_ptr()) };
+        Errno::check(code)
+    });
+    let probed = probed.map_err(|source| {
+        let name = netns.map_or(String::new(), |(name, _)| name.clone());
+        PortError::Netns { name, source }
+    })?;
+    probed.map(|_| ()).map_err(|errno| {
+        let log = logs::since(mark);
+        PortError::Attach { device: device.to_string(), errno, log }
+    })
 }
 
 fn take(taken: &mut [bool], index: u16, direction: Direction) -> Result<(), PortError> {
