@@ -47,17 +47,17 @@ impl Namespace {
     }
     /// A command that will run inside.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, program]);
+        let mut command = enter_by_name(&self.name);
+        command.arg(program);
         command
     }
     /// `ip ARGS` inside; the arguments are words with spaces between them.
     pub fn ip(&self, args: &str) -> Result<String> {
-        output_of(Command::new("ip").args(["-n", &self.name]).args(args.split_whitespace()))
+        output_of(self.command("ip").args(args.split_whitespace()))
     }
     /// Many `ip` commands inside, one a line, in one process.
     pub fn ip_batch(&self, lines: &str) -> Result<()> {
-        feed(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), lines)
+        feed(self.command("ip").args(["-batch", "-"]), lines)
     }
     /// Moves the calling thread inside; threads and processes that it starts are born there.
     pub fn enter(&self) -> Result<()> {
@@ -84,4 +84,12 @@ impl Namespace {
     pub fn has_link(&self, link: &str) -> bool {
         self.ip(&format!("-j link show dev {link}")).is_ok()
     }
+}
+
+/// The beginning of a command that will run in the namespace of this name. Not `ip netns exec`:
+/// that mounts /sys anew, which a plain chroot doesn't allow.
+pub fn enter_by_name(name: &str) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{name}"));
+    command
 }

@@ -1,6 +1,7 @@
 //! What another terminal needs to know of a running demo.
 
 use crate::admin::SOCKET_VARIABLE;
+use crate::namespace::enter_by_name;
 use crate::world::World;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -57,12 +58,8 @@ pub fn enter(word: &str, command: &[String]) -> Result<()> {
         let words: Vec<&str> = state.namespaces.keys().map(String::as_str).collect();
         format!("no namespace \"{word}\": there are {}", words.join(", "))
     })?;
-    let error = Command::new("ip")
-        .args(["netns", "exec", namespace])
-        .args(command)
-        .env(SOCKET_VARIABLE, &state.socket)
-        .exec();
-    Err(error).context("cannot run ip netns exec")
+    let error = enter_by_name(namespace).args(command).env(SOCKET_VARIABLE, &state.socket).exec();
+    Err(error).context("cannot run nsenter")
 }
 
 /// Becomes `headgate ARGS`, asking the running demo's gateway.
