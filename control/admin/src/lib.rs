@@ -5,11 +5,11 @@
 //! implements [`Gateway`] over its two sides and hands it to [`Server::serve`]. [`Client`] is the
 //! other end, for the command line.
 //!
-//! * [`gateway`]: the questions.
-//! * [`server`]: socket, health, life and death.
-//! * [`routes`]: paths, and what their queries mean.
-//! * [`metrics`]: the exposition for Prometheus.
-//! * [`client`]: asking.
+//! * [`gateway`][]: the questions.
+//! * [`server`][]: socket, health, life and death.
+//! * `routes`: paths, and what their queries mean.
+//! * [`metrics`][]: the exposition for Prometheus.
+//! * [`client`][]: asking.
 #![forbid(unsafe_code)]
 
 pub mod client;
@@ -22,5 +22,5 @@ mod socket;
 
 pub use client::{Client, ClientError};
 pub use gateway::{Gateway, GatewayError, TrafficReadings};
-pub use server::{LoopbackAddress, NotLoopback, Options, Server};
+pub use server::{LoopbackAddress, NotLoopback, Options, Server, ServerError};
 pub use socket::SocketError;

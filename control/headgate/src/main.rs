@@ -1,2 +1,6 @@
-//! headgate
-fn main() {}
+//! The binary `headgate`.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    headgate::cli::main()
+}

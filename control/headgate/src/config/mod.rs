@@ -14,7 +14,7 @@ mod read;
 mod tree;
 mod types;
 
-pub use layers::{DIRECTORY, Sources, admin_socket, load};
+pub use layers::{DIRECTORY, Loaded, Sources, admin_socket, load};
 pub use problem::{Place, Problem, Problems};
 pub use types::{AddressRange, Device, Idle, MacAddr, PortRange, Rate, Role, Vlan};
 

@@ -1,0 +1,124 @@
+//! The state of the whole, and the findings of `check`.
+
+use super::{Look, age, plain};
+use crate::host::{Finding, Verdict};
+use model::answers::{Ledger, Status};
+
+/// One screen.
+pub fn status(status: &Status, look: Look) -> String {
+    let workers = match status.cores.as_slice() {
+        [core] => format!("1 worker on core {core}"),
+        cores => {
+            let list: Vec<String> = cores.iter().map(u32::to_string).collect();
+            format!("{} workers on cores {}", cores.len(), list.join(","))
+        }
+    };
+    let [published, everywhere] = status.generation;
+    let generation = if published == everywhere {
+        format!("{published} on every worker")
+    } else {
+        format!("{published} published, {everywhere} on every worker")
+    };
+    let change = status
+        .last_change_us
+        .map_or_else(String::new, |us| format!(", last change took {}", milliseconds(us)));
+    let [known, served] = status.services;
+    let [active, backends] = status.backends;
+    let mut text = format!(
+        "Headgate {} · DPDK {} {} · {workers} · huge pages {}\n",
+        status.version,
+        status.dpdk,
+        status.drivers.join(" "),
+        status.huge_pages
+    );
+    let rows = [
+        ("up", age(status.uptime_s)),
+        ("source", plain(&status.source)),
+        ("services", format!("{served} of {known} served, {} ports", status.service_ports)),
+        ("backends", format!("{active} of {backends} active")),
+        ("connections", status.connections.to_string()),
+        ("generation", format!("{generation}{change}")),
+        ("ledger", ledger(&status.ledger)),
+    ];
+    for (name, value) in rows {
+        text.push_str(&format!("{name:<12} {value}\n"));
+    }
+    if status.degraded.is_empty() {
+        text.push_str(&format!("{:<12} {}\n", "health", look.good("good")));
+    }
+    for wrong in &status.degraded {
+        let since = age(look.now_s.saturating_sub(wrong.since_s));
+        let what = plain(&wrong.what);
+        text.push_str(&format!("{:<12} {what} (for {since})\n", look.bad("DEGRADED")));
+    }
+    text
+}
+
+/// `900 us` as `0.9 ms`.
+fn milliseconds(us: u64) -> String {
+    format!("{:.1} ms", us as f64 / 1e3)
+}
+
+/// What came in and what went out; terms that are 0 are left out where they are rare.
+pub fn ledger(ledger: &Ledger) -> String {
+    let mut came = format!("received {}", ledger.received);
+    let mut went = format!("sent {}", ledger.sent);
+    for (name, count) in [("from host", ledger.from_host), ("handed in", ledger.handed_in)] {
+        if count > 0 {
+            came.push_str(&format!(" + {name} {count}"));
+        }
+    }
+    for (name, count) in [
+        ("to host", ledger.to_host),
+        ("handed out", ledger.handed_out),
+        ("dropped", ledger.dropped),
+        ("in flight", ledger.in_flight),
+    ] {
+        if count > 0 {
+            went.push_str(&format!(" + {name} {count}"));
+        }
+    }
+    match ledger.difference() {
+        0 => format!("{came} = {went}"),
+        difference => format!("{came} vs {went}: OUT OF BALANCE by {difference}"),
+    }
+}
+
+/// Three commands to try next.
+pub fn next_commands(running: bool) -> String {
+    let commands: [(&str, &str); 3] = if running {
+        [
+            ("headgate show services", "what is served, and what isn't and why"),
+            ("headgate explain service NAMESPACE/NAME", "why can't I reach it?"),
+            ("headgate show drops", "what is dropped, and what to do"),
+        ]
+    } else {
+        [
+            ("headgate check", "is the configuration good, is the host ready?"),
+            ("headgate check --keys", "what can be configured"),
+            ("headgate run", "start the gateway in the foreground"),
+        ]
+    };
+    let mut text = "\nTry next:\n".to_owned();
+    for (command, what) in commands {
+        text.push_str(&format!("  {command:<41} {what}\n"));
+    }
+    text
+}
+
+/// What `check` found on the host.
+pub fn findings(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let word = match finding.verdict {
+            Verdict::Good => "ok",
+            Verdict::Warning => "warning",
+            Verdict::Failed => "FAILED",
+        };
+        text.push_str(&format!("{word:<8} {}: {}\n", finding.what, finding.found));
+        if let Some(remedy) = &finding.remedy {
+            text.push_str(&format!("{:<8} -> {remedy}\n", ""));
+        }
+    }
+    text
+}
