@@ -1,0 +1,283 @@
+//! The host mirror: the kernel is the gateway's slow path.
+//!
+//! Each interface has a kernel TAP twin in the gateway's network namespace. One thread carries
+//! frames between the twins and the workers, follows the kernel's addresses, routes and
+//! neighbours by netlink and publishes them, asks the kernel to keep next hops resolved, and
+//! announces addresses.
+//!
+//! ```text
+//!  worker 0 --[frames]--> +--------+ --write--> TAP twin --> kernel: ssh, BGP, BFD, probes,
+//!           <-[frames]--- | mirror | <--read---          <-- neighbours, routes
+//!           --[requests]> | thread | <==netlink========>
+//!  worker 1 ...           +--------+ --> publish(AdjacencyInput)
+//! ```
+
+mod announce;
+mod carry;
+mod follow;
+mod ledger;
+mod managed;
+mod netlink;
+mod ring;
+mod state;
+#[cfg(test)]
+mod tests;
+mod thread;
+mod twin;
+
+pub use ring::{MirrorFrame, MirrorPort};
+pub use twin::{StaticRoute, TwinConfig, TwinError};
+
+use carry::{Carrier, HEADER_BYTES_MAX, Served};
+use ledger::MirrorCounters;
+use model::answers::MirrorLedger;
+use model::ids::InterfaceId;
+use model::limits::{INTERFACES_MAX, WORKERS_MAX};
+use netlink::NetlinkSocket;
+use nix::errno::Errno;
+use pipeline::adjacency::{AdjacencyInput, Mac};
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering::Release};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use thread::{Control, Publisher, Thread};
+use twin::Twin;
+
+/// Frames in each ring, in each direction, of each worker, unless told otherwise: at 1,518 bytes
+/// a frame 1.6 MB a worker.
+pub const RING_FRAMES: usize = 512;
+
+/// Within this the thread has stopped.
+const STOP_MAX: Duration = Duration::from_millis(200);
+
+/// What a mirror is made from.
+#[derive(Clone, Debug)]
+pub struct MirrorConfig {
+    /// The twins; a place in the list is an [`InterfaceId`].
+    pub twins: Vec<TwinConfig>,
+    /// Workers, each of which gets a [`MirrorPort`].
+    pub workers: usize,
+    /// Frames in each ring; [`RING_FRAMES`] is good.
+    pub ring_frames: usize,
+    /// Cores that the thread may run on: those that no worker has. Empty: those of the caller.
+    pub cores: Vec<usize>,
+}
+
+/// Why the mirror could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum MirrorError {
+    /// More than the limits allow, or nothing.
+    #[error("{what}: {given}, expected 1 to {max}")]
+    Range {
+        /// What there are too many or too few of.
+        what: &'static str,
+        /// How many were given.
+        given: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// A twin could not be made.
+    #[error(transparent)]
+    Twin(#[from] TwinError),
+    /// No netlink.
+    #[error("can't open a route netlink socket: {0}")]
+    Netlink(#[source] Errno),
+    /// No thread.
+    #[error("can't start the mirror thread: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+/// The thread didn't stop in time.
+#[derive(Debug, thiserror::Error)]
+#[error("the mirror thread didn't stop within {STOP_MAX:?}")]
+pub struct StopError;
+
+/// A neighbour as the kernel holds it, for `show neighbours`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelNeighbour {
+    /// The interface on whose link it is.
+    pub interface: InterfaceId,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its MAC, where packets may be sent to it.
+    pub mac: Option<Mac>,
+    /// The kernel's word: reachable, stale, delay, probe, failed, incomplete, permanent, noarp.
+    pub state: &'static str,
+    /// The kernel keeps it resolved by itself.
+    pub managed: bool,
+}
+
+/// What other threads read of the mirror.
+pub(crate) struct Shared {
+    counters: Arc<MirrorCounters>,
+    neighbours: Mutex<Arc<[KernelNeighbour]>>,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    fn set_neighbours(&self, list: Vec<KernelNeighbour>) {
+        *self.neighbours.lock().unwrap_or_else(PoisonError::into_inner) = list.into();
+    }
+}
+
+/// The host mirror. Dropped, it stops and the twins go.
+pub struct Mirror {
+    shared: Arc<Shared>,
+    control: Sender<Control>,
+    thread: Option<JoinHandle<()>>,
+    notes: Vec<String>,
+}
+
+impl Mirror {
+    /// Makes the twins in the caller's network namespace and starts the thread. Gives one port for
+    /// each worker.
+    ///
+    /// `publish` is called in the mirror thread with all that workers have to know, first when the
+    /// kernel's state has been read, and then whenever it differs. It must not block for long:
+    /// frames and timers wait for it.
+    ///
+    /// A panic of the thread, or an error that it can't go on from, is logged and aborts the
+    /// process: without the mirror the gateway would go on with next hops that nobody follows.
+    pub fn start(
+        config: MirrorConfig,
+        publish: impl Fn(AdjacencyInput) + Send + 'static,
+    ) -> Result<(Self, Vec<MirrorPort>), MirrorError> {
+        check_range("interfaces", config.twins.len(), INTERFACES_MAX)?;
+        check_range("workers", config.workers, WORKERS_MAX)?;
+        check_range("frames in a ring of the mirror", config.ring_frames, 1 << 16)?;
+        let mut notes = Vec::new();
+        let mut requests = NetlinkSocket::open(0).map_err(MirrorError::Netlink)?;
+        let served = make_twins(&config.twins, &mut requests, &mut notes)?;
+        twin::check_forwarding(&mut notes);
+        for note in &notes {
+            tracing::warn!("{note}");
+        }
+        let link = |(served, config): (&Served, &TwinConfig)| state::Link {
+            index: served.twin.index,
+            interface: config.interface.clone(),
+            mtu: u32::from(config.interface.mtu),
+        };
+        let links = served.iter().zip(&config.twins).map(link).collect();
+        let follower = follow::Follower::new(links).map_err(MirrorError::Netlink)?;
+        let longest = served.iter().map(|served| served.frame_bytes_max).max().unwrap_or(0);
+        let (ports, workers) =
+            (0..config.workers).map(|_| ring::worker_link(config.ring_frames, longest)).unzip();
+        let counters = Arc::new(MirrorCounters::default());
+        let shared = Arc::new(Shared {
+            counters: counters.clone(),
+            neighbours: Mutex::new(Arc::new([])),
+            stop: AtomicBool::new(false),
+        });
+        let (control, orders) = channel();
+        let thread = Thread {
+            carrier: Carrier::new(served, workers, counters),
+            follower,
+            requests,
+            managed: managed::Managed::new(Instant::now()),
+            announcer: announce::Announcer::default(),
+            control: orders,
+            shared: shared.clone(),
+            publisher: Publisher::new(Box::new(publish)),
+        };
+        let thread = std::thread::Builder::new()
+            .name("mirror".to_owned())
+            .spawn(move || guard(thread, &config.cores))
+            .map_err(MirrorError::Thread)?;
+        Ok((Self { shared, control, thread: Some(thread), notes }, ports))
+    }
+
+    /// What could not be had at start and isn't essential, and what the host should change: each
+    /// one sentence with its remedy. They have been logged, too.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The ledger. Its equations hold exactly while nothing moves.
+    pub fn ledger(&self) -> MirrorLedger {
+        self.shared.counters.read()
+    }
+
+    /// The kernel's neighbours on the twins, in order of interface and address.
+    pub fn neighbours(&self) -> Arc<[KernelNeighbour]> {
+        self.shared.neighbours.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks the kernel to keep exactly these next hops resolved, and the gateways of its routes
+    /// over the twins, which need not be named. At most [`model::limits::ADJACENCIES_MAX`].
+    pub fn set_managed(&self, next_hops: Vec<(InterfaceId, IpAddr)>) {
+        // A thread that has gone has taken the process along.
+        let _ = self.control.send(Control::Managed(next_hops));
+    }
+
+    /// Announces addresses on the link of an interface, by gratuitous ARP or unsolicited neighbour
+    /// advertisement: at once, and again after one and three seconds.
+    pub fn announce(&self, addresses: Vec<(InterfaceId, IpAddr)>) {
+        let _ = self.control.send(Control::Announce(addresses));
+    }
+
+    /// Stops the thread and removes the twins.
+    pub fn stop(mut self) -> Result<(), StopError> {
+        self.stop_thread()
+    }
+
+    fn stop_thread(&mut self) -> Result<(), StopError> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.shared.stop.store(true, Release);
+        let since = Instant::now();
+        while !thread.is_finished() {
+            if since.elapsed() > STOP_MAX {
+                return Err(StopError);
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        thread.join().map_err(|_| StopError)
+    }
+}
+
+impl Drop for Mirror {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop_thread() {
+            tracing::error!(%error, "the twins stay until the process ends");
+        }
+    }
+}
+
+const fn check_range(what: &'static str, given: usize, max: usize) -> Result<(), MirrorError> {
+    if given >= 1 && given <= max { Ok(()) } else { Err(MirrorError::Range { what, given, max }) }
+}
+
+fn make_twins(
+    configs: &[TwinConfig],
+    requests: &mut NetlinkSocket,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Served>, TwinError> {
+    let serve = |config: &TwinConfig| {
+        Ok(Served {
+            twin: Twin::create(config, requests, notes)?,
+            mac: config.interface.mac,
+            frame_bytes_max: usize::from(config.interface.mtu) + HEADER_BYTES_MAX,
+        })
+    };
+    configs.iter().map(serve).collect()
+}
+
+/// Runs the thread so that it never dies alone.
+fn guard(mut thread: Thread, cores: &[usize]) {
+    thread::settle(cores);
+    match std::panic::catch_unwind(AssertUnwindSafe(|| thread.run())) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => tracing::error!(%error, "the host mirror failed: the process ends"),
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            tracing::error!(panic = text, "the host mirror panicked: the process ends");
+        }
+    }
+    std::process::abort();
+}

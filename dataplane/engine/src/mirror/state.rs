@@ -1,0 +1,322 @@
+//! What the kernel holds about the twins: addresses, routes and neighbours, and how its messages
+//! are read.
+
+use ipnet::IpNet;
+use model::ids::InterfaceId;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
+    NeighbourState,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop,
+    RouteNextHopFlags, RouteType, RouteVia,
+};
+use pipeline::adjacency::{AdjacencyInput, Interface, Mac, Route};
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A neighbour on the link of an interface.
+pub(crate) type Key = (InterfaceId, IpAddr);
+
+/// A neighbour as the kernel holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Neighbour {
+    pub mac: Option<Mac>,
+    pub state: NeighbourState,
+    /// The kernel keeps it resolved by itself.
+    pub managed: bool,
+}
+
+impl Neighbour {
+    /// The MAC, where packets may be sent to it.
+    pub const fn usable(&self) -> Option<Mac> {
+        match self.state {
+            NeighbourState::Reachable
+            | NeighbourState::Stale
+            | NeighbourState::Delay
+            | NeighbourState::Probe
+            | NeighbourState::Permanent
+            | NeighbourState::Noarp => self.mac,
+            _ => None,
+        }
+    }
+    /// The kernel's word for the state.
+    pub const fn word(&self) -> &'static str {
+        match self.state {
+            NeighbourState::Reachable => "reachable",
+            NeighbourState::Stale => "stale",
+            NeighbourState::Delay => "delay",
+            NeighbourState::Probe => "probe",
+            NeighbourState::Permanent => "permanent",
+            NeighbourState::Noarp => "noarp",
+            NeighbourState::Incomplete => "incomplete",
+            NeighbourState::Failed => "failed",
+            _ => "none",
+        }
+    }
+}
+
+/// A route of the main table, whichever interface it leaves by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KernelRoute {
+    pub prefix: IpNet,
+    pub metric: u32,
+    /// The link's number.
+    pub index: u32,
+    pub via: Option<IpAddr>,
+}
+
+/// A twin's link.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    pub index: u32,
+    pub interface: Interface,
+    /// The MTU that the kernel holds; somebody may have lowered it.
+    pub mtu: u32,
+}
+
+/// All of it. The order of neighbours makes publications comparable.
+#[derive(Debug, Default)]
+pub(crate) struct KernelState {
+    links: Vec<Link>,
+    by_index: HashMap<u32, InterfaceId>,
+    addresses: Vec<(InterfaceId, IpAddr)>,
+    routes: Vec<(IpNet, u32, Route)>,
+    neighbours: BTreeMap<Key, (Neighbour, u32)>,
+    /// Counts the times that neighbours were read from the start.
+    reading: u32,
+}
+
+impl KernelState {
+    pub fn new(links: Vec<Link>) -> Self {
+        let number = |(place, link): (usize, &Link)| (link.index, InterfaceId(place as u8));
+        let by_index = links.iter().enumerate().map(number).collect();
+        Self { links, by_index, ..Self::default() }
+    }
+    /// The interface whose twin has this number.
+    pub fn interface_of(&self, index: u32) -> Option<InterfaceId> {
+        self.by_index.get(&index).copied()
+    }
+    /// The link of an interface.
+    pub fn link(&self, id: InterfaceId) -> Option<&Link> {
+        self.links.get(id.index())
+    }
+    /// Takes over the MTU of a link; true where it changes what is published.
+    pub fn set_mtu(&mut self, id: InterfaceId, mtu: u32) -> bool {
+        match self.links.get_mut(id.index()) {
+            Some(link) if link.mtu != mtu => {
+                link.mtu = mtu;
+                true
+            }
+            _ => false,
+        }
+    }
+    /// Takes over all addresses. They are few.
+    pub fn set_addresses(&mut self, mut addresses: Vec<(InterfaceId, IpAddr)>) -> bool {
+        addresses.sort_unstable();
+        addresses.dedup();
+        let differ = self.addresses != addresses;
+        self.addresses = addresses;
+        differ
+    }
+    /// Takes over all routes of one family; those of equal prefixes in order of metric, then in
+    /// the kernel's order.
+    pub fn set_routes(&mut self, is_ipv6: bool, routes: Vec<KernelRoute>) -> bool {
+        let of_family = |prefix: &IpNet| prefix.addr().is_ipv6() == is_ipv6;
+        let mut new: Vec<_> =
+            self.routes.iter().filter(|(prefix, ..)| !of_family(prefix)).copied().collect();
+        new.extend(routes.iter().filter_map(|route| {
+            let interface = self.interface_of(route.index)?;
+            Some((route.prefix, route.metric, Route { interface, via: route.via }))
+        }));
+        new.sort_by_key(|(prefix, metric, _)| (*prefix, *metric));
+        let differ = self.routes != new;
+        self.routes = new;
+        differ
+    }
+    /// The next hops of routes that go through a gateway.
+    pub fn gateways(&self) -> impl Iterator<Item = Key> + '_ {
+        self.routes.iter().filter_map(|(_, _, route)| Some((route.interface, route.via?)))
+    }
+    /// True where the address is on the link of the interface.
+    pub fn is_on_link(&self, (id, address): Key) -> bool {
+        self.routes.iter().any(|(prefix, _, route)| {
+            route.interface == id && route.via.is_none() && prefix.contains(&address)
+        })
+    }
+    /// Takes over a neighbour; true where it changes.
+    pub fn set_neighbour(&mut self, key: Key, neighbour: Neighbour) -> bool {
+        let old = self.neighbours.insert(key, (neighbour, self.reading));
+        old.is_none_or(|(old, _)| old != neighbour)
+    }
+    /// Forgets a neighbour; true where it was known.
+    pub fn forget_neighbour(&mut self, key: &Key) -> bool {
+        self.neighbours.remove(key).is_some()
+    }
+    /// One neighbour.
+    pub fn neighbour(&self, key: &Key) -> Option<&Neighbour> {
+        self.neighbours.get(key).map(|(neighbour, _)| neighbour)
+    }
+    /// All neighbours.
+    pub fn neighbours(&self) -> impl Iterator<Item = (&Key, &Neighbour)> {
+        self.neighbours.iter().map(|(key, (neighbour, _))| (key, neighbour))
+    }
+    /// Neighbours are being read from the start.
+    pub fn begin_neighbours(&mut self) {
+        self.reading = self.reading.wrapping_add(1);
+    }
+    /// All have been read: forgets those that weren't met; true where there were such.
+    pub fn end_neighbours(&mut self) -> bool {
+        let known = self.neighbours.len();
+        let reading = self.reading;
+        self.neighbours.retain(|_, (_, met)| *met == reading);
+        self.neighbours.len() != known
+    }
+    /// What is to be published.
+    pub fn publication(&self) -> AdjacencyInput {
+        let interface = |link: &Link| {
+            let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX).min(link.interface.mtu);
+            Interface { mtu, ..link.interface.clone() }
+        };
+        let usable =
+            |(key, neighbour): (&Key, &Neighbour)| Some((key.0, key.1, neighbour.usable()?));
+        AdjacencyInput {
+            interfaces: self.links.iter().map(interface).collect(),
+            addresses: self.addresses.clone(),
+            routes: self.routes.iter().map(|(prefix, _, route)| (*prefix, *route)).collect(),
+            neighbours: self.neighbours().filter_map(usable).collect(),
+        }
+    }
+}
+
+/// True where both publish the same.
+pub(crate) fn same(a: &AdjacencyInput, b: &AdjacencyInput) -> bool {
+    a.interfaces == b.interfaces
+        && a.addresses == b.addresses
+        && a.routes == b.routes
+        && a.neighbours == b.neighbours
+}
+
+/// The link's number and the address that the kernel holds on it.
+pub(crate) fn read_address(message: &AddressMessage) -> Option<(u32, IpAddr)> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    // IPv4 on a point-to-point link: the local one is ours, the other the peer's.
+    let address = local.or_else(|| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })?;
+    Some((message.header.index, address))
+}
+
+/// The table that a route is in.
+pub(crate) fn table_of(message: &RouteMessage) -> u32 {
+    let given = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    given.unwrap_or(u32::from(message.header.table))
+}
+
+/// A unicast route of the main table that a plain packet can take. Of several next hops the first
+/// living one.
+pub(crate) fn read_route(message: &RouteMessage) -> Option<KernelRoute> {
+    let header = &message.header;
+    let plain = header.kind == RouteType::Unicast
+        && header.tos == 0
+        && header.source_prefix_length == 0
+        && !header.flags.intersects(RouteFlags::Cloned | RouteFlags::Dead)
+        && table_of(message) == u32::from(RouteHeader::RT_TABLE_MAIN);
+    if !plain {
+        return None;
+    }
+    let (mut to, mut metric) = (None, 0);
+    let mut hop = read_hop(&message.attributes, None)?;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => to = Some(read_route_address(address)?),
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::MultiPath(hops) => hop = first_living(hops)?,
+            _ => {}
+        }
+    }
+    let any = match header.address_family {
+        netlink_packet_route::AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        netlink_packet_route::AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
+    let prefix = IpNet::new(to.unwrap_or(any), header.destination_prefix_length).ok()?.trunc();
+    Some(KernelRoute { prefix, metric, index: hop.0?, via: hop.1 })
+}
+
+type KernelHop = (Option<u32>, Option<IpAddr>);
+
+fn first_living(hops: &[RouteNextHop]) -> Option<KernelHop> {
+    hops.iter()
+        .filter(|hop| !hop.flags.contains(RouteNextHopFlags::Dead))
+        .find_map(|hop| read_hop(&hop.attributes, Some(hop.interface_index)))
+}
+
+/// The link and gateway of a next hop; `None` where it wants an encapsulation.
+fn read_hop(attributes: &[RouteAttribute], index: Option<u32>) -> Option<KernelHop> {
+    let mut hop = (index, None);
+    for attribute in attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => hop.0 = Some(*index),
+            RouteAttribute::Gateway(address) => hop.1 = Some(read_route_address(address)?),
+            RouteAttribute::Via(RouteVia::Inet(address)) => hop.1 = Some((*address).into()),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => hop.1 = Some((*address).into()),
+            RouteAttribute::Via(_)
+            | RouteAttribute::EncapType(_)
+            | RouteAttribute::Encap(_)
+            | RouteAttribute::NewDestination(_) => return None,
+            _ => {}
+        }
+    }
+    Some(hop)
+}
+
+const fn read_route_address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
+/// The link's number, the address, and what the kernel holds of a unicast neighbour.
+pub(crate) fn read_neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr, Neighbour)> {
+    if message.header.flags.contains(NeighbourFlags::Proxy) {
+        return None;
+    }
+    let mut neighbour = Neighbour { mac: None, state: message.header.state, managed: false };
+    let mut address = None;
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
+                address = Some(IpAddr::V4(*ip));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
+                address = Some(IpAddr::V6(*ip));
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => {
+                neighbour.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(Mac);
+            }
+            NeighbourAttribute::ExtFlags(flags) => {
+                neighbour.managed = flags.contains(NeighbourExtFlags::Managed);
+            }
+            _ => {}
+        }
+    }
+    // The kernel keeps entries for groups, too; nobody forwards to them.
+    let address = address.filter(|address| !address.is_multicast())?;
+    if neighbour.mac.is_some_and(Mac::is_multicast) {
+        return None;
+    }
+    Some((message.header.ifindex, address, neighbour))
+}
