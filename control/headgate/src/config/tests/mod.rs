@@ -274,7 +274,7 @@ fn keys_are_described_and_read() {
         assert!(described.contains(key.meaning));
     }
     // A key of the table that the reader doesn't know would silently mean nothing.
-    let source = concat!(include_str!("build.rs"), include_str!("devices.rs"));
+    let source = concat!(include_str!("../build.rs"), include_str!("../devices.rs"));
     for key in keys::KEYS {
         let stem = key.name.trim_end_matches("_per_second").trim_end_matches("_burst");
         assert!(
