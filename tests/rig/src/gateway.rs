@@ -25,9 +25,10 @@ pub struct Gateway {
     process: Process,
 }
 
-/// The binary: `HEADGATE_BIN`, else the one that cargo has put beside this program.
+/// The binary: `RIG_HEADGATE` (variables that begin with HEADGATE_ are keys of its configuration),
+/// else the one that cargo has put beside this program.
 pub fn program() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("HEADGATE_BIN") {
+    if let Some(path) = std::env::var_os("RIG_HEADGATE") {
         return Ok(path.into());
     }
     let exe = std::env::current_exe()?;
