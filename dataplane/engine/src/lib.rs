@@ -1,1 +1,25 @@
-//! engine
+//! The shell around the pipeline: ports and queues, poll-mode workers, publishing of tables, the
+//! host mirror, and inquiries. It moves packets and counts them where they move; what becomes of
+//! them is the pipeline's.
+
+pub mod config;
+pub mod counters;
+mod engine;
+mod idle;
+pub mod mailbox;
+mod memory;
+pub mod mirror;
+mod outlet;
+mod packet;
+mod ports;
+pub mod publish;
+mod reading;
+mod ways;
+mod worker;
+
+pub use config::{Device, EngineConfig, InterfaceSpec, PortSpec};
+pub use engine::{Engine, EngineError};
+pub use idle::Idle;
+pub use mailbox::NoAnswer;
+pub use ports::PortFailed;
+pub use reading::BackendTraffic;

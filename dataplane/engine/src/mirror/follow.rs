@@ -138,6 +138,11 @@ impl Follower {
     pub const fn state(&self) -> &KernelState {
         &self.state
     }
+    /// Times that events were lost.
+    #[cfg(test)]
+    pub const fn overruns(&self) -> u64 {
+        self.overruns
+    }
     /// True when everything has been read once.
     pub fn has_read_all(&self) -> bool {
         self.has_read.iter().all(|read| *read)

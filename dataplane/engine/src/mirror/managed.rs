@@ -171,3 +171,98 @@ impl Managed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::{Link, Neighbour};
+    use super::*;
+    use model::ids::{InterfaceId, PortId};
+    use netlink_packet_route::neighbour::NeighbourState;
+    use pipeline::adjacency::{Interface, Role};
+    use std::net::{IpAddr, Ipv4Addr};
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
+
+    fn key(n: u32) -> Key {
+        (InterfaceId(0), IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n)))
+    }
+
+    fn state() -> KernelState {
+        let interface = Interface {
+            name: "front".into(),
+            port: PortId(0),
+            vlan: None,
+            mac: Mac::default(),
+            mtu: 1500,
+            role: Role::Both,
+        };
+        KernelState::new(vec![Link { index: 7, interface, mtu: 1500 }])
+    }
+
+    fn keep(n: u32) -> Request {
+        netlink::keep_neighbour(7, key(n).1)
+    }
+
+    #[test]
+    fn only_differences_are_asked_for() {
+        let (now, mut state) = (Instant::now(), state());
+        let mut managed = Managed::new(now);
+        managed.set_wanted(vec![key(1), key(2)]);
+        assert_eq!(managed.round(now, &state).len(), 2);
+        managed.set_wanted(vec![key(1), key(2)]);
+        assert!(managed.round(now, &state).is_empty());
+        // A gateway that is wanted anyway costs nothing, and stays when it is no gateway any more.
+        managed.set_gateways([key(2), key(3)].into_iter());
+        assert_eq!(managed.round(now, &state), [keep(3)]);
+        managed.set_gateways([].into_iter());
+        assert!(managed.round(now, &state).is_empty(), "the kernel doesn't know 3");
+        let known = Neighbour { mac: Some(MAC), state: NeighbourState::Stale, managed: true };
+        state.set_neighbour(key(1), known);
+        managed.set_wanted(vec![key(2)]);
+        assert_eq!(managed.round(now, &state), [netlink::use_neighbour(7, key(1).1)]);
+    }
+
+    #[test]
+    fn what_the_kernel_doesnt_keep_by_itself_is_asked_for_again() {
+        let (now, mut state) = (Instant::now(), state());
+        let mut managed = Managed::new(now);
+        managed.set_wanted(vec![key(1), key(2)]);
+        managed.round(now, &state);
+        for (n, managed) in [(1, true), (2, false)] {
+            let known = Neighbour { mac: Some(MAC), state: NeighbourState::Stale, managed };
+            state.set_neighbour(key(n), known);
+        }
+        assert!(managed.round(now + RECHECK / 2, &state).is_empty());
+        assert_eq!(managed.round(now + RECHECK, &state), [keep(2)]);
+        assert_eq!(managed.round(now + RECHECK * 2, &state), [keep(2)]);
+        // One that is forgotten comes back sooner.
+        state.forget_neighbour(&key(1));
+        let later = now + RECHECK * 2;
+        managed.forgotten(&[key(1)], later);
+        let requests = managed.round(later + RECHECK_FORGOTTEN, &state);
+        assert!(requests.contains(&keep(1)));
+    }
+
+    #[test]
+    fn a_flood_of_requests_is_bounded_and_paced() {
+        let (now, state) = (Instant::now(), state());
+        let mut managed = Managed::new(now);
+        let ask = |n| {
+            let (interface, address) = key(n);
+            NeighbourRequest { interface, address, seen: None }
+        };
+        let taken = (0..100_000).filter(|n| managed.ask(&ask(*n), now, &state)).count();
+        assert_eq!(taken, REMEMBERED_MAX);
+        assert_eq!(managed.waiting.len(), REMEMBERED_MAX);
+        assert_eq!(managed.round(now, &state).len(), ROUND_MAX);
+        assert!(managed.ask(&ask(200_000), now + AGAIN, &state));
+        assert_eq!(managed.recent.len(), 1);
+    }
+
+    #[test]
+    fn the_list_of_next_hops_is_bounded() {
+        let mut managed = Managed::new(Instant::now());
+        let refused = managed.set_wanted((0..ADJACENCIES_MAX as u32 + 3).map(key).collect());
+        assert_eq!((refused, managed.wanted.len()), (3, ADJACENCIES_MAX));
+    }
+}

@@ -320,3 +320,87 @@ pub(crate) fn read_neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr,
     }
     Some((message.header.ifindex, address, neighbour))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netlink_packet_route::AddressFamily;
+
+    fn route(attributes: Vec<RouteAttribute>) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.kind = RouteType::Unicast;
+        message.attributes = attributes;
+        message
+    }
+
+    #[test]
+    fn a_route_without_destination_is_the_default_route() {
+        let gateway = RouteAddress::Inet(Ipv4Addr::new(192, 0, 2, 254));
+        let message = route(vec![RouteAttribute::Oif(7), RouteAttribute::Gateway(gateway)]);
+        let read = read_route(&message).unwrap();
+        assert_eq!(read.prefix.to_string(), "0.0.0.0/0");
+        assert_eq!((read.index, read.metric), (7, 0));
+        assert_eq!(read.via.unwrap().to_string(), "192.0.2.254");
+    }
+
+    #[test]
+    fn routes_that_a_plain_packet_cant_take_are_left_out() {
+        let good = route(vec![RouteAttribute::Oif(7)]);
+        assert!(read_route(&good).is_some());
+        let mut others = vec![good; 6];
+        others[0].header.kind = RouteType::BlackHole;
+        others[1].header.tos = 4;
+        others[2].header.flags = RouteFlags::Dead;
+        others[3].attributes.push(RouteAttribute::Table(1000));
+        others[4].attributes.clear();
+        others[5].header.destination_prefix_length = 33;
+        for message in others {
+            assert_eq!(read_route(&message), None, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn of_several_next_hops_the_first_living_one_counts() {
+        let hop = |index, flags| {
+            let mut hop = RouteNextHop::default();
+            hop.interface_index = index;
+            hop.flags = flags;
+            hop
+        };
+        let hops = vec![hop(1, RouteNextHopFlags::Dead), hop(2, RouteNextHopFlags::empty())];
+        let message = route(vec![RouteAttribute::MultiPath(hops)]);
+        assert_eq!(read_route(&message).unwrap().index, 2);
+    }
+
+    #[test]
+    fn only_neighbours_with_a_mac_in_a_good_state_are_usable() {
+        use NeighbourState as S;
+        let mac = Some(Mac([2, 0, 0, 0, 0, 9]));
+        let good = [S::Reachable, S::Stale, S::Delay, S::Probe, S::Permanent, S::Noarp];
+        for state in good {
+            assert_eq!(Neighbour { mac, state, managed: false }.usable(), mac);
+            assert_eq!(Neighbour { mac: None, state, managed: false }.usable(), None);
+        }
+        for state in [S::Incomplete, S::Failed, S::None] {
+            assert_eq!(Neighbour { mac, state, managed: false }.usable(), None);
+        }
+    }
+
+    #[test]
+    fn a_reading_forgets_the_neighbours_that_it_didnt_meet() {
+        let mut state = KernelState::default();
+        let known =
+            Neighbour { mac: Some(Mac::default()), state: NeighbourState::Stale, managed: false };
+        let key = |n| (InterfaceId(0), IpAddr::from([192, 0, 2, n]));
+        assert!(state.set_neighbour(key(1), known));
+        assert!(state.set_neighbour(key(2), known));
+        state.begin_neighbours();
+        assert!(!state.set_neighbour(key(2), known));
+        // An event in between counts as met.
+        assert!(state.set_neighbour(key(3), known));
+        assert!(state.end_neighbours());
+        assert_eq!(state.neighbours().map(|(key, _)| *key).collect::<Vec<_>>(), [key(2), key(3)]);
+    }
+}

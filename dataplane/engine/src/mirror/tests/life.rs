@@ -40,6 +40,19 @@ fn a_stop_is_quick_and_leaves_nothing() {
 }
 
 #[test]
+fn as_many_twins_as_there_may_be_come_and_go() {
+    in_namespace(|| {
+        let twins = (0..64).map(|n| twin(&format!("twin{n}"), &[])).collect();
+        let bed = Bed::new(twins);
+        let since = Instant::now();
+        let stopped = bed.mirror.stop();
+        println!("64 twins: stopped in {:?}", since.elapsed());
+        stopped.unwrap();
+        assert_eq!(ip("-o link").lines().count(), 1);
+    });
+}
+
+#[test]
 fn a_twin_that_cant_be_made_is_refused_with_the_remedy() {
     in_namespace(|| {
         ip("tuntap add taken mode tun");

@@ -1,10 +1,12 @@
 //! What is published of addresses, routes and neighbours.
 
-use super::support::{Bed, addr, in_namespace, ip, twin};
+use super::support::{Bed, addr, in_namespace, ip, twin, wait_for};
 use crate::mirror::StaticRoute;
+use crate::mirror::follow::Follower;
+use crate::mirror::state::Link;
 use ipnet::IpNet;
 use model::ids::InterfaceId;
-use pipeline::adjacency::{AdjacencyInput, Route};
+use pipeline::adjacency::{AdjacencyInput, Mac, Route};
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -170,5 +172,36 @@ fn a_storm_is_gathered_and_ends_in_the_kernels_state() {
             assert!(table.contains(&format!("{address} lladdr {mac} ")), "{address}");
         }
         bed.check_ledger();
+    });
+}
+
+#[test]
+fn lost_events_are_mended_by_reading_all_again() {
+    in_namespace(|| {
+        ip("tuntap add front mode tap");
+        let index = nix::net::if_::if_nametoindex("front").unwrap();
+        let interface = twin("front", &[]).interface;
+        let mut follower = Follower::new(vec![Link { index, interface, mtu: 1500 }]).unwrap();
+        let place = |n: u32| format!("198.18.{}.{}", 1 + n / 200, 1 + n % 200);
+        ip("link set front up");
+        ip("addr add 198.18.0.1/16 dev front");
+        // Nobody reads meanwhile.
+        for round in 0..3_u8 {
+            batch((0..10_000).map(|n| {
+                format!("neigh replace {} lladdr 02:00:00:00:00:{round:02x} dev front", place(n))
+            }));
+        }
+        batch((1..10_000).map(|n| format!("neigh del {} dev front", place(n))));
+        let settled = |follower: &Follower| {
+            follower.has_read_all() && follower.is_settled(std::time::Instant::now())
+        };
+        wait_for("the kernel's state", || {
+            follower.look(std::time::Instant::now()).unwrap();
+            (settled(&follower) && follower.state().neighbours().count() == 1).then_some(())
+        });
+        assert!(follower.overruns() > 0);
+        let input = follower.state().publication();
+        assert_eq!(input.neighbours, [(FRONT, addr("198.18.1.1"), Mac([2, 0, 0, 0, 0, 2]))]);
+        assert!(input.addresses.contains(&(FRONT, addr("198.18.0.1"))));
     });
 }

@@ -1,0 +1,84 @@
+//! What an engine is made from. Everything here has been validated by whoever made it.
+
+use crate::idle::Idle;
+use crate::mirror::StaticRoute;
+use dpdk::{DeviceString, Port};
+use ipnet::IpNet;
+use model::ids::PortId;
+use pipeline::Options;
+use pipeline::adjacency::{Mac, Role};
+use pipeline::steer::NatAddress;
+use std::sync::Arc;
+
+/// Where a port comes from.
+#[derive(Debug)]
+pub enum Device {
+    /// DPDK attaches it, in a network namespace where one is named.
+    Named {
+        /// As `net_tap0,iface=hg0`.
+        device: DeviceString,
+        /// The namespace in which the kernel's side of a virtual device lives.
+        netns: Option<String>,
+    },
+    /// It is there already, not configured yet: rings in memory.
+    Made(Port),
+}
+
+/// A DPDK port.
+#[derive(Debug)]
+pub struct PortSpec {
+    /// Name from the configuration.
+    pub name: Arc<str>,
+    /// Where it comes from.
+    pub device: Device,
+    /// Receive queues; `None`: one for each worker, as far as the device has them.
+    pub rx_queues: Option<u16>,
+    /// MAC address; `None`: the device's own.
+    pub mac: Option<Mac>,
+    /// Descriptors of each queue.
+    pub descriptors: u16,
+}
+
+/// An interface. Its place in the list is its `InterfaceId`.
+#[derive(Clone, Debug)]
+pub struct InterfaceSpec {
+    /// Name of its twin in the kernel.
+    pub name: Arc<str>,
+    /// The port.
+    pub port: PortId,
+    /// The VLAN, for a tagged one.
+    pub vlan: Option<u16>,
+    /// Bytes of an IP packet at most.
+    pub mtu: u16,
+    /// What it is for.
+    pub role: Role,
+    /// The host's addresses on its twin.
+    pub addresses: Vec<IpNet>,
+    /// Static routes over it.
+    pub routes: Vec<StaticRoute>,
+}
+
+/// What an engine is made from.
+#[derive(Debug)]
+pub struct EngineConfig {
+    /// The core of each worker.
+    pub cores: Vec<u32>,
+    /// The ports. A place in the list is a `PortId`.
+    pub ports: Vec<PortSpec>,
+    /// The interfaces.
+    pub interfaces: Vec<InterfaceSpec>,
+    /// The NAT addresses.
+    pub nat: Vec<NatAddress>,
+    /// How each worker's pipeline is set up; `worker` is filled in.
+    pub pipeline: Options,
+    /// How workers wait.
+    pub idle: Idle,
+    /// Packet buffers.
+    pub mbufs: u32,
+    /// Whether tables lie in DPDK's memory (huge pages) or on the heap.
+    pub huge_pages: bool,
+    /// Whether there is a host mirror. Without one, tests publish adjacencies themselves.
+    pub mirror: bool,
+    /// Cores that the mirror may run on; empty: any.
+    pub mirror_cores: Vec<usize>,
+}

@@ -1,0 +1,345 @@
+//! The engine: ports, workers and mirror, and what the control side can do with them.
+
+use crate::config::EngineConfig;
+use crate::counters::WorkerCounters;
+use crate::idle::Idler;
+use crate::mailbox::{Mailbox, mailbox};
+use crate::memory::TableMemory;
+use crate::mirror::{Mirror, MirrorConfig, MirrorError, MirrorPort, RING_FRAMES, TwinConfig};
+use crate::outlet::{Outlets, Ring};
+use crate::ports::{PortFailed, RunningPort, bring_up};
+use crate::publish::{Publisher, Reader};
+use crate::worker::Worker;
+use crossbeam_channel::Receiver;
+use dpdk::{
+    Burst, Consumer, Eal, Pool, PoolError, RegistrationError, RingError, SpscRing,
+    ThreadRegistration, pin_current_thread,
+};
+use model::ids::{PortId, WorkerId};
+use model::limits::{BACKENDS_MAX, SERVICE_PORTS_MAX};
+use pipeline::adjacency::{Adjacencies, AdjacencyInput, Interface};
+use pipeline::arch::memory::{HeapMemory, OutOfMemory};
+use pipeline::counters::Counters;
+use pipeline::snapshot::Snapshot;
+use pipeline::steer::SteerTable;
+use pipeline::tables::Tables;
+use pipeline::{Options, Pipeline};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// Packets between each two workers.
+const HANDOVER_RING: u32 = 512;
+/// Mbufs that each worker keeps by itself.
+const POOL_CACHE: u32 = 256;
+
+/// Why the engine could not be started. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A port could not be brought up.
+    #[error(transparent)]
+    Port(#[from] PortFailed),
+    /// No memory for packet buffers.
+    #[error("{0}")]
+    Pool(#[from] PoolError),
+    /// No memory for connection tables.
+    #[error("{0}")]
+    Table(#[from] OutOfMemory),
+    /// No memory for a ring between workers.
+    #[error("{0}")]
+    Ring(#[from] RingError),
+    /// The mirror could not be started.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// A worker's thread could not be started.
+    #[error("worker {worker} on core {core}: {what}")]
+    Worker {
+        /// The worker.
+        worker: WorkerId,
+        /// Its core.
+        core: u32,
+        /// What went wrong.
+        what: String,
+    },
+}
+
+/// A running worker, as the control side sees it.
+pub(crate) struct WorkerHandle {
+    pub core: u32,
+    pub counters: Arc<WorkerCounters>,
+    pub pipeline: Arc<Counters>,
+    pub capacity: [usize; 2],
+    pub mailbox: Mailbox,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A running engine. Dropped, it stops: workers first, then the mirror, then the ports.
+pub struct Engine {
+    pub(crate) workers: Vec<WorkerHandle>,
+    stop: Arc<AtomicBool>,
+    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) mirror: Option<Mirror>,
+    pub(crate) ports: Vec<RunningPort>,
+    pub(crate) pool: Pool,
+    pub(crate) started: Instant,
+    pub(crate) ways: std::sync::Mutex<crate::ways::Ways>,
+    _eal: Eal,
+}
+
+impl Engine {
+    /// Brings ports, mirror and workers up. Nothing is forwarded until a snapshot is published.
+    pub fn start(eal: Eal, config: EngineConfig) -> Result<Self, EngineError> {
+        let workers = config.cores.len().max(1);
+        let pool = Pool::new(&eal, "packets", config.mbufs, POOL_CACHE, data_room(&config))?;
+        let mut ports = Vec::new();
+        let mtu = |port: usize| {
+            let mtus = config.interfaces.iter().filter(|i| i.port.index() == port).map(|i| i.mtu);
+            mtus.max().unwrap_or(1500)
+        };
+        for (number, spec) in config.ports.into_iter().enumerate() {
+            ports.push(bring_up(&eal, spec, &pool, mtu(number), workers as u16)?);
+        }
+        let (interfaces, twins) = interfaces(&config.interfaces, &ports);
+        let tables = Tables {
+            generation: 1,
+            snapshot: Arc::new(Snapshot::default()),
+            adjacencies: Arc::new(Adjacencies::new(AdjacencyInput {
+                interfaces,
+                ..AdjacencyInput::default()
+            })),
+            steer: Arc::new(SteerTable::new(workers as u8, &config.nat)),
+        };
+        let (publisher, readers) = Publisher::new(tables, workers);
+        let publisher = Arc::new(publisher);
+        let (mirror, host) = if config.mirror {
+            start_mirror(twins, workers, config.mirror_cores, &publisher)?
+        } else {
+            (None, Vec::new())
+        };
+        let mut engine = Self {
+            workers: Vec::new(),
+            stop: Arc::new(AtomicBool::new(false)),
+            publisher,
+            mirror,
+            ports,
+            pool,
+            started: Instant::now(),
+            ways: std::sync::Mutex::default(),
+            _eal: eal.clone(),
+        };
+        let parts = Parts {
+            readers,
+            host,
+            rings: rings(&eal, workers)?,
+            options: config.pipeline,
+            idle: config.idle,
+            huge_pages: config.huge_pages,
+        };
+        engine.start_workers(&eal, &config.cores, parts)?;
+        engine.announce_nat();
+        Ok(engine)
+    }
+
+    fn start_workers(
+        &mut self,
+        eal: &Eal,
+        cores: &[u32],
+        mut parts: Parts,
+    ) -> Result<(), EngineError> {
+        let mut memory = if parts.huge_pages {
+            TableMemory::Dpdk(eal.clone())
+        } else {
+            TableMemory::Heap(HeapMemory)
+        };
+        let mut host = parts.host.into_iter();
+        for (number, (core, reader)) in cores.iter().zip(parts.readers).enumerate() {
+            let id = WorkerId(number as u8);
+            let options = Options { worker: id, ..parts.options.clone() };
+            let counts = Arc::new(Counters::new(SERVICE_PORTS_MAX, BACKENDS_MAX));
+            let pipeline = Pipeline::new(&options, Arc::clone(&counts), &mut memory)?;
+            let counters = Arc::new(WorkerCounters::default());
+            let (mailbox, inquiries) = mailbox(id);
+            let (to, from) = parts.rings.of(number);
+            let worker = Worker {
+                reader,
+                inlets: self.inlets(id, cores.len()),
+                handed_in: from,
+                outlets: Outlets {
+                    ports: self.ports.iter_mut().map(|port| port.outlet(id)).collect(),
+                    rings: to,
+                },
+                host: host.next(),
+                pool: self.pool.clone(),
+                inquiries,
+                counters: Arc::clone(&counters),
+                idler: Idler::new(parts.idle),
+                stop: Arc::clone(&self.stop),
+                started: self.started,
+                pipeline,
+            };
+            let capacity = worker.pipeline.capacity();
+            let thread = spawn(eal, worker, *core)?;
+            self.workers.push(WorkerHandle {
+                core: *core,
+                counters,
+                pipeline: counts,
+                capacity,
+                mailbox,
+                thread: Some(thread),
+            });
+        }
+        Ok(())
+    }
+
+    fn inlets(&mut self, worker: WorkerId, workers: usize) -> Vec<crate::worker::Inlet> {
+        let ports = self.ports.iter_mut().enumerate();
+        ports.flat_map(|(id, port)| port.inlets(PortId(id as u8), worker, workers)).collect()
+    }
+
+    /// Stops the workers, then the mirror, then the ports; waits until all is gone.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take()
+                && thread.join().is_err()
+            {
+                tracing::error!(core = worker.core, "a worker ended by a panic");
+            }
+        }
+        self.mirror = None;
+        self.ports.clear();
+    }
+}
+
+/// What workers are made of beside their ports.
+struct Parts {
+    readers: Vec<Reader>,
+    host: Vec<MirrorPort>,
+    rings: Rings,
+    options: Options,
+    idle: crate::idle::Idle,
+    huge_pages: bool,
+}
+
+/// Rings between each two workers, until they are dealt out.
+struct Rings {
+    to: Vec<Vec<Option<Ring>>>,
+    from: Vec<Vec<Consumer>>,
+}
+
+impl Rings {
+    fn of(&mut self, worker: usize) -> (Vec<Option<Ring>>, Vec<Consumer>) {
+        (std::mem::take(&mut self.to[worker]), std::mem::take(&mut self.from[worker]))
+    }
+}
+
+fn rings(eal: &Eal, workers: usize) -> Result<Rings, RingError> {
+    let mut rings = Rings {
+        to: (0..workers).map(|_| Vec::new()).collect(),
+        from: (0..workers).map(|_| Vec::new()).collect(),
+    };
+    for from in 0..workers {
+        for to in 0..workers {
+            if from == to {
+                rings.to[from].push(None);
+                continue;
+            }
+            let (producer, consumer) = SpscRing::new(eal, HANDOVER_RING)?.split();
+            rings.to[from].push(Some(Ring { producer, waiting: Box::new(Burst::new()) }));
+            rings.from[to].push(consumer);
+        }
+    }
+    Ok(rings)
+}
+
+/// Bytes of a packet buffer: the longest frame in one segment, for answers are made in place.
+fn data_room(config: &EngineConfig) -> u16 {
+    let mtu = config.interfaces.iter().map(|interface| interface.mtu).max().unwrap_or(1500);
+    mtu.max(1920).saturating_add(256)
+}
+
+fn interfaces(
+    specs: &[crate::config::InterfaceSpec],
+    ports: &[RunningPort],
+) -> (Vec<Interface>, Vec<TwinConfig>) {
+    let interface = |spec: &crate::config::InterfaceSpec| Interface {
+        name: Arc::clone(&spec.name),
+        port: spec.port,
+        vlan: spec.vlan,
+        mac: ports.get(spec.port.index()).map(RunningPort::mac).unwrap_or_default(),
+        mtu: spec.mtu,
+        role: spec.role,
+    };
+    let twin = |spec: &crate::config::InterfaceSpec| TwinConfig {
+        interface: interface(spec),
+        addresses: spec.addresses.clone(),
+        routes: spec.routes.clone(),
+    };
+    (specs.iter().map(interface).collect(), specs.iter().map(twin).collect())
+}
+
+fn start_mirror(
+    twins: Vec<TwinConfig>,
+    workers: usize,
+    cores: Vec<usize>,
+    publisher: &Arc<Publisher>,
+) -> Result<(Option<Mirror>, Vec<MirrorPort>), MirrorError> {
+    let config = MirrorConfig { twins, workers, ring_frames: RING_FRAMES, cores };
+    let publisher = Arc::clone(publisher);
+    let (mirror, ports) = Mirror::start(config, move |input| {
+        let adjacencies = Arc::new(Adjacencies::new(input));
+        publisher.update(|tables| tables.adjacencies = adjacencies);
+    })?;
+    Ok((Some(mirror), ports))
+}
+
+/// Starts a worker's thread, and waits until it is pinned and registered.
+fn spawn(eal: &Eal, worker: Worker, core: u32) -> Result<JoinHandle<()>, EngineError> {
+    let id = worker.id();
+    let failed = |what: String| EngineError::Worker { worker: id, core, what };
+    let (report, ready): (_, Receiver<Result<(), String>>) = crossbeam_channel::bounded(1);
+    let eal = eal.clone();
+    let body = move || {
+        let begin = || -> Result<ThreadRegistration, String> {
+            pin_current_thread(core).map_err(|error| {
+                format!("{error}; does the core exist, and may this process use it (taskset)?")
+            })?;
+            ThreadRegistration::new(&eal).map_err(|error: RegistrationError| error.to_string())
+        };
+        let registration = begin();
+        let failure = registration.as_ref().err().cloned();
+        let begun = failure.is_none();
+        let _ = report.send(failure.map_or(Ok(()), Err));
+        if begun {
+            let _ends_the_process = AbortOnPanic;
+            worker.run();
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{id}"))
+        .spawn(body)
+        .map_err(|error| failed(error.to_string()))?;
+    match ready.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(what)) => Err(failed(what)),
+        Err(_) => Err(failed("its thread died".to_owned())),
+    }
+}
+
+/// A worker must not die alone: its connections would be lost without a sign.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What the engine can be asked: counters summed over workers, rows for `show`, inquiries.
+
+use crate::engine::Engine;
+use crate::mailbox::NoAnswer;
+use model::answers::{
+    ConnectionFilter, Connections, DropRow, FlowAnswer, Ledger, NeighbourRow, PortRow, Traffic,
+    WorkerRow, Workers,
+};
+use model::drops::DropReason;
+use model::ids::{BackendId, FiveTuple, ServiceId, WorkerId};
+use pipeline::adjacency::Adjacencies;
+use pipeline::counters::{BackendCounters, ServiceCounters};
+use pipeline::snapshot::Snapshot;
+use pipeline::tables::Tables;
+use std::sync::Arc;
+
+/// A backend's counters, summed over the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendTraffic {
+    /// Connections begun.
+    pub connections: u64,
+    /// Packets towards it.
+    pub packets_in: u64,
+    /// Packets from it.
+    pub packets_out: u64,
+}
+
+impl Engine {
+    /// The answer of `show workers`.
+    pub fn workers(&self) -> Workers {
+        let rows = self.workers.iter().enumerate().map(|(number, worker)| {
+            let id = WorkerId(number as u8);
+            WorkerRow {
+                worker: id,
+                core: worker.core,
+                generation: self.publisher.generation_of(id),
+                busy_ratio: worker.counters.load.busy_ratio(),
+                mean_burst: worker.counters.load.mean_burst(),
+                loops: worker.counters.load.loops.read(),
+                connections: [0, 1].map(|family| worker.pipeline.connections[family].read()),
+                connections_max: worker.capacity.map(|capacity| capacity as u64),
+                inserts: worker.pipeline.inserts.read(),
+                embryonic_evicted: worker.pipeline.embryonic_evicted.read(),
+                ledger: worker.counters.ledger.read(),
+            }
+        });
+        Workers {
+            generation: self.publisher.generation(),
+            generation_everywhere: self.publisher.generation_everywhere(),
+            workers: rows.collect(),
+            mirror: self.mirror.as_ref().map(|mirror| mirror.ledger()).unwrap_or_default(),
+        }
+    }
+    /// All workers' ledgers summed.
+    pub fn ledger(&self) -> Ledger {
+        let mut sum = Ledger::default();
+        for worker in &self.workers {
+            sum.add(&worker.counters.ledger.read());
+        }
+        sum
+    }
+    /// The latest generation, and the one that every worker runs with.
+    pub fn generations(&self) -> [u64; 2] {
+        [self.publisher.generation(), self.publisher.generation_everywhere()]
+    }
+    /// The answer of `show ports`.
+    pub fn ports(&self) -> Vec<PortRow> {
+        self.ports.iter().map(|port| port.row()).collect()
+    }
+    /// The answer of `show drops`: every reason, seen or not.
+    pub fn drops(&self) -> Vec<DropRow> {
+        let row = |reason: &DropReason| {
+            let by_worker: Vec<u64> =
+                self.workers.iter().map(|w| w.pipeline.dropped(*reason).read()).collect();
+            DropRow { reason: *reason, packets: by_worker.iter().sum(), by_worker }
+        };
+        DropReason::ALL.iter().map(row).collect()
+    }
+    /// The answer of `show neighbours`.
+    pub fn neighbours(&self) -> Vec<NeighbourRow> {
+        let Some(mirror) = &self.mirror else { return Vec::new() };
+        let adjacencies = self.adjacencies();
+        let behind = self.backends_behind();
+        let row = |neighbour: &crate::mirror::KernelNeighbour| NeighbourRow {
+            interface: adjacencies
+                .interface(neighbour.interface)
+                .map_or_else(String::new, |interface| interface.name.to_string()),
+            address: neighbour.address,
+            mac: neighbour.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+            state: neighbour.state.to_owned(),
+            backends: behind.get(&(neighbour.interface, neighbour.address)).copied().unwrap_or(0),
+        };
+        mirror.neighbours().iter().map(row).collect()
+    }
+    /// What could not be had at start and isn't essential.
+    pub fn notes(&self) -> Vec<String> {
+        self.mirror.as_ref().map_or_else(Vec::new, |mirror| mirror.notes().to_vec())
+    }
+    /// Packet buffers: free, in all.
+    pub fn mbufs(&self) -> (u32, u32) {
+        (self.pool.available(), self.pool.size())
+    }
+    /// DPDK's drivers of the ports.
+    pub fn drivers(&self) -> Vec<String> {
+        self.ports.iter().map(|port| port.driver().to_owned()).collect()
+    }
+    /// The published tables.
+    pub fn tables(&self) -> Arc<Tables> {
+        self.publisher.latest()
+    }
+    /// The published snapshot.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.publisher.latest().snapshot)
+    }
+    /// The published adjacencies.
+    pub fn adjacencies(&self) -> Arc<Adjacencies> {
+        Arc::clone(&self.publisher.latest().adjacencies)
+    }
+    /// Publishes adjacencies, where there is no mirror that does.
+    pub fn publish_adjacencies(&self, adjacencies: Adjacencies) -> u64 {
+        let adjacencies = Arc::new(adjacencies);
+        self.publisher.update(|tables| tables.adjacencies = adjacencies)
+    }
+    /// Traffic of the slot of a service port since the start of the process, all holders together.
+    pub fn service_traffic(&self, id: ServiceId) -> Traffic {
+        let mut sum = Traffic::default();
+        let counters =
+            self.workers.iter().filter_map(|w| w.pipeline.services.get(id.slot as usize));
+        for ServiceCounters {
+            connections,
+            packets_in,
+            bytes_in,
+            packets_out,
+            bytes_out,
+            refused,
+        } in counters
+        {
+            sum.connections += connections.read();
+            sum.packets_in += packets_in.read();
+            sum.bytes_in += bytes_in.read();
+            sum.packets_out += packets_out.read();
+            sum.bytes_out += bytes_out.read();
+            sum.refused += refused.read();
+        }
+        sum
+    }
+    /// The same of the slot of a backend.
+    pub fn backend_traffic(&self, id: BackendId) -> BackendTraffic {
+        let mut sum = BackendTraffic::default();
+        let counters =
+            self.workers.iter().filter_map(|w| w.pipeline.backends.get(id.slot as usize));
+        for BackendCounters { connections, packets_in, packets_out } in counters {
+            sum.connections += connections.read();
+            sum.packets_in += packets_in.read();
+            sum.packets_out += packets_out.read();
+        }
+        sum
+    }
+    /// Connections in all tables.
+    pub fn connection_count(&self) -> u64 {
+        let of = |w: &crate::engine::WorkerHandle| {
+            w.pipeline.connections.iter().map(|gauge| gauge.read()).sum::<u64>()
+        };
+        self.workers.iter().map(of).sum()
+    }
+    /// Connections that match, up to the filter's limit. Blocks while workers answer.
+    pub fn connections(&self, filter: &ConnectionFilter) -> Result<Connections, NoAnswer> {
+        let mut found = Connections { connections: Vec::new(), more: false };
+        for worker in &self.workers {
+            let mut from = Some((0, 0));
+            while let Some(place) = from {
+                let page = worker.mailbox.page(filter.clone(), place)?;
+                found.connections.extend(page.connections);
+                if found.connections.len() > filter.limit {
+                    found.connections.truncate(filter.limit);
+                    found.more = true;
+                    return Ok(found);
+                }
+                from = page.next;
+            }
+        }
+        Ok(found)
+    }
+    /// What would become of a packet of this flow. Blocks while its owner answers.
+    pub fn explain(&self, flow: FiveTuple) -> Result<FlowAnswer, NoAnswer> {
+        let owner = self.publisher.latest().owner(&flow);
+        match self.workers.get(owner.index()) {
+            Some(worker) => worker.mailbox.explain(flow),
+            None => Err(NoAnswer(owner)),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! One poll-mode core: receive, process, send, run to completion.
+
+use crate::counters::{LedgerCounters, Load, WorkerCounters};
+use crate::idle::Idler;
+use crate::mailbox::{self, Inquiry};
+use crate::mirror::MirrorPort;
+use crate::outlet::{Outlets, count_drop};
+use crate::packet::{Handed, Outcome, frame};
+use crate::publish::Reader;
+use arrayvec::ArrayVec;
+use crossbeam_channel::Receiver;
+use dpdk::{Burst, Consumer, Mbuf, Pool, RxQueue};
+use model::drops::DropReason;
+use model::ids::{InterfaceId, PortId, WorkerId};
+use model::limits::BURST_PACKETS_MAX;
+use pipeline::counters::Counters;
+use pipeline::frame::Verdict;
+use pipeline::tables::Tables;
+use pipeline::{Now, Pipeline};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
+
+/// Frames from the host that a worker takes in one loop.
+const HOST_FRAMES_PER_LOOP: usize = 32;
+/// Bytes of a frame that starts an 802.1Q tag: two MAC addresses.
+const MACS_LEN: usize = 12;
+
+/// A receive queue and the port that it belongs to.
+pub struct Inlet {
+    /// The port.
+    pub port: PortId,
+    /// The queue.
+    pub queue: RxQueue,
+}
+
+/// All that a worker has. It is made on the control side and moved to the worker's thread.
+pub struct Worker {
+    /// Its pipeline.
+    pub pipeline: Pipeline,
+    /// The published tables.
+    pub reader: Reader,
+    /// What it receives from.
+    pub inlets: Vec<Inlet>,
+    /// Rings from other workers.
+    pub handed_in: Vec<Consumer>,
+    /// Its ways out.
+    pub outlets: Outlets,
+    /// Its end of the host mirror, where there is one.
+    pub host: Option<MirrorPort>,
+    /// Where packets from the host get their mbufs.
+    pub pool: Pool,
+    /// Inquiries.
+    pub inquiries: Receiver<Inquiry>,
+    /// Its counters.
+    pub counters: Arc<WorkerCounters>,
+    /// What it does when there is nothing to do.
+    pub idler: Idler,
+    /// Set when it shall end.
+    pub stop: Arc<AtomicBool>,
+    /// The start of its clock.
+    pub started: Instant,
+}
+
+impl Worker {
+    /// Polls until it is told to stop.
+    pub fn run(self) {
+        let Self { mut pipeline, mut reader, mut inlets, mut handed_in, mut outlets, .. } = self;
+        let (mut host, mut idler, counters) = (self.host, self.idler, self.counters);
+        let mut burst = Burst::<BURST_PACKETS_MAX>::new();
+        let mut load = Load::default();
+        let counts = Arc::clone(pipeline.counters());
+        let mut out = Way {
+            outlets: &mut outlets,
+            host: host.as_mut(),
+            ledger: &counters.ledger,
+            counts: &counts,
+        };
+        while !self.stop.load(Relaxed) {
+            let now = Now { ms: self.started.elapsed().as_millis() as u64 };
+            let tables = reader.read();
+            let mut packets = 0;
+            for inlet in &mut inlets {
+                let received = inlet.queue.receive(&mut burst);
+                out.ledger.received.add(received as u64);
+                load.burst(received);
+                packets += received;
+                out.process(&mut pipeline, tables, &mut burst, Some(inlet.port), now);
+            }
+            for ring in &mut handed_in {
+                let taken = ring.dequeue_burst(&mut burst);
+                out.ledger.handed_in.add(taken as u64);
+                packets += taken;
+                out.process(&mut pipeline, tables, &mut burst, None, now);
+            }
+            packets += out.take_from_host(tables, &self.pool);
+            out.outlets.flush(out.ledger, &counts);
+            out.ledger.in_flight.set(0);
+            out.request_neighbours(&mut pipeline);
+            if let Ok(inquiry) = self.inquiries.try_recv() {
+                mailbox::answer(inquiry, &pipeline, tables, now);
+            }
+            pipeline.sweep(now);
+            load.end_loop(packets > 0, now.ms, &counters.load);
+            idler.end_loop(packets > 0);
+        }
+    }
+
+    /// Which worker it is.
+    pub const fn id(&self) -> WorkerId {
+        self.pipeline.worker()
+    }
+}
+
+/// What the packets of a loop need on their way out.
+struct Way<'a> {
+    outlets: &'a mut Outlets,
+    host: Option<&'a mut MirrorPort>,
+    ledger: &'a LedgerCounters,
+    counts: &'a Counters,
+}
+
+impl Way<'_> {
+    /// Processes a burst from a port, or from another worker, and sends it on its ways. The burst
+    /// is empty afterwards.
+    #[inline]
+    fn process(
+        &mut self,
+        pipeline: &mut Pipeline,
+        tables: &Tables,
+        burst: &mut Burst<BURST_PACKETS_MAX>,
+        port: Option<PortId>,
+        now: Now,
+    ) {
+        if burst.is_empty() {
+            return;
+        }
+        self.ledger.in_flight.set(burst.len() as u64);
+        // What others want sent alone doesn't pass the pipeline again.
+        if port.is_none() {
+            self.send_for_others(burst);
+        }
+        let mut outcomes = ArrayVec::<Outcome, BURST_PACKETS_MAX>::new();
+        {
+            let mut frames = ArrayVec::<_, BURST_PACKETS_MAX>::new();
+            for mbuf in burst.iter_mut() {
+                let handed = port.is_none().then(|| Handed::from_meta(mbuf.meta()));
+                frames.push(frame(mbuf, handed, port.unwrap_or_default()));
+            }
+            pipeline.process_burst(tables, &mut frames, now);
+            outcomes.extend(frames.iter().map(Outcome::of));
+        }
+        for (mbuf, outcome) in burst.drain().zip(&outcomes) {
+            self.deliver(mbuf, outcome);
+        }
+    }
+
+    fn send_for_others(&mut self, burst: &mut Burst<BURST_PACKETS_MAX>) {
+        let mut to_process = Burst::<BURST_PACKETS_MAX>::new();
+        for mbuf in burst.drain() {
+            match Handed::from_meta(mbuf.meta()) {
+                Handed::Send(port) => self.outlets.send(port, mbuf, self.ledger, self.counts),
+                Handed::Process { .. } => {
+                    // Both hold as many.
+                    let _ = to_process.push(mbuf);
+                }
+            }
+        }
+        std::mem::swap(burst, &mut to_process);
+    }
+
+    /// Does what the verdict says.
+    #[inline]
+    fn deliver(&mut self, mut mbuf: Mbuf, outcome: &Outcome) {
+        if let Verdict::Drop(_) = outcome.verdict {
+            self.ledger.dropped.add(1);
+            return;
+        }
+        if !outcome.apply(&mut mbuf) {
+            count_drop(self.ledger, self.counts, DropReason::TransmitOversize, 1);
+            return;
+        }
+        match outcome.verdict {
+            Verdict::Send(port) | Verdict::Answer(port) => {
+                self.outlets.send(port, mbuf, self.ledger, self.counts);
+            }
+            Verdict::Host(interface) => self.give_to_host(interface, &mbuf),
+            Verdict::Handover(owner) => {
+                mbuf.set_meta(outcome.handed().to_meta());
+                self.outlets.hand_over(owner, mbuf, self.ledger, self.counts);
+            }
+            // Every frame has left the pipeline with a verdict, and drops were seen to above.
+            Verdict::Pending | Verdict::Drop(_) => {
+                count_drop(self.ledger, self.counts, DropReason::NotOurs, 1);
+            }
+        }
+    }
+
+    fn give_to_host(&mut self, interface: InterfaceId, mbuf: &Mbuf) {
+        let taken = self.host.as_mut().is_some_and(|host| {
+            host.to_host_with(interface, mbuf.len(), |bytes| {
+                mbuf.read_into(bytes);
+            })
+        });
+        if taken {
+            self.ledger.to_host.add(1);
+        } else {
+            count_drop(self.ledger, self.counts, DropReason::HostFull, 1);
+        }
+    }
+
+    /// Sends what the host gives. A frame waits in its slot while no mbuf is free.
+    #[inline]
+    fn take_from_host(&mut self, tables: &Tables, pool: &Pool) -> usize {
+        let Some(host) = self.host.as_mut() else { return 0 };
+        let mut taken = 0;
+        while taken < HOST_FRAMES_PER_LOOP {
+            let Some(mut mbuf) = (if host.has_from_host() { pool.alloc() } else { None }) else {
+                break;
+            };
+            let Some(slot) = host.from_host() else { break };
+            taken += 1;
+            self.ledger.from_host.add(1);
+            let interface = tables.adjacencies.interface(slot.interface());
+            let fits = interface.is_some_and(|i| copy_tagged(&mut mbuf, slot.bytes(), i.vlan));
+            match interface {
+                Some(interface) if fits => {
+                    self.outlets.send(interface.port, mbuf, self.ledger, self.counts);
+                }
+                _ => count_drop(self.ledger, self.counts, DropReason::TransmitOversize, 1),
+            }
+        }
+        taken
+    }
+
+    fn request_neighbours(&mut self, pipeline: &mut Pipeline) {
+        if !pipeline.has_requests() {
+            return;
+        }
+        for request in pipeline.take_requests() {
+            if let Some(host) = self.host.as_mut() {
+                // A full ring loses a request; the next packet makes another.
+                let _ = host.request(request);
+            }
+        }
+    }
+}
+
+/// Copies a frame into an mbuf, with the interface's tag where it has one.
+fn copy_tagged(mbuf: &mut Mbuf, bytes: &[u8], vlan: Option<u16>) -> bool {
+    let Some(vlan) = vlan else { return mbuf.copy_from_slice(bytes).is_ok() };
+    let Some((macs, rest)) = bytes.split_at_checked(MACS_LEN) else { return false };
+    let [high, low] = vlan.to_be_bytes();
+    mbuf.copy_from_slice(macs).is_ok()
+        && mbuf.append(&[0x81, 0x00, high, low]).is_ok()
+        && mbuf.append(rest).is_ok()
+}
