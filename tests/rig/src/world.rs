@@ -5,7 +5,7 @@ use crate::echo::EchoServer;
 use crate::gateway::Gateway;
 use crate::ledger::{self, Reading};
 use crate::load::{self, Load, Outcome};
-use crate::manifests::{Manifests, Port, Service};
+use crate::manifests::{Endpoint, Manifests, Port, Service};
 use crate::net::Net;
 use crate::nginx::Nginx;
 use crate::{plan, snmp};
@@ -114,23 +114,10 @@ impl World {
     pub fn admin(&self) -> Result<&crate::admin::Admin> {
         Ok(&self.gateway.as_ref().context("no gateway runs")?.admin)
     }
-    /// LoadBalancer `web` (several ports), NodePort `np`, externalIP `ext`, LoadBalancer `echo`
-    /// (TCP and UDP) and LoadBalancer `empty`, which has no endpoint. All dual-stack.
+    /// The usual Services, with all backends as their endpoints.
     pub fn usual_services(&self) -> Vec<Service> {
-        let hosts = &self.net.backends;
-        let http = Port::tcp("http", 80, plan::HTTP_PORT);
-        let alt = Port::tcp("alt", 443, plan::HTTP_ALT_PORT);
-        let lines = Port::tcp("lines", plan::ECHO_PORT, plan::ECHO_PORT);
-        let datagrams = Port::udp("datagrams", plan::ECHO_PORT, plan::ECHO_PORT);
-        let mut web = Service::new("web", "LoadBalancer", vec![http.clone(), alt], hosts);
-        web.requested = WEB_ADDRESS.parse().ok();
-        let np_port = Port { node_port: Some(NODE_PORT), ..http.clone() };
-        let np = Service::new("np", "NodePort", vec![np_port], hosts);
-        let mut ext = Service::new("ext", "ClusterIP", vec![http.clone()], hosts);
-        ext.external = EXTERNAL_IPS.map(str::to_owned).to_vec();
-        let echo = Service::new("echo", "LoadBalancer", vec![lines, datagrams], hosts);
-        let empty = Service::new("empty", "LoadBalancer", vec![http], &[]);
-        vec![web, np, ext, echo, empty]
+        let endpoints: Vec<Endpoint> = self.net.backends.iter().map(Endpoint::of).collect();
+        usual_services(&endpoints)
     }
     /// One of the usual Services, as it was written first.
     pub fn usual(&self, name: &str) -> Result<Service> {
@@ -202,6 +189,28 @@ impl World {
     }
 }
 
+/// LoadBalancer `web` (several ports), NodePort `np`, externalIP `ext`, LoadBalancer `echo` (TCP
+/// and UDP) and LoadBalancer `empty`, which has no endpoint. All dual-stack. `tests/manifests`
+/// shows them for three backends.
+pub fn usual_services(endpoints: &[Endpoint]) -> Vec<Service> {
+    let service = |name: &str, kind, ports| {
+        let endpoints = endpoints.to_vec();
+        Service { endpoints, ..Service::new(name, kind, ports, &[]) }
+    };
+    let http = Port::tcp("http", 80, plan::HTTP_PORT);
+    let alt = Port::tcp("alt", 443, plan::HTTP_ALT_PORT);
+    let lines = Port::tcp("lines", plan::ECHO_PORT, plan::ECHO_PORT);
+    let datagrams = Port::udp("datagrams", plan::ECHO_PORT, plan::ECHO_PORT);
+    let mut web = service("web", "LoadBalancer", vec![http.clone(), alt]);
+    web.requested = WEB_ADDRESS.parse().ok();
+    let np = service("np", "NodePort", vec![Port { node_port: Some(NODE_PORT), ..http.clone() }]);
+    let mut ext = service("ext", "ClusterIP", vec![http.clone()]);
+    ext.external = EXTERNAL_IPS.map(str::to_owned).to_vec();
+    let echo = service("echo", "LoadBalancer", vec![lines, datagrams]);
+    let empty = Service::new("empty", "LoadBalancer", vec![http], &[]);
+    vec![web, np, ext, echo, empty]
+}
+
 /// This thread, and all threads and processes that it starts, keep to core 0; core 1 is the
 /// worker's. With one core there is nothing to choose.
 fn keep_to_core_0() {
@@ -217,5 +226,33 @@ fn allow_many_files() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         // Raising it to what is allowed anyway can't fail.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The files in `tests/manifests` are what the demo and the tests write; with
+    /// `RIG_WRITE_MANIFESTS=1` in the environment this writes them.
+    #[test]
+    fn the_usual_manifests_are_those_in_the_folder() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
+        let endpoints: Vec<Endpoint> = (0..3)
+            .map(|index| Endpoint {
+                name: format!("web-{}", index + 1),
+                addresses: plan::backend(index),
+                ready: true,
+                serving: true,
+                terminating: false,
+            })
+            .collect();
+        for service in usual_services(&endpoints) {
+            let file = folder.join(format!("{}.yaml", service.name));
+            if std::env::var_os("RIG_WRITE_MANIFESTS").is_some() {
+                std::fs::write(&file, service.yaml()).unwrap();
+            }
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), service.yaml(), "{file:?}");
+        }
     }
 }
