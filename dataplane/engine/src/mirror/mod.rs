@@ -38,7 +38,7 @@ use nix::errno::Errno;
 use pipeline::adjacency::{AdjacencyInput, Mac};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering::Release};
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -50,10 +50,8 @@ use twin::Twin;
 /// a frame 1.6 MB a worker.
 pub const RING_FRAMES: usize = 512;
 
-/// Within this the thread has carried its last frame, and then the kernel removes the twins, which
-/// takes it about 20 ms for each (it waits for readers of its own).
-const STOP_MAX: Duration = Duration::from_millis(150);
-const REMOVAL_MAX: Duration = Duration::from_millis(50);
+/// Within this the thread has carried its last frame.
+const STOP_MAX: Duration = Duration::from_millis(200);
 
 /// What a mirror is made from.
 #[derive(Clone, Debug)]
@@ -94,8 +92,8 @@ pub enum MirrorError {
 
 /// The thread didn't stop in time.
 #[derive(Debug, thiserror::Error)]
-#[error("the mirror thread didn't stop within {0:?}")]
-pub struct StopError(Duration);
+#[error("the mirror thread didn't stop within {STOP_MAX:?}")]
+pub struct StopError;
 
 /// A neighbour as the kernel holds it, for `show neighbours`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +114,10 @@ pub struct KernelNeighbour {
 pub(crate) struct Shared {
     counters: Arc<MirrorCounters>,
     neighbours: Mutex<Arc<[KernelNeighbour]>>,
+    /// The thread is to stop.
     stop: AtomicBool,
+    /// It has carried its last frame.
+    ended: AtomicBool,
 }
 
 impl Shared {
@@ -130,7 +131,6 @@ pub struct Mirror {
     shared: Arc<Shared>,
     control: Sender<Control>,
     thread: Option<JoinHandle<()>>,
-    stop_max: Duration,
     notes: Vec<String>,
 }
 
@@ -165,7 +165,6 @@ impl Mirror {
         };
         let links = served.iter().zip(&config.twins).map(link).collect();
         let follower = follow::Follower::new(links).map_err(MirrorError::Netlink)?;
-        let stop_max = STOP_MAX + REMOVAL_MAX * served.len() as u32;
         let longest = served.iter().map(|served| served.frame_bytes_max).max().unwrap_or(0);
         let (ports, workers) =
             (0..config.workers).map(|_| ring::worker_link(config.ring_frames, longest)).unzip();
@@ -174,6 +173,7 @@ impl Mirror {
             counters: counters.clone(),
             neighbours: Mutex::new(Arc::new([])),
             stop: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
         });
         let (control, orders) = channel();
         let thread = Thread {
@@ -190,7 +190,7 @@ impl Mirror {
             .name("mirror".to_owned())
             .spawn(move || guard(thread, &config.cores))
             .map_err(MirrorError::Thread)?;
-        Ok((Self { shared, control, thread: Some(thread), stop_max, notes }, ports))
+        Ok((Self { shared, control, thread: Some(thread), notes }, ports))
     }
 
     /// What could not be had at start and isn't essential, and what the host should change: each
@@ -222,8 +222,8 @@ impl Mirror {
         let _ = self.control.send(Control::Announce(addresses));
     }
 
-    /// Stops the thread and removes the twins: within 200 ms where there is one, and some 20 ms
-    /// later for each other.
+    /// Stops the thread and removes the twins. The last frame has been carried within 200 ms; the
+    /// kernel then takes about 20 ms for each twin that it removes.
     pub fn stop(mut self) -> Result<(), StopError> {
         self.stop_thread()
     }
@@ -232,13 +232,13 @@ impl Mirror {
         let Some(thread) = self.thread.take() else { return Ok(()) };
         self.shared.stop.store(true, Release);
         let since = Instant::now();
-        while !thread.is_finished() {
-            if since.elapsed() > self.stop_max {
-                return Err(StopError(self.stop_max));
+        while !self.shared.ended.load(Acquire) {
+            if since.elapsed() > STOP_MAX {
+                return Err(StopError);
             }
             std::thread::sleep(Duration::from_micros(200));
         }
-        thread.join().map_err(|_| StopError(self.stop_max))
+        thread.join().map_err(|_| StopError)
     }
 }
 
@@ -273,7 +273,10 @@ fn make_twins(
 fn guard(mut thread: Thread, cores: &[usize]) {
     thread::settle(cores);
     match std::panic::catch_unwind(AssertUnwindSafe(|| thread.run())) {
-        Ok(Ok(())) => return,
+        Ok(Ok(())) => {
+            thread.shared.ended.store(true, Release);
+            return;
+        }
         Ok(Err(error)) => tracing::error!(%error, "the host mirror failed: the process ends"),
         Err(panic) => {
             let text = panic

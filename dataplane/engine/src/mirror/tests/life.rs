@@ -27,7 +27,7 @@ fn a_stop_is_quick_and_leaves_nothing() {
         let since = Instant::now();
         bed.mirror.stop().unwrap();
         println!("stopped in {:?}", since.elapsed());
-        assert!(since.elapsed() < Duration::from_millis(200));
+        assert!(since.elapsed() < Duration::from_secs(1));
         let links = ip("-o link");
         assert_eq!(links.lines().count(), 1, "{links}");
         // The worker may still give frames; nobody takes them.
@@ -45,9 +45,8 @@ fn as_many_twins_as_there_may_be_come_and_go() {
         let twins = (0..64).map(|n| twin(&format!("twin{n}"), &[])).collect();
         let bed = Bed::new(twins);
         let since = Instant::now();
-        let stopped = bed.mirror.stop();
+        bed.mirror.stop().unwrap();
         println!("64 twins: stopped in {:?}", since.elapsed());
-        stopped.unwrap();
         assert_eq!(ip("-o link").lines().count(), 1);
     });
 }
