@@ -1,0 +1,198 @@
+//! What a packet costs in memory, beside a reference loop in the same, interleaved run.
+//!
+//! These are ratios of CPU cost on this machine. They say nothing about line rate.
+
+mod begun;
+mod bound;
+mod compile;
+mod established;
+mod figures;
+mod flows;
+mod memory;
+mod packet;
+mod random;
+mod report;
+mod world;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use established::{LOOPS, Loop, Size};
+use figures::{Spread, percentile, ratios};
+use memory::HugeMemory;
+use report::{Conditions, Report};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// What a packet costs in memory, beside a reference loop.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Arguments {
+    /// Numbers of connections, each measured with tables of its own.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 64_000, 1_000_000])]
+    connections: Vec<u32>,
+    /// Backends of the one service.
+    #[arg(long, default_value_t = 100)]
+    backends: u32,
+    /// Rounds at most; in each, each loop has one turn at each size.
+    #[arg(long, default_value_t = 1_000)]
+    rounds: usize,
+    /// Seconds for the rounds, after which none begins.
+    #[arg(long, default_value_t = 15)]
+    seconds: u64,
+    /// Seed of all that is chosen at random.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Established packets alone: no new connections, no compiler.
+    #[arg(long)]
+    short: bool,
+    /// One loop alone, to be looked at by a profiler. Prints no table.
+    #[arg(long = "loop", value_enum)]
+    alone: Option<Loop>,
+    /// Fail where 1 M connections cost more than 4 times 1 k, or the prefetch gains less than 1.3.
+    #[arg(long)]
+    check: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let mut memory = HugeMemory::default();
+    let mut sizes = Vec::new();
+    for connections in &arguments.connections {
+        if *connections == 0 {
+            bail!("--connections 0: expected one at least");
+        }
+        sizes.push(Size::new(&mut memory, *connections, arguments.backends, arguments.seed)?);
+    }
+    if let Some(which) = arguments.alone {
+        run_alone(&mut sizes, which, &arguments)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let report = measure(&mut sizes, &mut memory, &arguments)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{report}");
+    }
+    let failures = if arguments.check { report.failures() } else { Vec::new() };
+    for failure in &failures {
+        eprintln!("failed: {failure}");
+    }
+    Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_alone(sizes: &mut [Size], which: Loop, arguments: &Arguments) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(arguments.seconds);
+    for size in sizes {
+        let mut samples = Vec::new();
+        while samples.len() < arguments.rounds && Instant::now() < end {
+            size.advance();
+            samples.push(size.turn(which)?);
+        }
+        println!("{which:?} {} {:.1} ns a packet", size.connections, Spread::of(samples));
+    }
+    Ok(())
+}
+
+fn measure(sizes: &mut [Size], memory: &mut HugeMemory, arguments: &Arguments) -> Result<Report> {
+    let end = Instant::now() + Duration::from_secs(arguments.seconds);
+    let mut samples = vec![[const { Vec::<f64>::new() }; LOOPS.len()]; sizes.len()];
+    let mut rounds = 0;
+    while rounds == 0 || rounds < arguments.rounds && Instant::now() < end {
+        for (size, samples) in sizes.iter_mut().zip(&mut samples) {
+            size.advance();
+            // Each loop comes first, second and last in turn.
+            for place in 0..LOOPS.len() {
+                let which = (rounds + place) % LOOPS.len();
+                samples[which].push(size.turn(LOOPS[which])?);
+            }
+        }
+        rounds += 1;
+    }
+    let described = memory.describe();
+    let mut established = Vec::new();
+    for (size, [with, bound, without]) in sizes.iter().zip(&samples) {
+        size.check_counters()?;
+        established.push(report::Established {
+            connections: size.connections,
+            bytes_a_connection: size.memory_bytes as f64 / f64::from(size.connections),
+            pipeline: Spread::of(with.iter().copied()),
+            bound: Spread::of(bound.iter().copied()),
+            without_prefetch: Spread::of(without.iter().copied()),
+            pipeline_to_bound: ratios(with, bound),
+            prefetch_gain: ratios(without, with),
+            growth: ratios(with, &samples[0][0]),
+            forwarded: size.forwarded,
+        });
+    }
+    let mut report = Report {
+        conditions: Conditions::now(
+            arguments.seed,
+            rounds,
+            established::TURN_PACKETS,
+            arguments.backends,
+            described,
+        ),
+        established,
+        begun: None,
+        first: Vec::new(),
+        compiled: None,
+    };
+    if !arguments.short {
+        measure_rare(&mut report, sizes, memory, arguments.seed)?;
+    }
+    Ok(report)
+}
+
+/// What happens less often than once a packet.
+fn measure_rare(
+    report: &mut Report,
+    sizes: &mut [Size],
+    memory: &mut HugeMemory,
+    seed: u64,
+) -> Result<()> {
+    const TURNS: usize = 7;
+    let [mut empty, mut crowded, mut packets] = [const { Vec::new() }; 3];
+    for _ in 0..TURNS {
+        let begun = begun::turn(memory, seed)?;
+        empty.push(begun.into_empty);
+        crowded.push(begun.at_90_percent);
+        if let Some(largest) = sizes.iter_mut().max_by_key(|size| size.connections) {
+            largest.advance();
+            packets.push(largest.turn(Loop::Pipeline)?);
+        }
+    }
+    report.begun = Some(report::Begun {
+        empty_to_established: ratios(&packets, &empty).median,
+        crowded_to_established: ratios(&packets, &crowded).median,
+        into_empty: Spread::of(empty),
+        at_90_percent: Spread::of(crowded),
+    });
+    let among = [10, 1_000, 10_000].map(|services| begun::Among::new(services, seed));
+    let mut first = [const { [const { Vec::<f64>::new() }; 2] }; 3];
+    for _ in 0..TURNS {
+        for (among, samples) in among.iter().zip(&mut first) {
+            let turn = among.turn(memory, seed)?;
+            samples[0].push(turn[0]);
+            samples[1].push(turn[1]);
+        }
+    }
+    for (among, samples) in among.iter().zip(&first) {
+        report.first.push(report::First {
+            services: among.services,
+            to_ten: Spread::of(samples[0].iter().copied()),
+            to_ten_ratio: ratios(&samples[0], &first[0][0]),
+            to_all: Spread::of(samples[1].iter().copied()),
+        });
+    }
+    let compiled = compile::measure(10_000, 2_000, seed)?;
+    report.compiled = Some(report::Compiled {
+        services: compiled.services,
+        cold_ms: compiled.cold_ms,
+        change_p50_ms: percentile(&compiled.changes_ms, 50),
+        change_p99_ms: percentile(&compiled.changes_ms, 99),
+    });
+    Ok(())
+}
