@@ -56,6 +56,10 @@ impl Carrier {
     pub fn twins(&self) -> impl Iterator<Item = &Twin> {
         self.twins.iter().map(|served| &served.twin)
     }
+    /// The twins, to be removed.
+    pub fn take_twins(&mut self) -> impl Iterator<Item = Twin> {
+        self.twins.drain(..).map(|served| served.twin)
+    }
     /// The mirror's ends of the workers' rings of requests, and the rest of the link.
     pub fn workers(&mut self) -> &mut [WorkerLink] {
         &mut self.workers

@@ -29,9 +29,10 @@ const DATAGRAMS_MAX: usize = 64;
 /// A reading that takes as long never ends.
 const READING_MAX: Duration = Duration::from_secs(30);
 
-/// Between two readings of a kind lies this many times what one takes: routes of a full table
-/// may change without end.
+/// Between two readings of a kind lies this many times what one takes, within a limit: routes of a
+/// full table may change without end.
 const REST_FACTOR: u32 = 4;
+const REST_MAX: Duration = Duration::from_secs(1);
 
 /// What is read from the start as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +191,7 @@ impl Follower {
             };
         };
         let kind = reading.kind as usize;
-        self.not_before[kind] = Some(now + (now - reading.since) * REST_FACTOR);
+        self.not_before[kind] = Some(now + ((now - reading.since) * REST_FACTOR).min(REST_MAX));
         if reading.interrupted {
             self.due[kind] = true;
             return Ok(());

@@ -259,14 +259,21 @@ fn make_twins(
     requests: &mut NetlinkSocket,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Served>, TwinError> {
-    let serve = |config: &TwinConfig| {
-        Ok(Served {
-            twin: Twin::create(config, requests, notes)?,
-            mac: config.interface.mac,
-            frame_bytes_max: usize::from(config.interface.mtu) + HEADER_BYTES_MAX,
-        })
-    };
-    configs.iter().map(serve).collect()
+    let mut served: Vec<Served> = Vec::new();
+    for config in configs {
+        match Twin::create(config, requests, notes) {
+            Ok(twin) => served.push(Served {
+                twin,
+                mac: config.interface.mac,
+                frame_bytes_max: usize::from(config.interface.mtu) + HEADER_BYTES_MAX,
+            }),
+            Err(error) => {
+                served.into_iter().for_each(|served| served.twin.remove(requests));
+                return Err(error);
+            }
+        }
+    }
+    Ok(served)
 }
 
 /// Runs the thread so that it never dies alone.
@@ -275,6 +282,7 @@ fn guard(mut thread: Thread, cores: &[usize]) {
     match std::panic::catch_unwind(AssertUnwindSafe(|| thread.run())) {
         Ok(Ok(())) => {
             thread.shared.ended.store(true, Release);
+            thread.remove_twins();
             return;
         }
         Ok(Err(error)) => tracing::error!(%error, "the host mirror failed: the process ends"),

@@ -169,6 +169,13 @@ pub(crate) fn set_up(index: u32) -> Request {
     (RouteNetlinkMessage::SetLink(link), 0)
 }
 
+/// Removes a link.
+pub(crate) fn remove_link(index: u32) -> Request {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    (RouteNetlinkMessage::DelLink(link), 0)
+}
+
 /// Adds an address with its prefix; IPv6 without duplicate address detection.
 pub(crate) fn add_address(index: u32, net: ipnet::IpNet) -> Request {
     let mut message = AddressMessage::default();

@@ -33,8 +33,10 @@ const BUSY_LOOKS: u32 = 16;
 const SLEEP_MAX: Duration = Duration::from_micros(500);
 const SLEEP_MIN: Duration = Duration::from_micros(20);
 
-/// Publications lie this far apart at least, and [`REST_FACTOR`] times what the last one took.
+/// Publications lie this far apart at least, and [`REST_FACTOR`] times what the last one took, but
+/// a second at most: a thread that had to wait for a core hasn't worked for so long.
 const PUBLISH_EVERY: Duration = Duration::from_millis(5);
+const PUBLISH_REST_MAX: Duration = Duration::from_secs(1);
 const REST_FACTOR: u32 = 4;
 
 /// What the control side asks of the thread.
@@ -106,6 +108,13 @@ impl Thread {
         // What workers have given so far still goes to the host.
         self.carrier.feed_kernel()?;
         Ok(())
+    }
+
+    /// Removes the twins, when the thread has run.
+    pub fn remove_twins(&mut self) {
+        for twin in self.carrier.take_twins() {
+            twin.remove(&mut self.requests);
+        }
     }
 
     /// Waits for a twin or netlink, for as long as the rings may stay unseen.
@@ -248,13 +257,15 @@ impl Publisher {
             return;
         }
         self.pending = false;
+        let since = Instant::now();
         let input = follower.state().publication();
         shared.set_neighbours(neighbours(follower));
         if !self.last.as_ref().is_some_and(|last| state::same(last, &input)) {
             self.last = Some(input.clone());
             (self.publish)(input);
         }
-        self.not_before = Some(now + PUBLISH_EVERY.max(now.elapsed() * REST_FACTOR));
+        let rest = (since.elapsed() * REST_FACTOR).clamp(PUBLISH_EVERY, PUBLISH_REST_MAX);
+        self.not_before = Some(Instant::now() + rest);
     }
 }
 

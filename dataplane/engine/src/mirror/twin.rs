@@ -90,7 +90,8 @@ mod ioctl {
 /// The flag of `TUNSETIFF` that refuses an interface that exists already.
 const IFF_TUN_EXCL: libc::c_short = libc::IFF_TUN_EXCL as libc::c_short;
 
-/// A twin: its descriptor and its number in the kernel. Dropped, the interface goes.
+/// A twin: its descriptor and its number in the kernel. The interface goes with the last copy of
+/// the descriptor, and a child that is just being started may hold one: [`Self::remove`].
 #[derive(Debug)]
 pub(crate) struct Twin {
     fd: OwnedFd,
@@ -115,6 +116,30 @@ impl Twin {
         let name = config.interface.name.to_string();
         check_name(&name)?;
         let twin = Self::open(name)?;
+        match twin.set_up(config, socket, notes) {
+            Ok(()) => Ok(twin),
+            Err(error) => {
+                twin.remove(socket);
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes the interface, through a socket of its network namespace.
+    pub fn remove(self, socket: &mut NetlinkSocket) {
+        let (message, flags) = netlink::remove_link(self.index);
+        if let Err(error) = socket.request(message, flags) {
+            tracing::debug!(twin = self.name, %error, "removed by its descriptor's end alone");
+        }
+    }
+
+    fn set_up(
+        &self,
+        config: &TwinConfig,
+        socket: &mut NetlinkSocket,
+        notes: &mut Vec<String>,
+    ) -> Result<(), TwinError> {
+        let twin = self;
         set_sysctls(&twin.name, notes);
         let has_ipv6 = has_ipv6(&twin.name);
         let (mac, mtu) = (config.interface.mac, config.interface.mtu);
@@ -148,7 +173,7 @@ impl Twin {
                 netlink::add_route(twin.index, to, via)
             })?;
         }
-        Ok(twin)
+        Ok(())
     }
 
     fn open(name: String) -> Result<Self, TwinError> {

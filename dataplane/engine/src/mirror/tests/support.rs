@@ -48,7 +48,7 @@ pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = found() {
             return value;
         }
-        assert!(since.elapsed() < Duration::from_secs(5), "waited in vain for {what}");
+        assert!(since.elapsed() < Duration::from_secs(20), "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
