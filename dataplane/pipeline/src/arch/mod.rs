@@ -25,10 +25,36 @@ pub fn prefetch<T>(value: &T) {
     }
 }
 
-/// The places of `tag` among eight tags: bit `i` is set where `tags[i] == tag`. Compilers make one
-/// vector comparison of it where the processor has one.
+/// The places of `tag` among eight tags: bit `i` is set where `tags[i] == tag`.
 #[inline(always)]
+#[allow(clippy::missing_const_for_fn)]
 pub fn matches(tags: &[u16; 8], tag: u16) -> u32 {
+    // SAFETY: every x86-64 has SSE2.
+    #[cfg(target_arch = "x86_64")]
+    return unsafe { matches_sse2(tags, tag) };
+    #[cfg(not(target_arch = "x86_64"))]
+    matches_portable(tags, tag)
+}
+
+/// One comparison of all eight.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "sse2")]
+fn matches_sse2(tags: &[u16; 8], tag: u16) -> u32 {
+    use core::arch::x86_64::{
+        _mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16,
+        _mm_setzero_si128,
+    };
+    // SAFETY: the pointer comes from a reference to 16 bytes, and may be unaligned.
+    let tags = unsafe { _mm_loadu_si128(std::ptr::from_ref(tags).cast()) };
+    let equal = _mm_cmpeq_epi16(tags, _mm_set1_epi16(tag.cast_signed()));
+    // Packing halves each lane, all ones or none, to a byte: one bit a tag.
+    _mm_movemask_epi8(_mm_packs_epi16(equal, _mm_setzero_si128())).cast_unsigned()
+}
+
+/// What the others mean.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn matches_portable(tags: &[u16; 8], tag: u16) -> u32 {
     let mut mask = 0u32;
     for (place, candidate) in tags.iter().enumerate() {
         mask |= u32::from(*candidate == tag) << place;
@@ -44,5 +70,15 @@ mod tests {
         assert_eq!(super::matches(&tags, 5), 0b1010_0101);
         assert_eq!(super::matches(&tags, 0), 0b0000_1000);
         assert_eq!(super::matches(&tags, 4), 0);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn matches_is_the_same_everywhere(tags: [u16; 8], tag: u16, at in 0usize..8) {
+            for tag in [tag, tags[at], 0] {
+                let (fast, plain) = (super::matches(&tags, tag), super::matches_portable(&tags, tag));
+                proptest::prop_assert_eq!(fast, plain);
+            }
+        }
     }
 }
