@@ -11,7 +11,7 @@
 
 use crate::arch::memory::Plain;
 use crate::arch::prefetch;
-use crate::connections::{Address, Entry, Key, Shard};
+use crate::connections::{Address, Entry, Found, Key, Shard};
 use crate::frame::{Frame, Verdict};
 use crate::miss;
 use crate::parse::{Addresses, Fragment, Kind, Parsed, parse};
@@ -43,8 +43,8 @@ pub(crate) struct Seen {
     parsed: Option<Parsed>,
     /// The hash of its key, where it has ports.
     hash: u64,
-    /// The place of the entry that most likely is its connection's.
-    candidate: Option<u32>,
+    /// Where its connection most likely is.
+    candidate: Option<Found>,
 }
 
 impl Pipeline {
@@ -61,7 +61,7 @@ impl Pipeline {
             self.look_ahead(tables, &mut seen[..frames.len()]);
             for (frame, seen) in frames.iter_mut().zip(&seen) {
                 if let Some(parsed) = &seen.parsed {
-                    frame.verdict = self.conclude(tables, frame, parsed, seen.hash, now);
+                    frame.verdict = self.conclude(tables, frame, (parsed, seen), now);
                     self.context.count(frame.verdict);
                 }
             }
@@ -150,27 +150,27 @@ impl Pipeline {
     fn look_ahead(&self, tables: &Tables, seen: &mut [Seen]) {
         let ahead = self.context.prefetch;
         for seen in seen.iter_mut() {
-            let Some(parsed) = seen.parsed.filter(Parsed::has_ports) else { continue };
+            let Some(parsed) = seen.parsed.as_ref().filter(|p| p.has_ports()) else { continue };
             seen.hash = match parsed.addresses {
-                Addresses::V4 { .. } => bring_buckets(&self.v4, Key::of_v4(&parsed), ahead),
-                Addresses::V6 { .. } => bring_buckets(&self.v6, Key::of_v6(&parsed), ahead),
+                Addresses::V4 { .. } => bring_buckets(&self.v4, Key::of_v4(parsed), ahead),
+                Addresses::V6 { .. } => bring_buckets(&self.v6, Key::of_v6(parsed), ahead),
             };
         }
         if !ahead {
             return;
         }
         for seen in seen.iter_mut() {
-            let Some(parsed) = seen.parsed.filter(Parsed::has_ports) else { continue };
+            let Some(parsed) = seen.parsed.as_ref().filter(|p| p.has_ports()) else { continue };
             seen.candidate = match parsed.addresses {
                 Addresses::V4 { .. } => bring_entry(&self.v4, seen.hash),
                 Addresses::V6 { .. } => bring_entry(&self.v6, seen.hash),
             };
         }
         for seen in seen.iter() {
-            let (Some(parsed), Some(at)) = (&seen.parsed, seen.candidate) else { continue };
+            let (Some(parsed), Some(found)) = (&seen.parsed, seen.candidate) else { continue };
             match parsed.addresses {
-                Addresses::V4 { .. } => bring_targets(&self.v4, &self.context, tables, at),
-                Addresses::V6 { .. } => bring_targets(&self.v6, &self.context, tables, at),
+                Addresses::V4 { .. } => bring_targets(&self.v4, &self.context, tables, found),
+                Addresses::V6 { .. } => bring_targets(&self.v6, &self.context, tables, found),
             }
         }
     }
@@ -181,8 +181,7 @@ impl Pipeline {
         &mut self,
         tables: &Tables,
         frame: &mut Frame<'_>,
-        parsed: &Parsed,
-        hash: u64,
+        (parsed, seen): (&Parsed, &Seen),
         now: Now,
     ) -> Verdict {
         let context = &mut self.context;
@@ -191,10 +190,10 @@ impl Pipeline {
         }
         match parsed.addresses {
             Addresses::V4 { .. } => {
-                fate(&mut self.v4, context, tables, (frame, parsed, Key::of_v4(parsed)), hash, now)
+                fate(&mut self.v4, context, tables, (frame, parsed, Key::of_v4(parsed)), seen, now)
             }
             Addresses::V6 { .. } => {
-                fate(&mut self.v6, context, tables, (frame, parsed, Key::of_v6(parsed)), hash, now)
+                fate(&mut self.v6, context, tables, (frame, parsed, Key::of_v6(parsed)), seen, now)
             }
         }
     }
@@ -207,7 +206,7 @@ fn fate<A: Address>(
     context: &mut Context,
     tables: &Tables,
     (frame, parsed, key): (&mut Frame<'_>, &Parsed, Option<Key<A>>),
-    hash: u64,
+    seen: &Seen,
     now: Now,
 ) -> Verdict
 where
@@ -216,7 +215,7 @@ where
     let Some(key) = key.filter(|_| parsed.has_ports()) else {
         return icmp::conclude(shard, context, tables, frame, parsed, now);
     };
-    if let Some(found) = shard.find(hash, &key)
+    if let Some(found) = shard.find_first(seen.candidate, seen.hash, &key)
         && established::is_valid(shard, context, tables, (parsed, found), now)
     {
         return established::forward(shard, context, tables, (frame, parsed, found), now);
@@ -241,30 +240,28 @@ where
 }
 
 #[inline]
-fn bring_entry<A: Address>(shard: &Shard<A>, hash: u64) -> Option<u32>
+fn bring_entry<A: Address>(shard: &Shard<A>, hash: u64) -> Option<Found>
 where
     Entry<A>: Plain,
 {
-    let at = shard.candidate(hash)?;
-    shard.prefetch_entry(at);
-    Some(at)
+    let found = shard.candidate(hash)?;
+    shard.prefetch_entry(found.entry);
+    Some(found)
 }
 
 #[inline]
-fn bring_targets<A: Address>(shard: &Shard<A>, context: &Context, tables: &Tables, at: u32)
+fn bring_targets<A: Address>(shard: &Shard<A>, context: &Context, tables: &Tables, found: Found)
 where
     Entry<A>: Plain,
 {
-    let Some(entry) = shard.entry(at) else { return };
+    let Some(entry) = shard.entry(found.entry) else { return };
     if let Some(counters) = context.counters.services.get(entry.service_slot as usize) {
         prefetch(counters);
     }
     if let Some(counters) = context.counters.backends.get(entry.backend_slot as usize) {
         prefetch(counters);
     }
-    for id in [entry.backend_adjacency, entry.client_adjacency] {
-        if let Some(adjacency) = tables.adjacencies.adjacency(model::ids::AdjacencyId(id)) {
-            prefetch(adjacency);
-        }
+    if let Some(adjacency) = tables.adjacencies.adjacency(entry.adjacency(found.direction)) {
+        prefetch(adjacency);
     }
 }

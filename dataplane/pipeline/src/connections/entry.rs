@@ -1,9 +1,10 @@
 //! One connection: a cache line for IPv4, two for IPv6.
 
+use super::index::Direction;
 use super::key::{Address, Key};
 use crate::arch::memory::Plain;
 use crate::rewrite::checksum;
-use model::ids::{BackendId, ServiceId};
+use model::ids::{AdjacencyId, BackendId, ServiceId};
 use model::record::ConnectionState;
 
 /// No adjacency: the next hop's MAC is not in the published table.
@@ -101,6 +102,23 @@ impl<A: Address> Entry<A> {
             destination_port: self.nat_port,
             protocol: self.protocol,
         }
+    }
+    /// The key of packets that travel this way.
+    #[inline(always)]
+    pub const fn key(&self, direction: Direction) -> Key<A> {
+        match direction {
+            Direction::ToBackend => self.client_key(),
+            Direction::ToClient => self.reply_key(),
+        }
+    }
+    /// The adjacency that packets leave by which travel this way; one that doesn't exist where it
+    /// is [`NO_ADJACENCY`].
+    #[inline(always)]
+    pub const fn adjacency(&self, direction: Direction) -> AdjacencyId {
+        AdjacencyId(match direction {
+            Direction::ToBackend => self.backend_adjacency,
+            Direction::ToClient => self.client_adjacency,
+        })
     }
     /// The backend that it was made for.
     #[inline(always)]

@@ -69,6 +69,12 @@ pub const fn pair(hash: u64, buckets: usize) -> (usize, usize) {
 }
 
 impl Bucket {
+    /// The first place with this tag.
+    #[inline(always)]
+    pub fn first(&self, tag: u16) -> Option<Place> {
+        let at = arch::matches(&self.tags, tag).trailing_zeros() as usize;
+        self.places.get(at).copied().map(Place)
+    }
     /// The places with this tag, in order.
     #[inline(always)]
     pub fn find(&self, tag: u16) -> impl Iterator<Item = Place> + '_ {

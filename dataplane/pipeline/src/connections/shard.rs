@@ -29,6 +29,12 @@ pub struct Found {
     pub direction: Direction,
 }
 
+impl Found {
+    const fn at(place: Place) -> Self {
+        Self { entry: place.entry(), direction: place.direction() }
+    }
+}
+
 /// No room for another connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableFull;
@@ -100,15 +106,13 @@ where
         prefetch(&self.buckets[first]);
         prefetch(&self.buckets[second]);
     }
-    /// The first entry whose tag fits, which most likely is the one looked for. Reads the buckets
+    /// The first place whose tag fits, which most likely is the one looked for. Reads the buckets
     /// alone.
     #[inline(always)]
-    pub fn candidate(&self, hash: u64) -> Option<u32> {
+    pub fn candidate(&self, hash: u64) -> Option<Found> {
         let (first, second) = index::pair(hash, self.buckets.len());
         let tag = index::tag(hash);
-        let place =
-            self.buckets[first].find(tag).next().or_else(|| self.buckets[second].find(tag).next());
-        place.map(Place::entry)
+        self.buckets[first].first(tag).or_else(|| self.buckets[second].first(tag)).map(Found::at)
     }
     /// Asks for an entry.
     #[inline(always)]
@@ -117,8 +121,12 @@ where
             prefetch(entry);
         }
     }
+    /// The connection with this key: the candidate, where it is that; else by the index.
+    #[inline(always)]
+    pub fn find_first(&self, candidate: Option<Found>, hash: u64, key: &Key<A>) -> Option<Found> {
+        candidate.filter(|found| self.has_key(*found, key)).or_else(|| self.find(hash, key))
+    }
     /// The connection with this key.
-    #[inline]
     pub fn find(&self, hash: u64, key: &Key<A>) -> Option<Found> {
         let (first, second) = index::pair(hash, self.buckets.len());
         let tag = index::tag(hash);
@@ -126,15 +134,14 @@ where
     }
     #[inline(always)]
     fn find_in(&self, bucket: usize, tag: u16, key: &Key<A>) -> Option<Found> {
-        self.buckets[bucket].find(tag).find_map(|place| {
-            let entry = self.entries.get(place.entry() as usize)?;
-            let candidate = match place.direction() {
-                Direction::ToBackend => entry.client_key(),
-                Direction::ToClient => entry.reply_key(),
-            };
-            (candidate == *key && entry.is_used())
-                .then_some(Found { entry: place.entry(), direction: place.direction() })
-        })
+        self.buckets[bucket].find(tag).map(Found::at).find(|found| self.has_key(*found, key))
+    }
+    /// True where the entry is in use and this is its key in this direction.
+    #[inline(always)]
+    fn has_key(&self, found: Found, key: &Key<A>) -> bool {
+        self.entries
+            .get(found.entry as usize)
+            .is_some_and(|entry| entry.is_used() && entry.key(found.direction) == *key)
     }
     /// A connection by its place.
     #[inline(always)]
@@ -250,10 +257,7 @@ where
         for at in 0..BUCKET_PLACES {
             let Some((tag, place)) = self.buckets[bucket].place(at) else { return true };
             let Some(entry) = self.entries.get(place.entry() as usize) else { continue };
-            let key = match place.direction() {
-                Direction::ToBackend => entry.client_key(),
-                Direction::ToClient => entry.reply_key(),
-            };
+            let key = entry.key(place.direction());
             let (first, second) = index::pair(self.hash(&key), self.buckets.len());
             let other = if first == bucket { second } else { first };
             if other != bucket && self.buckets[other].insert(tag, place) {
