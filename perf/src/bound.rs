@@ -167,6 +167,7 @@ impl Bound {
 
     /// Rewrites the packets of the stream in the buffers, burst by burst. Returns how many found
     /// their connection.
+    #[inline(never)]
     pub fn run(&self, stream: &[Packet], pool: &mut [Buffer]) -> u64 {
         let pool = pool.as_chunks_mut::<BURST>().0;
         let mut found = 0;

@@ -169,6 +169,7 @@ impl Size {
 }
 
 /// Sends the packets through the pipeline in bursts. Returns how many were forwarded.
+#[inline(never)]
 pub fn forward(
     pipeline: &mut Pipeline,
     tables: &Tables,
