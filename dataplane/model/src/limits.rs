@@ -27,6 +27,13 @@ pub const BACKENDS_PER_SERVICE_MAX: usize = 16_384;
 /// Frontends over all service ports: three for each service port on average.
 pub const FRONTENDS_MAX: usize = 262_144;
 
+/// Frontends of one Service, and externalIPs that are looked at: one Service can't take more than
+/// a sixty-fourth of all. An object of Kubernetes has room for more than 50,000 externalIPs.
+pub const FRONTENDS_PER_SERVICE_MAX: usize = 4_096;
+
+/// Problems of one Service that its status shows, at about 150 bytes each.
+pub const PROBLEMS_PER_SERVICE_MAX: usize = 64;
+
 /// Adjacencies: an id has 16 bits and two values are set aside.
 pub const ADJACENCIES_MAX: usize = 65_000;
 
