@@ -1,1 +1,46 @@
-//! translate
+//! Kubernetes objects in, desired state and status out.
+//!
+//! Synchronous, without client, clock or I/O: [`Index::apply`] and [`Index::delete`] take objects
+//! in, [`Index::build`] says what that changes. How it works, in the order of a build:
+//!
+//! 1. `apply` reads an object once into a type that the rest trusts ([`mod@spec`], [`mod@slices`],
+//!    [`mod@nodes`]) and notes which Services it concerns; what makes no sense in it becomes a
+//!    [`problem::Problem`] of that Service and harms no other.
+//! 2. Addresses and nodePorts are taken back from Services that may no longer have them, then
+//!    given to those that wait, older ones first ([`mod@allocations`], `allocate.rs`).
+//! 3. Services claim their frontends; of several claimants the first in rank has it
+//!    ([`mod@claims`], `frontends.rs`).
+//! 4. The concerned Services are evaluated: backends, service ports, status, events
+//!    (`evaluate.rs`). What differs from what was published is the delta.
+//!
+//! Every step looks at the Services that a change concerns and at nothing else: the cost of a
+//! build is that of the change, whatever else there is. [`Built::evaluated`] counts them.
+//!
+//! **Who wins.** What is allocated (LoadBalancer addresses, nodePorts that the Service didn't
+//! give) stays with its holder. Of two Services that write the same externalIP or nodePort the
+//! older has it, then the lower UID, then the lower name; the other has a problem that names the
+//! owner, and takes over when the owner goes.
+#![forbid(unsafe_code)]
+
+mod allocate;
+pub mod allocations;
+mod claims;
+mod evaluate;
+mod frontends;
+mod index;
+mod nodes;
+mod object;
+pub mod problem;
+pub mod settings;
+mod slices;
+mod source_ranges;
+pub mod spec;
+
+pub use allocations::Allocations;
+pub use index::{Built, Counts, Index};
+pub use object::{Kind, Object, ObjectKey, Place};
+pub use settings::{AddressRange, NodePortSettings, Pool, Settings, SettingsError, Wishes};
+pub use slices::SERVICE_NAME;
+
+#[cfg(test)]
+mod tests;

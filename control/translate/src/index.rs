@@ -1,0 +1,450 @@
+//! The index: what is known, and what a change concerns.
+
+use crate::allocations::{Allocations, Ledger};
+use crate::claims::{Claim, ClaimChange, Claims};
+use crate::nodes::{NodeAddresses, Nodes};
+use crate::object::{Kind, Object, ObjectKey, Place};
+use crate::problem::Problem;
+use crate::settings::Settings;
+use crate::slices::Slice;
+use crate::spec::{Rank, Spec};
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use model::answers::{Event, ServiceStatus};
+use model::desired::{Delta, DesiredState, ObjectName, ServicePortKey};
+use model::ids::{Family, Protocol};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What a build changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Built {
+    /// Change of the desired state.
+    pub delta: Delta,
+    /// Statuses that are new or differ, in the order of the Services' names.
+    pub statuses: Vec<ServiceStatus>,
+    /// Services that have gone, and with them their status.
+    pub removed: Vec<ObjectName>,
+    /// What began or ended; their time is for the caller to set.
+    pub events: Vec<Event>,
+    /// [`Index::allocations`] differ: to be stored before the delta is published.
+    pub allocations_changed: bool,
+    /// Services that were looked at.
+    pub evaluated: usize,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Services known.
+    pub services: usize,
+    /// Service ports that are forwarded.
+    pub service_ports: usize,
+    /// Their frontends.
+    pub frontends: usize,
+    /// Their backends.
+    pub backends: usize,
+}
+
+/// What a Service waits for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Wait {
+    /// This very address.
+    Address(IpAddr),
+    /// Any address of a pool.
+    Pool(usize, Family),
+    /// Any nodePort.
+    NodePort(Protocol),
+}
+
+/// What is kept of one Service.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) spec: Spec,
+    pub(crate) claims: Vec<Claim>,
+    pub(crate) waits: BTreeSet<Wait>,
+    /// From the allocation of addresses.
+    pub(crate) address_problems: Vec<Problem>,
+    /// From the allocation of nodePorts.
+    pub(crate) node_port_problems: Vec<Problem>,
+    /// From the claiming of frontends.
+    pub(crate) claim_problems: Vec<Problem>,
+    /// Service ports in the desired state.
+    pub(crate) keys: BTreeSet<ServicePortKey>,
+    /// As last told, with the problems that it shows.
+    pub(crate) status: Option<(ServiceStatus, Vec<Problem>)>,
+}
+
+impl Entry {
+    fn new(spec: Spec) -> Self {
+        Self {
+            spec,
+            claims: Vec::new(),
+            waits: BTreeSet::new(),
+            address_problems: Vec::new(),
+            node_port_problems: Vec::new(),
+            claim_problems: Vec::new(),
+            keys: BTreeSet::new(),
+            status: None,
+        }
+    }
+}
+
+/// All that is known. See the [crate]'s page for how it works.
+#[derive(Debug)]
+pub struct Index {
+    pub(crate) settings: Settings,
+    pub(crate) ledger: Ledger,
+    pub(crate) services: BTreeMap<ObjectName, Entry>,
+    pub(crate) nodes: Nodes,
+    pub(crate) claims: Claims,
+    pub(crate) slices: HashMap<ObjectName, Slice>,
+    pub(crate) slices_of: HashMap<ObjectName, BTreeSet<ObjectName>>,
+    slices_on: HashMap<Arc<str>, BTreeSet<ObjectName>>,
+    slices_at: HashMap<IpAddr, BTreeSet<ObjectName>>,
+    /// Services that name an address as externalIP and may have it as far as they themselves tell.
+    pub(crate) external_ips: HashMap<IpAddr, BTreeSet<ObjectName>>,
+    /// Services that give a nodePort themselves.
+    pub(crate) node_ports: HashMap<(Protocol, u16), BTreeSet<ObjectName>>,
+    pub(crate) waiting: HashMap<Wait, BTreeSet<Rank>>,
+    /// The desired state as published by the deltas so far.
+    pub(crate) published: DesiredState,
+    pub(crate) counts: Counts,
+
+    // Since the last build:
+    /// Services whose allocations and claims are to be looked at.
+    pub(crate) touched: BTreeSet<ObjectName>,
+    /// Services that are to be evaluated.
+    pub(crate) stale: BTreeSet<ObjectName>,
+    /// Addresses that somebody may have had to wait for.
+    pub(crate) freed: BTreeSet<IpAddr>,
+    pub(crate) freed_node_ports: BTreeSet<Protocol>,
+    /// Service ports of which nobody says any longer that they are wanted.
+    pub(crate) dropped: BTreeSet<ServicePortKey>,
+    pub(crate) removed: BTreeSet<ObjectName>,
+    pub(crate) events: Vec<Event>,
+    /// Services that a limit keeps from being forwarded, whenever it was.
+    pub(crate) over_limit: BTreeSet<ObjectName>,
+    first: bool,
+}
+
+impl Index {
+    /// An index that knows nothing but what was allocated before.
+    pub fn new(settings: Settings, allocations: Allocations) -> Self {
+        Self::resume(settings, allocations, DesiredState::default())
+    }
+
+    /// An index that goes on from a desired state that is forwarded already, as after a restart:
+    /// the first build's delta leads from it to what is wanted then. The first build must see
+    /// everything that there is, since what it doesn't see is removed.
+    pub fn resume(settings: Settings, allocations: Allocations, published: DesiredState) -> Self {
+        let pools = settings.pools().len();
+        let dropped = published.service_ports.keys().cloned().collect();
+        let mut counts = Counts::default();
+        for port in published.service_ports.values() {
+            counts.service_ports += 1;
+            counts.frontends += port.frontends.len();
+            counts.backends += port.backends.len();
+        }
+        Self {
+            settings,
+            ledger: Ledger::new(allocations, pools),
+            services: BTreeMap::new(),
+            nodes: Nodes::default(),
+            claims: Claims::default(),
+            slices: HashMap::new(),
+            slices_of: HashMap::new(),
+            slices_on: HashMap::new(),
+            slices_at: HashMap::new(),
+            external_ips: HashMap::new(),
+            node_ports: HashMap::new(),
+            waiting: HashMap::new(),
+            published,
+            counts,
+            touched: BTreeSet::new(),
+            stale: BTreeSet::new(),
+            freed: BTreeSet::new(),
+            freed_node_ports: BTreeSet::new(),
+            dropped,
+            removed: BTreeSet::new(),
+            events: Vec::new(),
+            over_limit: BTreeSet::new(),
+            first: true,
+        }
+    }
+
+    /// Takes an object in, in the place of what was known of it.
+    pub fn apply(&mut self, object: Object) {
+        match object {
+            Object::Service(service, place) => self.apply_service(&service, place),
+            Object::EndpointSlice(slice, place) => self.apply_slice(&slice, place),
+            Object::Node(node, _) => self.apply_node(&node),
+        }
+    }
+
+    /// Forgets an object. One that isn't known is none of the index's business.
+    pub fn delete(&mut self, key: &ObjectKey) {
+        match key.kind {
+            Kind::Service => self.delete_service(&key.name),
+            Kind::EndpointSlice => {
+                self.remove_slice(&key.name);
+            }
+            Kind::Node => self.replace_node(&key.name.name, None),
+        }
+    }
+
+    /// What changes since the last build.
+    pub fn build(&mut self) -> Built {
+        let mut touched = std::mem::take(&mut self.touched);
+        for name in &touched {
+            self.release_unfit(name);
+        }
+        touched.append(&mut self.touched);
+        self.allocate(&mut touched);
+        let mut change = ClaimChange::default();
+        for name in &touched {
+            self.claim_frontends(name, &mut change);
+        }
+        self.note(change);
+        self.stale.append(&mut touched);
+        let built = self.evaluate_stale();
+        if std::mem::replace(&mut self.first, false) {
+            self.ledger.forget_absent();
+        }
+        Built {
+            allocations_changed: self.ledger.take_changed() || built.allocations_changed,
+            ..built
+        }
+    }
+
+    /// Who has which address and nodePort.
+    pub const fn allocations(&self) -> &Allocations {
+        self.ledger.allocations()
+    }
+
+    /// The desired state that all deltas so far add up to.
+    pub const fn desired(&self) -> &DesiredState {
+        &self.published
+    }
+
+    /// The statuses as of the last build, in the order of the Services' names.
+    pub fn statuses(&self) -> impl Iterator<Item = &ServiceStatus> {
+        self.services.values().filter_map(|entry| entry.status.as_ref().map(|(status, _)| status))
+    }
+
+    /// How much there is, as of the last build.
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The settings.
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// LoadBalancer addresses of each pool that Services have, in the order of the settings.
+    pub fn addresses_in_use(&self) -> Vec<usize> {
+        let mut used = vec![0; self.settings.pools().len()];
+        for held in self.ledger.allocations().iter().flat_map(|one| &one.addresses) {
+            let pool = self.settings.pool_of(held.address);
+            if let Some(count) = pool.and_then(|pool| used.get_mut(pool)) {
+                *count += 1;
+            }
+        }
+        used
+    }
+
+    fn apply_service(&mut self, service: &Service, place: Place) {
+        let spec = Spec::read(service, place, &self.settings);
+        let name = spec.name().clone();
+        if self.services.get(&name).is_some_and(|entry| entry.spec == spec) {
+            return;
+        }
+        if self.ledger.is_of_another(&name, spec.uid()) {
+            // Deleted and created anew, of which we see but the end.
+            self.release_all(&name);
+        }
+        self.ledger.appears(&name, spec.uid());
+        self.unregister(&name);
+        self.register(&spec);
+        match self.services.get_mut(&name) {
+            Some(entry) => {
+                let old = std::mem::replace(&mut entry.spec, spec);
+                if old.rank != entry.spec.rank {
+                    // Claims and waits go by rank: they are made anew under the new one.
+                    let (claims, waits) =
+                        (std::mem::take(&mut entry.claims), std::mem::take(&mut entry.waits));
+                    self.withdraw(&old.rank, &claims, &waits);
+                }
+            }
+            None => {
+                self.services.insert(name.clone(), Entry::new(spec));
+            }
+        }
+        self.removed.remove(&name);
+        self.touched.insert(name);
+    }
+
+    fn delete_service(&mut self, name: &ObjectName) {
+        self.release_all(name);
+        self.unregister(name);
+        let Some(entry) = self.services.remove(name) else { return };
+        self.withdraw(&entry.spec.rank, &entry.claims, &entry.waits);
+        self.dropped.extend(entry.keys);
+        self.over_limit.remove(name);
+        self.removed.insert(name.clone());
+    }
+
+    /// Takes claims and waits of a Service back.
+    fn withdraw(&mut self, rank: &Rank, claims: &[Claim], waits: &BTreeSet<Wait>) {
+        let mut change = ClaimChange::default();
+        self.claims.replace((rank, claims), (rank, &[]), &mut change);
+        self.note(change);
+        for wait in waits {
+            self.stop_waiting(wait, rank);
+        }
+    }
+
+    pub(crate) fn stop_waiting(&mut self, wait: &Wait, rank: &Rank) {
+        if let Some(ranks) = self.waiting.get_mut(wait) {
+            ranks.remove(rank);
+            if ranks.is_empty() {
+                self.waiting.remove(wait);
+            }
+        }
+    }
+
+    /// Takes back all that a Service was given.
+    fn release_all(&mut self, name: &ObjectName) {
+        for held in self.ledger.addresses_of(name).to_vec() {
+            self.free_address(name, held.address);
+        }
+        for held in self.ledger.node_ports_of(name).to_vec() {
+            self.ledger.take_back_node_port(name, &held);
+            self.freed_node_ports.insert(held.protocol);
+        }
+    }
+
+    /// Notes what a Service writes itself and others must know of.
+    fn register(&mut self, spec: &Spec) {
+        let mut change = ClaimChange::default();
+        for &address in &spec.cluster_ips {
+            self.claims.cluster_ip(address, true, &mut change);
+        }
+        if spec.withheld.is_none() {
+            for &address in &spec.external_ips {
+                if self.settings.allows_external_ip(address) {
+                    self.external_ips.entry(address).or_default().insert(spec.name().clone());
+                }
+            }
+        }
+        for port in &spec.ports {
+            if let Some(node_port) = port.node_port {
+                let key = (port.protocol, node_port);
+                self.node_ports.entry(key).or_default().insert(spec.name().clone());
+            }
+        }
+        self.note(change);
+    }
+
+    /// Undoes `register` for what is known of the Service.
+    fn unregister(&mut self, name: &ObjectName) {
+        let Some(entry) = self.services.get(name) else { return };
+        let mut change = ClaimChange::default();
+        for &address in &entry.spec.cluster_ips {
+            self.claims.cluster_ip(address, false, &mut change);
+        }
+        for &address in &entry.spec.external_ips {
+            if remove_from(&mut self.external_ips, &address, name) {
+                self.freed.insert(address);
+                self.ledger.rewind(&self.settings, address);
+            }
+        }
+        for port in &entry.spec.ports {
+            if let Some(node_port) = port.node_port {
+                remove_from(&mut self.node_ports, &(port.protocol, node_port), name);
+                self.freed_node_ports.insert(port.protocol);
+            }
+        }
+        self.note(change);
+    }
+
+    /// Services that a change of claims concerns are to be evaluated.
+    pub(crate) fn note(&mut self, change: ClaimChange) {
+        self.stale.extend(change.services);
+        for address in change.guarded {
+            let slices = self.slices_at.get(&address).into_iter().flatten();
+            let services = slices.filter_map(|slice| self.slices.get(slice)?.service.clone());
+            self.stale.extend(services);
+        }
+    }
+
+    fn apply_slice(&mut self, slice: &EndpointSlice, place: Place) {
+        let slice = Slice::read(slice, place);
+        if self.slices.get(&slice.name) == Some(&slice) {
+            return;
+        }
+        self.remove_slice(&slice.name);
+        let name = &slice.name;
+        if let Some(service) = &slice.service {
+            self.slices_of.entry(service.clone()).or_default().insert(name.clone());
+            self.stale.insert(service.clone());
+        }
+        for endpoint in &slice.endpoints {
+            self.slices_at.entry(endpoint.address).or_default().insert(name.clone());
+            if !endpoint.node.is_empty() {
+                self.slices_on.entry(endpoint.node.clone()).or_default().insert(name.clone());
+            }
+        }
+        self.slices.insert(name.clone(), slice);
+    }
+
+    fn remove_slice(&mut self, name: &ObjectName) {
+        let Some(slice) = self.slices.remove(name) else { return };
+        if let Some(service) = slice.service {
+            remove_from(&mut self.slices_of, &service, name);
+            self.stale.insert(service);
+        }
+        for endpoint in &slice.endpoints {
+            remove_from(&mut self.slices_at, &endpoint.address, name);
+            remove_from(&mut self.slices_on, &endpoint.node, name);
+        }
+    }
+
+    fn apply_node(&mut self, node: &Node) {
+        let name: Arc<str> = node.metadata.name.as_deref().unwrap_or_default().into();
+        self.replace_node(&name, Some(NodeAddresses::read(node)));
+    }
+
+    fn replace_node(&mut self, name: &Arc<str>, node: Option<NodeAddresses>) {
+        let change = self.nodes.replace(name, node);
+        if change.way {
+            let slices = self.slices_on.get(name).into_iter().flatten();
+            let services = slices.filter_map(|slice| self.slices.get(slice)?.service.clone());
+            self.stale.extend(services);
+        }
+        for &address in change.taken.iter().chain(&change.freed) {
+            self.touched.extend(self.external_ips.get(&address).into_iter().flatten().cloned());
+            self.touched.extend(self.ledger.owner(address).cloned());
+            // Who waits for this address is told whose it is now.
+            self.freed.insert(address);
+            self.ledger.rewind(&self.settings, address);
+        }
+    }
+}
+
+/// Takes `name` out of the set at `key`; true if it was the last one there.
+fn remove_from<K: std::hash::Hash + Eq>(
+    sets: &mut HashMap<K, BTreeSet<ObjectName>>,
+    key: &K,
+    name: &ObjectName,
+) -> bool {
+    let Some(set) = sets.get_mut(key) else { return false };
+    let removed = set.remove(name);
+    let empty = set.is_empty();
+    if empty {
+        sets.remove(key);
+    }
+    removed && empty
+}

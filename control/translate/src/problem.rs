@@ -1,0 +1,135 @@
+//! What is wrong with a Service: shown in its status while it lasts, an event when it begins.
+
+use crate::object::Place;
+use model::answers::{Event, Severity};
+use model::desired::ObjectName;
+use std::collections::BTreeSet;
+
+/// The reasons of events, as operators meet them.
+pub mod reason {
+    /// A LoadBalancer address was given.
+    pub const IP_ALLOCATED: &str = "IPAllocated";
+    /// A LoadBalancer address was taken back.
+    pub const IP_RELEASED: &str = "IPReleased";
+    /// No address, or no nodePort, could be given.
+    pub const ALLOCATION_FAILED: &str = "AllocationFailed";
+    /// An address that must not be a Service's.
+    pub const ADDRESS_REFUSED: &str = "AddressRefused";
+    /// An endpoint that must not be a backend.
+    pub const ENDPOINT_REFUSED: &str = "EndpointRefused";
+    /// Another Service has the frontend.
+    pub const PORT_CONFLICT: &str = "PortConflict";
+    /// Something asked for isn't forwarded.
+    pub const NOT_FORWARDED: &str = "NotForwarded";
+    /// A field or annotation that makes no sense.
+    pub const INVALID: &str = "Invalid";
+    /// Affinity was asked for and isn't applied.
+    pub const AFFINITY_NOT_APPLIED: &str = "AffinityNotApplied";
+    /// `externalTrafficPolicy: Local` can't keep the client's address with this forwarding.
+    pub const SOURCE_NOT_KEPT: &str = "SourceNotKept";
+    /// Source ranges leave a family open.
+    pub const FAMILY_OPEN: &str = "FamilyOpen";
+    /// The status names addresses of another controller.
+    pub const FOREIGN_STATUS: &str = "ForeignStatus";
+    /// A limit cut something off.
+    pub const LIMIT_EXCEEDED: &str = "LimitExceeded";
+}
+
+/// Another object that a problem of a Service is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct About {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its name.
+    pub object: ObjectName,
+    /// Where it came from.
+    pub place: Place,
+}
+
+/// One problem of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// From [`reason`].
+    pub reason: &'static str,
+    /// The object that it is about, where that isn't the Service.
+    pub about: Option<About>,
+    /// One sentence with its remedy.
+    pub message: String,
+    /// As the operator wants it: shown in the status, worth no event.
+    pub quiet: bool,
+}
+
+impl Problem {
+    /// A problem of the Service itself.
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, about: None, message: message.into(), quiet: false }
+    }
+
+    /// The same, worth no event.
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
+    /// The same, about another object.
+    pub fn about(mut self, kind: &'static str, object: &ObjectName, place: &Place) -> Self {
+        self.about = Some(About { kind, object: object.clone(), place: place.clone() });
+        self
+    }
+
+    /// As the Service's status shows it.
+    pub fn text(&self) -> String {
+        match &self.about {
+            None => self.message.clone(),
+            Some(About { kind, object, place }) if place.file.is_empty() => {
+                format!("{kind} {object}: {}", self.message)
+            }
+            Some(About { kind, object, place }) => {
+                format!("{kind} {object} ({place}): {}", self.message)
+            }
+        }
+    }
+
+    /// Equal for two problems that are the same to a reader; lines of files may differ.
+    fn identity(&self) -> (&'static str, Option<(&'static str, &ObjectName)>, &str) {
+        let about = self.about.as_ref().map(|about| (about.kind, &about.object));
+        (self.reason, about, &self.message)
+    }
+
+    /// The event that says that it began.
+    pub fn event(&self, service: &ObjectName, place: &Place) -> Event {
+        let (kind, object, place) = match &self.about {
+            None => ("Service", service, place),
+            Some(about) => (about.kind, &about.object, &about.place),
+        };
+        Event {
+            time_s: 0,
+            severity: Severity::Warning,
+            reason: self.reason.to_owned(),
+            kind: kind.to_owned(),
+            object: object.clone(),
+            place: place.to_string(),
+            message: self.message.clone(),
+        }
+    }
+}
+
+/// A normal event of a Service.
+pub fn normal(reason: &str, service: &ObjectName, place: &Place, message: String) -> Event {
+    Event {
+        time_s: 0,
+        severity: Severity::Normal,
+        reason: reason.to_owned(),
+        kind: "Service".to_owned(),
+        object: service.clone(),
+        place: place.to_string(),
+        message,
+    }
+}
+
+/// Those of `now` that `before` didn't have and that are worth an event.
+pub fn begun<'a>(before: &[Problem], now: &'a [Problem]) -> Vec<&'a Problem> {
+    let known: BTreeSet<_> = before.iter().map(Problem::identity).collect();
+    let new = now.iter().filter(|problem| !known.contains(&problem.identity()));
+    new.filter(|problem| !problem.quiet).collect()
+}

@@ -1,0 +1,136 @@
+use super::*;
+
+fn pool(name: &str, ranges: &[&str]) -> Pool {
+    let ranges = ranges.iter().map(|text| text.parse().unwrap()).collect();
+    Pool { name: name.into(), ranges, default: false, refusal: Refusal::Reject }
+}
+
+fn with_pools(pools: Vec<Pool>) -> Wishes {
+    Wishes {
+        pools,
+        own_addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8:1::1".parse().unwrap()],
+        next_hops: vec!["192.0.2.254".parse().unwrap()],
+        ..Wishes::default()
+    }
+}
+
+#[test]
+fn ranges_are_read_as_people_write_them() {
+    for (text, shown, count) in [
+        ("203.0.113.10", "203.0.113.10", 1),
+        ("203.0.113.10-203.0.113.19", "203.0.113.10-203.0.113.19", 10),
+        ("203.0.113.0/24", "203.0.113.1-203.0.113.254", 254),
+        ("203.0.113.8/31", "203.0.113.8-203.0.113.9", 2),
+        ("203.0.113.8/32", "203.0.113.8", 1),
+        ("2001:db8::/120", "2001:db8::1-2001:db8::ff", 255),
+        ("2001:db8::10 - 2001:db8::1f", "2001:db8::10-2001:db8::1f", 16),
+    ] {
+        let range: AddressRange = text.parse().unwrap();
+        assert_eq!((range.to_string().as_str(), range.count()), (shown, count), "{text}");
+        assert_eq!(range.get(0), Some(range.first()));
+        assert_eq!(range.get(count - 1), Some(range.last()));
+        assert_eq!(range.get(count), None);
+        assert_eq!(range.position(range.last()), Some(count - 1));
+    }
+    let whole: AddressRange = "::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap();
+    assert_eq!(whole.count(), u128::MAX);
+}
+
+#[test]
+fn ranges_that_are_none_are_refused() {
+    for text in ["", "x", "203.0.113.9-203.0.113.8", "203.0.113.1-2001:db8::1", "1.2.3.0/33", "-"] {
+        let error = text.parse::<AddressRange>().unwrap_err();
+        assert_eq!(error, SettingsError::BadRange(text.to_owned()));
+    }
+}
+
+#[test]
+fn a_pool_is_one_run_of_positions_per_family() {
+    let pool = pool("p", &["203.0.113.10-203.0.113.11", "2001:db8::/127", "198.51.100.7"]);
+    assert_eq!(pool.count(Family::V4), 3);
+    assert_eq!(pool.get(Family::V4, 2), Some("198.51.100.7".parse().unwrap()));
+    assert_eq!(pool.get(Family::V4, 3), None);
+    assert_eq!(pool.position("198.51.100.7".parse().unwrap()), Some(2));
+    assert_eq!(pool.position("2001:db8::1".parse().unwrap()), Some(1));
+    assert_eq!(pool.position("192.0.2.1".parse().unwrap()), None);
+}
+
+#[test]
+fn refusals_say_what_and_where() {
+    let cases: &[(Vec<Pool>, &str)] = &[
+        (vec![pool("", &["203.0.113.1"])], "a pool has no name"),
+        (vec![pool("a", &[])], "pool \"a\" has no addresses"),
+        (
+            vec![pool("a", &["192.0.2.0/24"])],
+            "pool \"a\" contains 192.0.2.1, an address of the gateway itself: take it out of 192.0.2.1-192.0.2.254",
+        ),
+        (
+            vec![pool("a", &["192.0.2.200-192.0.2.254"])],
+            "pool \"a\" contains 192.0.2.254, the address of a next hop: take it out of 192.0.2.200-192.0.2.254",
+        ),
+        (
+            vec![pool("a", &["2001:db8:1::/64"])],
+            "pool \"a\" contains 2001:db8:1::1, an address of the gateway itself: take it out of 2001:db8:1::1-2001:db8:1:0:ffff:ffff:ffff:ffff",
+        ),
+        (
+            vec![pool("a", &["203.0.113.0/28"]), pool("b", &["203.0.113.14-203.0.113.20"])],
+            "pools \"a\" and \"b\" overlap: 203.0.113.1-203.0.113.14 and 203.0.113.14-203.0.113.20 have addresses in common",
+        ),
+        (
+            vec![pool("a", &["203.0.113.1-203.0.113.3", "203.0.113.3"])],
+            "pools \"a\" and \"a\" overlap: 203.0.113.1-203.0.113.3 and 203.0.113.3 have addresses in common",
+        ),
+        (
+            vec![pool("a", &["203.0.113.1"]), pool("a", &["203.0.113.2"])],
+            "there are two pools named \"a\"",
+        ),
+        (
+            vec![
+                Pool { default: true, ..pool("a", &["203.0.113.1"]) },
+                Pool { default: true, ..pool("b", &["203.0.113.2"]) },
+            ],
+            "pools \"a\" and \"b\" are both the default: one at most can be",
+        ),
+        (
+            vec![pool("a", &["127.0.0.1"])],
+            "pool \"a\" contains loopback addresses (127.0.0.1): those can't be a Service's",
+        ),
+        (
+            vec![pool("a", &["223.255.255.255-224.0.0.1"])],
+            "pool \"a\" contains multicast or reserved addresses (223.255.255.255-224.0.0.1): those can't be a Service's",
+        ),
+        (
+            vec![pool("a", &["fe80::/64"])],
+            "pool \"a\" contains link-local addresses (fe80::1-fe80::ffff:ffff:ffff:ffff): those can't be a Service's",
+        ),
+    ];
+    for (pools, text) in cases {
+        assert_eq!(Settings::new(with_pools(pools.clone())).unwrap_err().to_string(), *text);
+    }
+}
+
+#[test]
+fn other_settings_are_checked_too() {
+    let node_port = |first, last| NodePortSettings { first, last, ..NodePortSettings::default() };
+    for (first, last) in [(0, 5), (6, 5)] {
+        let wishes = Wishes { node_port: node_port(first, last), ..Wishes::default() };
+        assert_eq!(Settings::new(wishes), Err(SettingsError::NodePorts(first, last)));
+    }
+    let mut wishes = Wishes::default();
+    wishes.node_port.addresses = vec!["127.0.0.1".parse().unwrap()];
+    let text = "NodePorts can't be served on 127.0.0.1, a loopback address";
+    assert_eq!(Settings::new(wishes).unwrap_err().to_string(), text);
+    let wishes = Wishes { load_balancer_class: String::new(), ..Wishes::default() };
+    assert_eq!(Settings::new(wishes), Err(SettingsError::NoClass));
+}
+
+#[test]
+fn the_only_pool_is_the_default() {
+    let settings = Settings::new(with_pools(vec![pool("a", &["203.0.113.1"])])).unwrap();
+    assert_eq!(settings.default_pool(), Some(0));
+    let two = vec![pool("a", &["203.0.113.1"]), pool("b", &["203.0.113.2"])];
+    assert_eq!(Settings::new(with_pools(two.clone())).unwrap().default_pool(), None);
+    let mut chosen = two;
+    chosen[1].default = true;
+    assert_eq!(Settings::new(with_pools(chosen)).unwrap().default_pool(), Some(1));
+}

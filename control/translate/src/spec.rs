@@ -1,0 +1,450 @@
+//! A Service, read once into what the rest of the index trusts.
+
+use crate::object::{Place, namespaced};
+use crate::problem::{Problem, reason};
+use crate::settings::Settings;
+use crate::source_ranges::{SourceRanges, source_ranges};
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use model::desired::{Affinity, ObjectName};
+use model::ids::{Family, Protocol};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Annotation: LoadBalancer addresses that are asked for, separated by commas.
+pub const ADDRESSES: &str = "headgate.dev/addresses";
+/// Annotation: the pool to take addresses from.
+pub const POOL: &str = "headgate.dev/pool";
+/// Annotation: how packets reach the backends; `nat`.
+pub const FORWARDING: &str = "headgate.dev/forwarding";
+/// Annotation: what backends are made of; `endpoint`.
+pub const TARGET: &str = "headgate.dev/target";
+/// Annotation: `"true"` serves a LoadBalancer Service's nodePorts as well.
+pub const NODE_PORTS: &str = "headgate.dev/node-ports";
+/// Label: another program plays kube-proxy for this Service.
+const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+
+/// What decides between two Services that claim one thing: the lower one has it. Older first,
+/// then by UID, then by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Rank {
+    /// Nanoseconds since the Unix epoch; those without a time come last.
+    created: i128,
+    uid: Arc<str>,
+    pub(crate) name: ObjectName,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ServiceType {
+    ClusterIp,
+    NodePort,
+    LoadBalancer,
+    ExternalName,
+    Unknown,
+}
+
+/// A LoadBalancer address that is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Request {
+    /// By address.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// By pool.
+    pub(crate) pool: Option<Arc<str>>,
+    /// The request makes no sense: what the Service has stays, nothing new is given.
+    pub(crate) broken: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PortSpec {
+    pub(crate) name: Arc<str>,
+    pub(crate) protocol: Protocol,
+    pub(crate) port: u16,
+    pub(crate) node_port: Option<u16>,
+    /// Why this port alone isn't forwarded.
+    pub(crate) withheld: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Spec {
+    pub(crate) rank: Rank,
+    pub(crate) place: Place,
+    pub(crate) service_type: ServiceType,
+    pub(crate) type_name: String,
+    pub(crate) ports: Vec<PortSpec>,
+    pub(crate) families: Vec<Family>,
+    pub(crate) require_dual_stack: bool,
+    /// Of type LoadBalancer, and ours to serve: it gets addresses.
+    pub(crate) balanced: bool,
+    /// NodePorts are to be served.
+    pub(crate) wants_node_ports: bool,
+    pub(crate) request: Request,
+    pub(crate) external_ips: Vec<IpAddr>,
+    pub(crate) cluster_ips: Vec<IpAddr>,
+    pub(crate) affinity: Option<Affinity>,
+    pub(crate) source_ranges: SourceRanges,
+    /// Why nothing of the Service is forwarded.
+    pub(crate) withheld: Option<String>,
+    pub(crate) problems: Vec<Problem>,
+}
+
+impl Spec {
+    pub(crate) const fn name(&self) -> &ObjectName {
+        &self.rank.name
+    }
+
+    pub(crate) const fn uid(&self) -> &Arc<str> {
+        &self.rank.uid
+    }
+
+    /// Reads a Service. What makes no sense becomes a problem, never an error.
+    pub(crate) fn read(service: &Service, place: Place, settings: &Settings) -> Self {
+        let metadata = &service.metadata;
+        let absent = ServiceSpec::default();
+        let spec = service.spec.as_ref().unwrap_or(&absent);
+        let annotations = metadata.annotations.as_ref();
+        let annotation = |key: &str| annotations.and_then(|all| all.get(key)).map(String::as_str);
+        let mut problems = Vec::new();
+        let type_name = spec.type_.clone().unwrap_or_else(|| "ClusterIP".to_owned());
+        let service_type = match type_name.as_str() {
+            "ClusterIP" => ServiceType::ClusterIp,
+            "NodePort" => ServiceType::NodePort,
+            "LoadBalancer" => ServiceType::LoadBalancer,
+            "ExternalName" => ServiceType::ExternalName,
+            _ => ServiceType::Unknown,
+        };
+        let proxied = metadata.labels.as_ref().is_some_and(|all| all.contains_key(PROXY_NAME));
+        let withheld = withheld(service, spec, service_type, annotations);
+        if let Some((why, loud)) = withheld.as_ref() {
+            let problem = Problem::new(reason::NOT_FORWARDED, format!("not forwarded: {why}"));
+            problems.push(if *loud { problem } else { problem.quiet() });
+        }
+        let withheld = withheld.map(|(why, _)| why);
+        let kept = service_type == ServiceType::LoadBalancer && !never_balanced(service, spec);
+        let balanced = kept && is_ours(service, spec, settings, &mut problems);
+        let explicit = annotation(NODE_PORTS).is_some_and(|text| text.trim() == "true");
+        let node_ports = match service_type {
+            ServiceType::NodePort => true,
+            ServiceType::LoadBalancer => explicit,
+            _ => false,
+        };
+        let mut read = Self {
+            rank: Rank {
+                created: metadata
+                    .creation_timestamp
+                    .as_ref()
+                    .map_or(i128::MAX, |time| time.0.as_nanosecond()),
+                uid: metadata.uid.as_deref().unwrap_or_default().into(),
+                name: namespaced(metadata),
+            },
+            place,
+            service_type,
+            type_name,
+            ports: ports(spec, &mut problems),
+            families: families(spec, &mut problems),
+            require_dual_stack: spec.ip_family_policy.as_deref() == Some("RequireDualStack"),
+            balanced,
+            wants_node_ports: node_ports && withheld.is_none() && !proxied,
+            request: Request::default(),
+            external_ips: list(spec.external_ips.as_deref(), "externalIP", &mut problems),
+            cluster_ips: cluster_ips(spec),
+            affinity: affinity(spec, &mut problems),
+            source_ranges: SourceRanges::default(),
+            withheld,
+            problems: Vec::new(),
+        };
+        if balanced {
+            read.request =
+                request(spec, annotation(ADDRESSES), annotation(POOL), settings, &mut problems);
+            read.source_ranges = source_ranges(spec, annotations, &mut problems);
+        }
+        if node_ports && proxied {
+            let what = format!(
+                "its NodePorts are not served: the label {PROXY_NAME} gives them to another program"
+            );
+            problems.push(Problem::new(reason::NOT_FORWARDED, what));
+        }
+        local_policy(spec, &read, &mut problems);
+        read.problems = problems;
+        read
+    }
+}
+
+/// Why nothing of the Service is forwarded, and whether that is worth an event: a headless Service
+/// is as it should be.
+fn withheld(
+    service: &Service,
+    spec: &ServiceSpec,
+    service_type: ServiceType,
+    annotations: Option<&BTreeMap<String, String>>,
+) -> Option<(String, bool)> {
+    if service.metadata.deletion_timestamp.is_some() {
+        return Some(("it is being deleted".to_owned(), false));
+    }
+    if service_type == ServiceType::ExternalName {
+        let why = "ExternalName is a name in DNS, with nothing to forward to";
+        return Some((why.to_owned(), false));
+    }
+    if service_type == ServiceType::Unknown {
+        let given = spec.type_.as_deref().unwrap_or_default();
+        let why = "is none of ClusterIP, NodePort, LoadBalancer, ExternalName";
+        return Some((format!("its type \"{given}\" {why}"), true));
+    }
+    if is_headless(spec) {
+        let why = "it is headless (clusterIP: None): clients ask DNS for its pods";
+        return Some((why.to_owned(), false));
+    }
+    unavailable(annotations).map(|why| (why, true))
+}
+
+/// What the annotations ask for and isn't there.
+fn unavailable(annotations: Option<&BTreeMap<String, String>>) -> Option<String> {
+    let asked = |key: &str| annotations.and_then(|all| all.get(key)).map(|text| text.trim());
+    match asked(FORWARDING) {
+        None | Some("nat") => {}
+        Some(known @ ("transparent" | "dsr")) => {
+            return Some(format!("forwarding \"{known}\" is not available yet; there is \"nat\""));
+        }
+        Some(other) => {
+            return Some(format!("{FORWARDING} is \"{other}\": expected nat, transparent or dsr"));
+        }
+    }
+    match asked(TARGET) {
+        None | Some("endpoint") => None,
+        Some("node") => {
+            Some("target \"node\" is not available yet; there is \"endpoint\"".to_owned())
+        }
+        Some(other) => Some(format!("{TARGET} is \"{other}\": expected endpoint or node")),
+    }
+}
+
+fn is_headless(spec: &ServiceSpec) -> bool {
+    let first = spec.cluster_ips.as_ref().and_then(|all| all.first());
+    spec.cluster_ip.as_deref() == Some("None") || first.is_some_and(|text| text == "None")
+}
+
+/// Gets no address, whatever its class.
+fn never_balanced(service: &Service, spec: &ServiceSpec) -> bool {
+    service.metadata.deletion_timestamp.is_some() || is_headless(spec)
+}
+
+/// Whether a Service of type LoadBalancer is ours.
+fn is_ours(
+    service: &Service,
+    spec: &ServiceSpec,
+    settings: &Settings,
+    problems: &mut Vec<Problem>,
+) -> bool {
+    let ours = &settings.wishes().load_balancer_class;
+    match spec.load_balancer_class.as_deref() {
+        Some(class) if class == ours => true,
+        Some(class) => {
+            let what = format!(
+                "its addresses are managed by class \"{class}\"; that of this gateway is \"{ours}\""
+            );
+            problems.push(Problem::new(reason::NOT_FORWARDED, what).quiet());
+            false
+        }
+        None if !settings.wishes().default_class => {
+            let what = format!(
+                "it has no class, and this gateway serves those of loadBalancerClass \"{ours}\" alone"
+            );
+            problems.push(Problem::new(reason::NOT_FORWARDED, what).quiet());
+            false
+        }
+        None => match foreign_status(service, settings) {
+            None => true,
+            Some(address) => {
+                let what = format!(
+                    "its status names {address}, which is in no pool: it belongs to another \
+                     controller; set loadBalancerClass \"{ours}\" to have it served here"
+                );
+                problems.push(Problem::new(reason::FOREIGN_STATUS, what));
+                false
+            }
+        },
+    }
+}
+
+/// An address or name in the status that isn't one of our pools'.
+fn foreign_status(service: &Service, settings: &Settings) -> Option<String> {
+    let status = service.status.as_ref()?.load_balancer.as_ref()?;
+    status.ingress.as_ref()?.iter().find_map(|ingress| {
+        let Some(text) = ingress.ip.as_deref() else { return ingress.hostname.clone() };
+        let address = text.parse::<IpAddr>().ok()?;
+        settings.pool_of(address).is_none().then(|| text.to_owned())
+    })
+}
+
+fn ports(spec: &ServiceSpec, problems: &mut Vec<Problem>) -> Vec<PortSpec> {
+    let mut ports = Vec::new();
+    let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
+    for given in spec.ports.iter().flatten() {
+        let port = match port(given) {
+            Ok(port) => port,
+            Err(what) => {
+                problems.push(Problem::new(reason::INVALID, what));
+                continue;
+            }
+        };
+        let named = names.insert((port.name.clone(), port.protocol));
+        if !named || !numbers.insert((port.port, port.protocol)) {
+            let what = format!(
+                "port {}/{} \"{}\" is there twice: give each a name and a number of its own",
+                port.port, port.protocol, port.name
+            );
+            problems.push(Problem::new(reason::INVALID, what));
+            continue;
+        }
+        if let Some(why) = port.withheld.as_ref() {
+            let what = format!("port {}/{} is not forwarded: {why}", port.port, port.protocol);
+            problems.push(Problem::new(reason::NOT_FORWARDED, what));
+        }
+        ports.push(port);
+    }
+    ports
+}
+
+fn port(given: &ServicePort) -> Result<PortSpec, String> {
+    let number = |what: &str, value: i32| match u16::try_from(value) {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err(format!("{what} {value} is not a port: expected 1 to 65535")),
+    };
+    let protocol = given.protocol.as_deref().unwrap_or("TCP");
+    let protocol = match protocol {
+        "TCP" => Protocol::Tcp,
+        "UDP" => Protocol::Udp,
+        "SCTP" => Protocol::Sctp,
+        other => return Err(format!("protocol \"{other}\" is none of TCP, UDP, SCTP")),
+    };
+    let node_port = given.node_port.filter(|&value| value != 0);
+    Ok(PortSpec {
+        name: given.name.as_deref().unwrap_or_default().into(),
+        protocol,
+        port: number("port", given.port)?,
+        node_port: node_port.map(|value| number("nodePort", value)).transpose()?,
+        withheld: (protocol == Protocol::Sctp)
+            .then(|| "SCTP is not available yet; there are TCP and UDP".to_owned()),
+    })
+}
+
+fn families(spec: &ServiceSpec, problems: &mut Vec<Problem>) -> Vec<Family> {
+    let mut families = Vec::new();
+    for text in spec.ip_families.iter().flatten() {
+        let family = match text.as_str() {
+            "IPv4" => Family::V4,
+            "IPv6" => Family::V6,
+            other => {
+                let what = format!("ipFamilies has \"{other}\": expected IPv4 or IPv6");
+                problems.push(Problem::new(reason::INVALID, what));
+                continue;
+            }
+        };
+        if !families.contains(&family) {
+            families.push(family);
+        }
+    }
+    let dual =
+        matches!(spec.ip_family_policy.as_deref(), Some("RequireDualStack" | "PreferDualStack"));
+    if families.is_empty() {
+        let first = cluster_ips(spec).first().map_or(Family::V4, |&address| Family::of(address));
+        families.push(first);
+    }
+    if dual && families.len() == 1 {
+        let other = if families == [Family::V4] { Family::V6 } else { Family::V4 };
+        families.push(other);
+    }
+    families
+}
+
+fn list(texts: Option<&[String]>, what: &str, problems: &mut Vec<Problem>) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for text in texts.unwrap_or_default() {
+        match text.parse::<IpAddr>() {
+            Ok(address) if !addresses.contains(&address) => addresses.push(address),
+            Ok(_) => {}
+            Err(_) => {
+                let what = format!("{what} \"{text}\" is not an IP address");
+                problems.push(Problem::new(reason::INVALID, what));
+            }
+        }
+        if addresses.len() >= model::limits::FRONTENDS_PER_SERVICE_MAX {
+            let what = format!("only the first {} {what}s count", addresses.len());
+            problems.push(Problem::new(reason::LIMIT_EXCEEDED, what));
+            break;
+        }
+    }
+    addresses
+}
+
+fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
+    let all = spec.cluster_ips.iter().flatten().chain(spec.cluster_ip.as_ref());
+    let mut all: Vec<IpAddr> = all.filter_map(|text| text.parse().ok()).take(4).collect();
+    all.dedup();
+    all
+}
+
+fn affinity(spec: &ServiceSpec, problems: &mut Vec<Problem>) -> Option<Affinity> {
+    match spec.session_affinity.as_deref() {
+        None | Some("" | "None") => None,
+        Some("ClientIP") => {
+            let config = spec.session_affinity_config.as_ref();
+            let client = config.and_then(|config| config.client_ip.as_ref());
+            let seconds = client.and_then(|client| client.timeout_seconds).unwrap_or(10_800);
+            Some(Affinity { timeout_s: u32::try_from(seconds).unwrap_or(10_800) })
+        }
+        Some(other) => {
+            let what = format!("sessionAffinity is \"{other}\": expected None or ClientIP");
+            problems.push(Problem::new(reason::INVALID, what));
+            None
+        }
+    }
+}
+
+fn request(
+    spec: &ServiceSpec,
+    addresses: Option<&str>,
+    pool: Option<&str>,
+    settings: &Settings,
+    problems: &mut Vec<Problem>,
+) -> Request {
+    let field = spec.load_balancer_ip.as_deref().filter(|text| !text.is_empty());
+    let before = problems.len();
+    if field.is_some() && addresses.is_some() {
+        let what = format!("both loadBalancerIP and {ADDRESSES} ask for addresses: keep one");
+        problems.push(Problem::new(reason::ALLOCATION_FAILED, what));
+    }
+    let texts: Vec<String> =
+        addresses.or(field).into_iter().flat_map(|all| all.split(',')).map(trimmed).collect();
+    let found = list(Some(&texts), "requested address", problems);
+    for family in [Family::V4, Family::V6] {
+        let of_family = found.iter().filter(|&&address| Family::of(address) == family).count();
+        if of_family > 1 {
+            let what = format!("{of_family} {family} addresses are asked for: expected one");
+            problems.push(Problem::new(reason::ALLOCATION_FAILED, what));
+        }
+    }
+    let pool = pool.map(str::trim).filter(|text| !text.is_empty());
+    if let Some(name) = pool
+        && settings.pool_named(name).is_none()
+    {
+        let names: Vec<_> = settings.pools().iter().map(|pool| &*pool.name).collect();
+        let what = format!("there is no pool \"{name}\"; there are: {}", names.join(", "));
+        problems.push(Problem::new(reason::ALLOCATION_FAILED, what));
+    }
+    Request { addresses: found, pool: pool.map(Into::into), broken: problems.len() > before }
+}
+
+fn trimmed(text: &str) -> String {
+    text.trim().to_owned()
+}
+
+/// `Local` promises the client's address to the pod, which `nat` can't keep.
+fn local_policy(spec: &ServiceSpec, read: &Spec, problems: &mut Vec<Problem>) {
+    let local = spec.external_traffic_policy.as_deref() == Some("Local");
+    let served = read.balanced || read.wants_node_ports || !read.external_ips.is_empty();
+    if local && served && read.withheld.is_none() {
+        let what = "externalTrafficPolicy is Local, yet with forwarding \"nat\" its pods see the \
+                    gateway's address as the client's";
+        problems.push(Problem::new(reason::SOURCE_NOT_KEPT, what));
+    }
+}
