@@ -25,7 +25,7 @@ use pipeline::steer::SteerTable;
 use pipeline::tables::Tables;
 use pipeline::{Options, Pipeline};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -91,7 +91,7 @@ impl Engine {
     /// Brings ports, mirror and workers up. Nothing is forwarded until a snapshot is published.
     pub fn start(eal: Eal, config: EngineConfig) -> Result<Self, EngineError> {
         let workers = config.cores.len().max(1);
-        let pool = Pool::new(&eal, "packets", config.mbufs, POOL_CACHE, data_room(&config))?;
+        let pool = Pool::new(&eal, &pool_name(), config.mbufs, POOL_CACHE, data_room(&config))?;
         let mut ports = Vec::new();
         let mtu = |port: usize| {
             let mtus = config.interfaces.iter().filter(|i| i.port.index() == port).map(|i| i.mtu);
@@ -257,6 +257,12 @@ fn rings(eal: &Eal, workers: usize) -> Result<Rings, RingError> {
         }
     }
     Ok(rings)
+}
+
+/// A pool keeps its name until the EAL goes: a second engine, or a second try, needs another.
+fn pool_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("packets_{}", NEXT.fetch_add(1, Relaxed))
 }
 
 /// Bytes of a packet buffer: the longest frame in one segment, for answers are made in place.
