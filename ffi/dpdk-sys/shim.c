@@ -7,8 +7,10 @@
 #include <rte_cycles.h>
 #include <rte_log.h>
 #include <rte_thash.h>
+#include <rte_version.h>
 
 int dk_errno(void) { return rte_errno; }
+const char *dk_version(void) { return rte_version(); }
 uint32_t dk_lcore_id(void) { return rte_lcore_id(); }
 uint64_t dk_rdtsc(void) { return rte_rdtsc(); }
 

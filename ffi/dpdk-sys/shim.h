@@ -53,6 +53,7 @@ static const size_t DK_MBUF_OFFSET_DYNFIELD1 = offsetof(struct rte_mbuf, dynfiel
 
 /* Threads and errors: per-lcore variables are thread-local, so C has to read them. */
 int dk_errno(void);
+const char *dk_version(void);
 uint32_t dk_lcore_id(void);
 uint64_t dk_rdtsc(void);
 

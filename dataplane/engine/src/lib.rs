@@ -17,6 +17,9 @@ mod reading;
 mod ways;
 mod worker;
 
+pub use dpdk::version as dpdk_version;
+pub use dpdk::{DeviceString, DeviceStringError, Eal, EalError, EalOptions};
+
 pub use config::{Device, EngineConfig, InterfaceSpec, PortSpec};
 pub use engine::{Engine, EngineError};
 pub use idle::Idle;

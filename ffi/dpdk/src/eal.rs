@@ -160,6 +160,14 @@ pub enum ShutdownError {
     MbufsHeld(u64),
 }
 
+/// The version of the DPDK that runs, as `DPDK 22.11.11`.
+pub fn version() -> String {
+    // SAFETY: returns a string of DPDK's that stays.
+    let text = unsafe { dpdk_sys::dk_version() };
+    // SAFETY: it ends with a NUL and is never written again.
+    unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
 /// DPDK, initialised. Cloning makes another handle; the last one to go cleans up.
 #[derive(Clone, Debug)]
 pub struct Eal {

@@ -27,7 +27,7 @@ pub mod thread;
 pub mod time;
 
 pub use burst::Burst;
-pub use eal::{Eal, EalError, EalOptions, LogLevel, ShutdownError};
+pub use eal::{Eal, EalError, EalOptions, LogLevel, ShutdownError, version};
 pub use errno::Errno;
 pub use mbuf::{IpChecksum, L4Checksum, Mbuf, NoRoom, OutOfBuffer};
 pub use pool::{Pool, PoolError};
