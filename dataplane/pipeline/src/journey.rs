@@ -152,8 +152,12 @@ impl Pipeline {
         for seen in seen.iter_mut() {
             let Some(parsed) = seen.parsed.as_ref().filter(|p| p.has_ports()) else { continue };
             seen.hash = match parsed.addresses {
-                Addresses::V4 { .. } => bring_buckets(&self.v4, Key::of_v4(parsed), ahead),
-                Addresses::V6 { .. } => bring_buckets(&self.v6, Key::of_v6(parsed), ahead),
+                Addresses::V4 { source, destination } => {
+                    bring_buckets(&self.v4, &Key::of((source, destination), parsed), ahead)
+                }
+                Addresses::V6 { source, destination } => {
+                    bring_buckets(&self.v6, &Key::of((source, destination), parsed), ahead)
+                }
             };
         }
         if !ahead {
@@ -184,16 +188,24 @@ impl Pipeline {
         (parsed, seen): (&Parsed, &Seen),
         now: Now,
     ) -> Verdict {
-        let context = &mut self.context;
+        let (v4, v6, context) = (&mut self.v4, &mut self.v6, &mut self.context);
         if parsed.kind == Kind::Arp {
             return miss::arp(context, tables, frame, parsed, now);
         }
         match parsed.addresses {
-            Addresses::V4 { .. } => {
-                fate(&mut self.v4, context, tables, (frame, parsed, Key::of_v4(parsed)), seen, now)
+            Addresses::V4 { .. } if !parsed.has_ports() => {
+                icmp::conclude(v4, context, tables, frame, parsed, now)
             }
-            Addresses::V6 { .. } => {
-                fate(&mut self.v6, context, tables, (frame, parsed, Key::of_v6(parsed)), seen, now)
+            Addresses::V6 { .. } if !parsed.has_ports() => {
+                icmp::conclude(v6, context, tables, frame, parsed, now)
+            }
+            Addresses::V4 { source, destination } => {
+                let key = Key::of((source, destination), parsed);
+                fate(v4, context, tables, (frame, parsed, seen), &key, now)
+            }
+            Addresses::V6 { source, destination } => {
+                let key = Key::of((source, destination), parsed);
+                fate(v6, context, tables, (frame, parsed, seen), &key, now)
             }
         }
     }
@@ -205,34 +217,30 @@ fn fate<A: Address>(
     shard: &mut Shard<A>,
     context: &mut Context,
     tables: &Tables,
-    (frame, parsed, key): (&mut Frame<'_>, &Parsed, Option<Key<A>>),
-    seen: &Seen,
+    (frame, parsed, seen): (&mut Frame<'_>, &Parsed, &Seen),
+    key: &Key<A>,
     now: Now,
 ) -> Verdict
 where
     Entry<A>: Plain,
 {
-    let Some(key) = key.filter(|_| parsed.has_ports()) else {
-        return icmp::conclude(shard, context, tables, frame, parsed, now);
-    };
-    if let Some(found) = shard.find_first(seen.candidate, seen.hash, &key)
+    if let Some(found) = shard.find_first(seen.candidate, seen.hash, key)
         && established::is_valid(shard, context, tables, (parsed, found), now)
     {
         return established::forward(shard, context, tables, (frame, parsed, found), now);
     }
-    match miss::classify(shard, context, tables, (frame, parsed, &key), now) {
+    match miss::classify(shard, context, tables, (frame, parsed, key), now) {
         Ok(found) => established::forward(shard, context, tables, (frame, parsed, found), now),
         Err(verdict) => verdict,
     }
 }
 
 #[inline]
-fn bring_buckets<A: Address>(shard: &Shard<A>, key: Option<Key<A>>, ahead: bool) -> u64
+fn bring_buckets<A: Address>(shard: &Shard<A>, key: &Key<A>, ahead: bool) -> u64
 where
     Entry<A>: Plain,
 {
-    let Some(key) = key else { return 0 };
-    let hash = shard.hash(&key);
+    let hash = shard.hash(key);
     if ahead {
         shard.prefetch_buckets(hash);
     }

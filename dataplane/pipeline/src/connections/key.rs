@@ -1,6 +1,6 @@
 //! What a connection is found by.
 
-use crate::parse::{Addresses, Parsed};
+use crate::parse::Parsed;
 use crate::rewrite::checksum;
 use crate::select::mum;
 use model::ids::Family;
@@ -123,31 +123,10 @@ impl<A: Address> Key<A> {
     }
 }
 
-impl Key<u32> {
-    /// The key of an IPv4 packet.
-    #[inline(always)]
-    pub fn of_v4(parsed: &Parsed) -> Option<Self> {
-        match parsed.addresses {
-            Addresses::V4 { source, destination } => Some(Self::with(source, destination, parsed)),
-            Addresses::V6 { .. } => None,
-        }
-    }
-}
-
-impl Key<u128> {
-    /// The key of an IPv6 packet.
-    #[inline(always)]
-    pub fn of_v6(parsed: &Parsed) -> Option<Self> {
-        match parsed.addresses {
-            Addresses::V6 { source, destination } => Some(Self::with(source, destination, parsed)),
-            Addresses::V4 { .. } => None,
-        }
-    }
-}
-
 impl<A: Address> Key<A> {
+    /// The key of a packet with these addresses.
     #[inline(always)]
-    const fn with(source: A, destination: A, parsed: &Parsed) -> Self {
+    pub const fn of((source, destination): (A, A), parsed: &Parsed) -> Self {
         Self {
             source,
             destination,
