@@ -7,9 +7,9 @@ use crate::mailbox::{Mailbox, mailbox};
 use crate::memory::TableMemory;
 use crate::mirror::{Mirror, MirrorConfig, MirrorError, MirrorPort, RING_FRAMES, TwinConfig};
 use crate::outlet::{Outlets, Ring};
-use crate::ports::{PortFailed, RunningPort, bring_up};
+use crate::ports::{PortFailed, Queues, RunningPort, bring_up};
 use crate::publish::{Publisher, Reader};
-use crate::worker::Worker;
+use crate::worker::{Inlet, Worker};
 use crossbeam_channel::Receiver;
 use dpdk::{
     Burst, Consumer, Eal, Pool, PoolError, RegistrationError, RingError, SpscRing,
@@ -74,7 +74,8 @@ pub(crate) struct WorkerHandle {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A running engine. Dropped, it stops: workers first, then the mirror, then the ports.
+/// A running engine, which any thread may ask. Dropped, it stops: workers first, then the mirror,
+/// then the ports.
 pub struct Engine {
     pub(crate) workers: Vec<WorkerHandle>,
     stop: Arc<AtomicBool>,
@@ -92,13 +93,15 @@ impl Engine {
     pub fn start(eal: Eal, config: EngineConfig) -> Result<Self, EngineError> {
         let workers = config.cores.len().max(1);
         let pool = Pool::new(&eal, &pool_name(), config.mbufs, POOL_CACHE, data_room(&config))?;
-        let mut ports = Vec::new();
+        let (mut ports, mut queues) = (Vec::new(), Vec::new());
         let mtu = |port: usize| {
             let mtus = config.interfaces.iter().filter(|i| i.port.index() == port).map(|i| i.mtu);
             mtus.max().unwrap_or(1500)
         };
         for (number, spec) in config.ports.into_iter().enumerate() {
-            ports.push(bring_up(&eal, spec, &pool, mtu(number), workers as u16)?);
+            let (port, its_queues) = bring_up(&eal, spec, &pool, mtu(number), workers as u16)?;
+            ports.push(port);
+            queues.push(its_queues);
         }
         let (interfaces, twins) = interfaces(&config.interfaces, &ports);
         let tables = Tables {
@@ -132,6 +135,7 @@ impl Engine {
             readers,
             host,
             rings: rings(&eal, workers)?,
+            queues,
             options: config.pipeline,
             idle: config.idle,
             huge_pages: config.huge_pages,
@@ -163,10 +167,10 @@ impl Engine {
             let (to, from) = parts.rings.of(number);
             let worker = Worker {
                 reader,
-                inlets: self.inlets(id, cores.len()),
+                inlets: inlets(&mut parts.queues, id, cores.len()),
                 handed_in: from,
                 outlets: Outlets {
-                    ports: self.ports.iter_mut().map(|port| port.outlet(id)).collect(),
+                    ports: parts.queues.iter_mut().map(|queues| queues.outlet(id)).collect(),
                     rings: to,
                 },
                 host: host.next(),
@@ -190,11 +194,6 @@ impl Engine {
             });
         }
         Ok(())
-    }
-
-    fn inlets(&mut self, worker: WorkerId, workers: usize) -> Vec<crate::worker::Inlet> {
-        let ports = self.ports.iter_mut().enumerate();
-        ports.flat_map(|(id, port)| port.inlets(PortId(id as u8), worker, workers)).collect()
     }
 
     /// Stops the workers, then the mirror, then the ports; waits until all is gone.
@@ -223,6 +222,7 @@ struct Parts {
     readers: Vec<Reader>,
     host: Vec<MirrorPort>,
     rings: Rings,
+    queues: Vec<Queues>,
     options: Options,
     idle: crate::idle::Idle,
     huge_pages: bool,
@@ -263,6 +263,11 @@ fn rings(eal: &Eal, workers: usize) -> Result<Rings, RingError> {
 fn pool_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("packets_{}", NEXT.fetch_add(1, Relaxed))
+}
+
+fn inlets(queues: &mut [Queues], worker: WorkerId, workers: usize) -> Vec<Inlet> {
+    let ports = queues.iter_mut().enumerate();
+    ports.flat_map(|(id, queues)| queues.inlets(PortId(id as u8), worker, workers)).collect()
 }
 
 /// Bytes of a packet buffer: the longest frame in one segment, for answers are made in place.

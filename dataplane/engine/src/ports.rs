@@ -26,9 +26,15 @@ pub struct RunningPort {
     driver: String,
     mac: Mac,
     queues: (u16, u16),
-    frame_max: usize,
     monitor: PortMonitor,
     port: Port,
+}
+
+/// The queues of a running port, until they are dealt out. Apart from the port, which any thread
+/// may ask: a queue is one thread's alone.
+pub struct Queues {
+    frame_max: usize,
+    senders: u16,
     rx: Vec<RxQueue>,
     tx: Vec<TxQueue>,
 }
@@ -40,7 +46,7 @@ pub fn bring_up(
     pool: &Pool,
     mtu: u16,
     workers: u16,
-) -> Result<RunningPort, PortFailed> {
+) -> Result<(RunningPort, Queues), PortFailed> {
     let name = Arc::clone(&spec.name);
     try_bring_up(eal, spec, pool, mtu, workers).map_err(|source| PortFailed { name, source })
 }
@@ -51,7 +57,7 @@ fn try_bring_up(
     pool: &Pool,
     mtu: u16,
     workers: u16,
-) -> Result<RunningPort, PortError> {
+) -> Result<(RunningPort, Queues), PortError> {
     let mut port = match spec.device {
         Device::Named { device, netns } => Port::attach(eal, &device, netns.as_deref())?,
         Device::Made(port) => port,
@@ -75,17 +81,16 @@ fn try_bring_up(
     let mac = Mac(port.mac()?);
     let rx = (0..rx).map(|q| port.rx_queue(q)).collect::<Result<Vec<_>, _>>()?;
     let tx = (0..tx).map(|q| port.tx_queue(q)).collect::<Result<Vec<_>, _>>()?;
-    Ok(RunningPort {
+    let running = RunningPort {
         name: spec.name,
         driver: info.driver,
         mac,
         queues: (rx.len() as u16, tx.len() as u16),
-        frame_max: usize::from(granted.mtu.max(mtu)) + LINK_LEN_MAX,
         monitor: port.monitor(),
         port,
-        rx,
-        tx,
-    })
+    };
+    let frame_max = usize::from(granted.mtu.max(mtu)) + LINK_LEN_MAX;
+    Ok((running, Queues { frame_max, senders: tx.len() as u16, rx, tx }))
 }
 
 /// Receive and send queues of a port. net_tap takes as many of the one as of the other.
@@ -103,11 +108,7 @@ fn queues(
     }
 }
 
-impl RunningPort {
-    /// Its MAC.
-    pub const fn mac(&self) -> Mac {
-        self.mac
-    }
+impl Queues {
     /// The receive queues of a worker: every so-many-th, so that all are polled by somebody.
     pub fn inlets(&mut self, id: PortId, worker: WorkerId, workers: usize) -> Vec<Inlet> {
         let (mine, others) = std::mem::take(&mut self.rx)
@@ -125,8 +126,15 @@ impl RunningPort {
                 waiting: Box::new(Burst::new()),
                 frame_max: self.frame_max,
             },
-            None => Outlet::Through(WorkerId((wanted % self.queues.1.max(1)) as u8)),
+            None => Outlet::Through(WorkerId((wanted % self.senders.max(1)) as u8)),
         }
+    }
+}
+
+impl RunningPort {
+    /// Its MAC.
+    pub const fn mac(&self) -> Mac {
+        self.mac
     }
     /// Its row in `show ports`.
     pub fn row(&self) -> PortRow {
