@@ -38,7 +38,8 @@ pub(super) fn parse(frame: &Frame<'_>, adjacencies: &Adjacencies) -> Result<Link
     // The upper four bits are priority and drop eligibility; VLAN 0 is priority alone (802.1Q).
     let vlan = vlan.map(|tag| tag & 0x0fff).filter(|tag| *tag != 0);
     let interface = adjacencies.interface_of(frame.rx.port, vlan).ok_or(DropReason::VlanUnknown)?;
-    let destination = Mac([header[0], header[1], header[2], header[3], header[4], header[5]]);
+    let (destination, _) = header.split_first_chunk().ok_or(DropReason::EthernetTruncated)?;
+    let destination = Mac(*destination);
     let ours = adjacencies.interface(interface).is_some_and(|i| i.mac == destination);
     if !ours && !destination.is_multicast() {
         return Err(DropReason::NotOurMac);

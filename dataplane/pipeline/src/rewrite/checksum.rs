@@ -5,16 +5,22 @@
 /// Adds the bytes to a running sum. A trailing odd byte counts as the upper half of a word, so an
 /// odd piece may only come last.
 #[inline]
-pub fn sum(bytes: &[u8], mut sum: u32) -> u32 {
-    let (words, odd) = bytes.as_chunks::<2>();
+pub fn sum(bytes: &[u8], sum: u32) -> u32 {
+    // Words of 32 bits add up to the same as their halves, modulo 65,535; 2^32 of them fit.
+    let (words, rest) = bytes.as_chunks::<4>();
+    let mut total = u64::from(sum);
     for word in words {
-        sum += u32::from(u16::from_be_bytes(*word));
-        // 65,535 words of carries fit in 32 bits, and no packet has as many.
+        total += u64::from(u32::from_be_bytes(*word));
+    }
+    let (words, odd) = rest.as_chunks::<2>();
+    for word in words {
+        total += u64::from(u16::from_be_bytes(*word));
     }
     if let [last] = odd {
-        sum += u32::from(*last) << 8;
+        total += u64::from(*last) << 8;
     }
-    sum
+    let total = (total >> 32) + (total & 0xffff_ffff);
+    ((total >> 16) + (total & 0xffff)) as u32
 }
 
 /// Folds a running sum to 16 bits.

@@ -19,13 +19,15 @@ pub fn write_link(
         return false;
     }
     let bytes = frame.bytes_mut();
-    put(bytes, 0, &destination.0);
-    put(bytes, 6, &source.0);
+    let Some(header) = bytes.first_chunk_mut::<ETHERNET_LEN>() else { return true };
+    header[..6].copy_from_slice(&destination.0);
+    header[6..12].copy_from_slice(&source.0);
+    header[12..].copy_from_slice(&ethertype.to_be_bytes());
     if let Some(vlan) = vlan {
         put(bytes, 12, &ETHERTYPE_VLAN.to_be_bytes());
         put(bytes, 14, &vlan.to_be_bytes());
+        put(bytes, 16, &ethertype.to_be_bytes());
     }
-    put(bytes, len - 2, &ethertype.to_be_bytes());
     true
 }
 

@@ -5,7 +5,7 @@ use super::link::write_link;
 use crate::adjacency::Adjacency;
 use crate::connections::{Address, Direction, Entry};
 use crate::frame::Frame;
-use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Parsed, TCP, UDP, be16, put};
+use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Parsed, TCP, UDP, put};
 use model::ids::Family;
 
 /// Rewrites addresses, ports, TTL and the link header. False where the frame has no room for the
@@ -29,49 +29,56 @@ pub fn translate<A: Address>(
         Direction::ToClient => (!entry.address_difference, !entry.difference),
     };
     let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
-    let bytes = frame.bytes_mut();
+    let (header, rest) = frame.bytes_mut().split_at_mut_checked(l4).unwrap_or_default();
+    let header = header.get_mut(l3..).unwrap_or_default();
     let ethertype = match A::FAMILY {
         Family::V4 => {
-            source.write(bytes, l3 + 12);
-            destination.write(bytes, l3 + 16);
-            bytes[l3 + 8] = parsed.ttl - 1;
-            // TTL is the upper half of its word: one less takes 0x0100 off the sum.
-            let change = checksum::add(address_difference, !0x0100);
-            let field = be16(bytes, l3 + 10).unwrap_or(0);
-            put(bytes, l3 + 10, &checksum::update(field, change).to_be_bytes());
+            if let Some(header) = header.first_chunk_mut::<20>() {
+                source.write(header, 12);
+                destination.write(header, 16);
+                header[8] = parsed.ttl - 1;
+                // TTL is the upper half of its word: one less takes 0x0100 off the sum.
+                let change = checksum::add(address_difference, !0x0100);
+                let field = u16::from_be_bytes([header[10], header[11]]);
+                put(header, 10, &checksum::update(field, change).to_be_bytes());
+            }
             ETHERTYPE_IPV4
         }
         Family::V6 => {
-            source.write(bytes, l3 + 8);
-            destination.write(bytes, l3 + 24);
-            bytes[l3 + 7] = parsed.ttl - 1;
+            if let Some(header) = header.first_chunk_mut::<40>() {
+                source.write(header, 8);
+                destination.write(header, 24);
+                header[7] = parsed.ttl - 1;
+            }
             ETHERTYPE_IPV6
         }
     };
     if !matches!(parsed.fragment, Fragment::Later(_)) {
-        put(bytes, l4, &source_port.to_be_bytes());
-        put(bytes, l4 + 2, &destination_port.to_be_bytes());
-        l4_checksum(bytes, l4, parsed.protocol, difference);
+        l4_header(rest, parsed.protocol, (source_port, destination_port), difference);
     }
     let macs = (adjacency.destination, adjacency.source);
     write_link(frame, l3, macs, adjacency.vlan, ethertype)
 }
 
+/// Ports and checksum of TCP and UDP, whose headers are whole in a packet that parsed.
 #[inline]
-fn l4_checksum(bytes: &mut [u8], l4: usize, protocol: u8, difference: u16) {
-    let at = match protocol {
-        TCP => l4 + 16,
-        UDP => l4 + 6,
-        _ => return,
-    };
-    let field = be16(bytes, at).unwrap_or(0);
-    // UDP over IPv4 may go without (RFC 768); 0 then stays 0, and never comes out otherwise.
-    if protocol == UDP && field == 0 {
-        return;
+fn l4_header(l4: &mut [u8], protocol: u8, ports: (u16, u16), difference: u16) {
+    if protocol == TCP {
+        let Some(tcp) = l4.first_chunk_mut::<18>() else { return };
+        put(tcp, 0, &ports.0.to_be_bytes());
+        put(tcp, 2, &ports.1.to_be_bytes());
+        let field = u16::from_be_bytes([tcp[16], tcp[17]]);
+        put(tcp, 16, &checksum::update(field, difference).to_be_bytes());
+    } else if protocol == UDP {
+        let Some(udp) = l4.first_chunk_mut::<8>() else { return };
+        put(udp, 0, &ports.0.to_be_bytes());
+        put(udp, 2, &ports.1.to_be_bytes());
+        let field = u16::from_be_bytes([udp[6], udp[7]]);
+        // UDP over IPv4 may go without (RFC 768); 0 then stays 0, and never comes out otherwise.
+        if field != 0 {
+            let updated = checksum::update(field, difference);
+            let updated = if updated == 0 { 0xffff } else { updated };
+            put(udp, 6, &updated.to_be_bytes());
+        }
     }
-    let mut updated = checksum::update(field, difference);
-    if protocol == UDP && updated == 0 {
-        updated = 0xffff;
-    }
-    put(bytes, at, &updated.to_be_bytes());
 }
