@@ -7,13 +7,12 @@ use crate::connections::{Address, Direction, Entry, Found, NO_ADJACENCY, Shard, 
 use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
 use crate::parse::quoted::is_error;
-use crate::parse::{Fragment, ICMP, ICMPV6, Parsed, UDP, be16};
+use crate::parse::{Fragment, ICMP, ICMPV6, Parsed, TCP_FIN, TCP_RST, UDP, be16};
 use crate::pipeline::Context;
 use crate::rewrite::translate;
 use crate::snapshot::Standing;
 use crate::tables::Tables;
 use model::drops::DropReason;
-use model::ids::AdjacencyId;
 use model::record::ConnectionState;
 
 /// True where the packet still belongs to the connection that was found. Otherwise the connection
@@ -106,25 +105,23 @@ pub fn forward<A: Address>(
 where
     Entry<A>: Plain,
 {
-    let Some(entry) = shard.entry(found.entry) else {
+    let Some(entry) = shard.entry_mut(found.entry) else {
         return Verdict::Drop(DropReason::TableFull);
     };
     if parsed.ttl <= 1 {
         return refuse(context, tables, (frame, parsed), IcmpError::TimeExceeded, now);
     }
-    let adjacency = match way(context, tables, entry, found.direction, now) {
+    let mut learned = None;
+    let adjacency = match way(context, tables, (entry, found.direction), &mut learned, now) {
         Ok(adjacency) => adjacency,
         Err(reason) => return Verdict::Drop(reason),
     };
     if parsed.ip_len > adjacency.mtu {
         return refuse(context, tables, (frame, parsed), IcmpError::TooBig(adjacency.mtu), now);
     }
-    touch(shard, parsed, found, now);
-    let Some(entry) = shard.entry(found.entry) else {
-        return Verdict::Drop(DropReason::TableFull);
-    };
+    touch(entry, parsed, found.direction, now);
     count(context, entry, parsed, found.direction);
-    if translate(frame, parsed, entry, found.direction, &adjacency) {
+    if translate(frame, parsed, entry, found.direction, adjacency) {
         Verdict::Send(adjacency.port)
     } else {
         Verdict::Drop(DropReason::TransmitOversize)
@@ -133,19 +130,19 @@ where
 
 /// Time and state of the connection after the packet.
 #[inline]
-fn touch<A: Address>(shard: &mut Shard<A>, parsed: &Parsed, found: Found, now: Now)
-where
-    Entry<A>: Plain,
-{
-    let Some(entry) = shard.entry_mut(found.entry) else { return };
+fn touch<A: Address>(entry: &mut Entry<A>, parsed: &Parsed, direction: Direction, now: Now) {
     entry.last_seen_ms = now.ms as u32;
     // A later fragment has no flags of its own.
     if matches!(parsed.fragment, Fragment::Later(_)) {
         return;
     }
     let Some(state) = entry.state() else { return };
-    let (next, flags) =
-        advance(state, entry.flags, entry.protocol, found.direction, parsed.tcp_flags);
+    // Most packets change nothing: no side has ended the connection, and none does now.
+    let ends = parsed.tcp_flags & (TCP_FIN | TCP_RST) != 0;
+    if state == ConnectionState::Established && entry.flags == 0 && !ends {
+        return;
+    }
+    let (next, flags) = advance(state, entry.flags, entry.protocol, direction, parsed.tcp_flags);
     if next != state {
         entry.state = next as u8;
         entry.embryo = 0;
@@ -177,22 +174,19 @@ fn count<A: Address>(context: &Context, entry: &Entry<A>, parsed: &Parsed, direc
     }
 }
 
-/// The adjacency that the packet leaves by.
+/// The adjacency that the packet leaves by. One that isn't in the published table is put in
+/// `learned`.
 #[inline]
-pub fn way<A: Address>(
+pub fn way<'a, A: Address>(
     context: &mut Context,
-    tables: &Tables,
-    entry: &Entry<A>,
-    direction: Direction,
+    tables: &'a Tables,
+    (entry, direction): (&Entry<A>, Direction),
+    learned: &'a mut Option<Adjacency>,
     now: Now,
-) -> Result<Adjacency, DropReason> {
-    let id = match direction {
-        Direction::ToBackend => entry.backend_adjacency,
-        Direction::ToClient => entry.client_adjacency,
-    };
-    match tables.adjacencies.adjacency(AdjacencyId(id)) {
-        Some(adjacency) if id != NO_ADJACENCY => Ok(*adjacency),
-        _ => unresolved(context, tables, entry, direction, now),
+) -> Result<&'a Adjacency, DropReason> {
+    match tables.adjacencies.adjacency(entry.adjacency(direction)) {
+        Some(adjacency) => Ok(adjacency),
+        None => Ok(learned.insert(unresolved(context, tables, entry, direction, now)?)),
     }
 }
 

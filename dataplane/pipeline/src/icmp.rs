@@ -140,11 +140,12 @@ where
         return Some(Verdict::Drop(DropReason::L4Checksum));
     }
     let direction = found.direction;
-    let adjacency = match way(context, tables, entry, direction, now) {
+    let mut learned = None;
+    let adjacency = match way(context, tables, (entry, direction), &mut learned, now) {
         Ok(adjacency) => adjacency,
         Err(reason) => return Some(Verdict::Drop(reason)),
     };
-    Some(if translate_error(frame, parsed, quoted, entry, direction, &adjacency) {
+    Some(if translate_error(frame, parsed, quoted, entry, direction, adjacency) {
         Verdict::Send(adjacency.port)
     } else {
         Verdict::Drop(DropReason::TransmitOversize)
