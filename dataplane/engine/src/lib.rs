@@ -5,6 +5,8 @@
 pub mod config;
 pub mod counters;
 mod engine;
+#[cfg(feature = "lose-one-packet")]
+pub mod fault;
 mod idle;
 pub mod mailbox;
 mod memory;

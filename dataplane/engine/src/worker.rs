@@ -132,6 +132,8 @@ impl Way<'_> {
         port: Option<PortId>,
         now: Now,
     ) {
+        #[cfg(feature = "lose-one-packet")]
+        crate::fault::lose(burst);
         if burst.is_empty() {
             return;
         }
