@@ -337,11 +337,14 @@ fn spawn(eal: &Eal, worker: Worker, core: u32) -> Result<JoinHandle<()>, EngineE
         .name(format!("worker-{id}"))
         .spawn(body)
         .map_err(|error| failed(error.to_string()))?;
-    match ready.recv() {
-        Ok(Ok(())) => Ok(thread),
-        Ok(Err(what)) => Err(failed(what)),
-        Err(_) => Err(failed("its thread died".to_owned())),
-    }
+    let what = match ready.recv() {
+        Ok(Ok(())) => return Ok(thread),
+        Ok(Err(what)) => what,
+        Err(_) => "its thread died".to_owned(),
+    };
+    // It still has the worker, with queues of ports that another try may want.
+    let _ = thread.join();
+    Err(failed(what))
 }
 
 /// A worker must not die alone: its connections would be lost without a sign.

@@ -44,7 +44,6 @@ struct State {
     /// What is published, for whoever isn't a worker.
     latest: Arc<Tables>,
     /// What was published before, with the generation that replaced it.
-    #[expect(clippy::vec_box, reason = "workers may still hold pointers to them")]
     retired: Vec<(u64, Box<Tables>)>,
 }
 
