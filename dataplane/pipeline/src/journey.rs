@@ -53,7 +53,7 @@ impl Pipeline {
         for frames in frames.chunks_mut(BURST_PACKETS_MAX) {
             let mut seen = [Seen::default(); BURST_PACKETS_MAX];
             for (frame, seen) in frames.iter_mut().zip(&mut seen) {
-                seen.parsed = self.parse(tables, frame);
+                self.parse(tables, frame, seen);
             }
             for (frame, seen) in frames.iter_mut().zip(&mut seen) {
                 self.steer(tables, frame, seen, now);
@@ -70,14 +70,12 @@ impl Pipeline {
 
     /// Pass 1: from bytes to what the rest trusts.
     #[inline]
-    fn parse(&mut self, tables: &Tables, frame: &mut Frame<'_>) -> Option<Parsed> {
-        match parse(frame, &tables.adjacencies) {
-            Ok(parsed) => Some(parsed),
-            Err(reason) => {
-                frame.verdict = Verdict::Drop(reason);
-                self.context.count(frame.verdict);
-                None
-            }
+    fn parse(&self, tables: &Tables, frame: &mut Frame<'_>, seen: &mut Seen) {
+        let parsed = seen.parsed.insert(Parsed::EMPTY);
+        if let Err(reason) = parse(frame, &tables.adjacencies, parsed) {
+            frame.verdict = Verdict::Drop(reason);
+            self.context.count(frame.verdict);
+            seen.parsed = None;
         }
     }
 

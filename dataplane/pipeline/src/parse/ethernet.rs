@@ -1,10 +1,9 @@
 //! Ethernet II, one 802.1Q tag, and ARP (RFC 826).
 
-use super::{Addresses, ETHERTYPE_ARP, ETHERTYPE_VLAN, Fragment, Kind, Parsed, be16, be32};
+use super::{Addresses, ETHERTYPE_VLAN, Kind, Parsed, be16, be32};
 use crate::adjacency::{Adjacencies, Mac};
-use crate::frame::Frame;
+use crate::frame::Rx;
 use model::drops::DropReason;
-use model::ids::InterfaceId;
 
 /// Bytes of an Ethernet header without a tag.
 pub const ETHERNET_LEN: usize = 14;
@@ -15,20 +14,18 @@ const ARP_LEN: usize = 28;
 /// Hardware type, protocol type, hardware and protocol length of ARP for Ethernet and IPv4.
 const ARP_ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
-/// What the link layer says.
-pub(super) struct Link {
-    pub interface: InterfaceId,
-    pub l3: usize,
-    pub ethertype: u16,
-}
-
+/// The interface, and where the network layer begins; returns its ethertype.
 #[inline]
-pub(super) fn parse(frame: &Frame<'_>, adjacencies: &Adjacencies) -> Result<Link, DropReason> {
-    let bytes = frame.bytes();
+pub(super) fn parse(
+    bytes: &[u8],
+    rx: &Rx,
+    adjacencies: &Adjacencies,
+    parsed: &mut Parsed,
+) -> Result<u16, DropReason> {
     let header: &[u8; ETHERNET_LEN] = bytes.first_chunk().ok_or(DropReason::EthernetTruncated)?;
     let mut ethertype = u16::from_be_bytes([header[12], header[13]]);
     let mut l3 = ETHERNET_LEN;
-    let mut vlan = frame.rx.vlan;
+    let mut vlan = rx.vlan;
     if ethertype == ETHERTYPE_VLAN {
         let tag = be16(bytes, l3).ok_or(DropReason::EthernetTruncated)?;
         ethertype = be16(bytes, l3 + 2).ok_or(DropReason::EthernetTruncated)?;
@@ -37,38 +34,29 @@ pub(super) fn parse(frame: &Frame<'_>, adjacencies: &Adjacencies) -> Result<Link
     }
     // The upper four bits are priority and drop eligibility; VLAN 0 is priority alone (802.1Q).
     let vlan = vlan.map(|tag| tag & 0x0fff).filter(|tag| *tag != 0);
-    let interface = adjacencies.interface_of(frame.rx.port, vlan).ok_or(DropReason::VlanUnknown)?;
+    let interface = adjacencies.interface_of(rx.port, vlan).ok_or(DropReason::VlanUnknown)?;
     let (destination, _) = header.split_first_chunk().ok_or(DropReason::EthernetTruncated)?;
     let destination = Mac(*destination);
     let ours = adjacencies.interface(interface).is_some_and(|i| i.mac == destination);
     if !ours && !destination.is_multicast() {
         return Err(DropReason::NotOurMac);
     }
-    Ok(Link { interface, l3, ethertype })
+    parsed.interface = interface;
+    parsed.l3 = l3 as u16;
+    Ok(ethertype)
 }
 
 /// ARP: the addresses are those of its payload, the transport offset that of its operation.
-pub(super) fn parse_arp(frame: &Frame<'_>, link: &Link) -> Result<Parsed, DropReason> {
-    let bytes = frame.bytes();
-    debug_assert_eq!(link.ethertype, ETHERTYPE_ARP);
-    let arp = bytes.get(link.l3..link.l3 + ARP_LEN).ok_or(DropReason::ArpMalformed)?;
+pub(super) fn parse_arp(bytes: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> {
+    let l3 = usize::from(parsed.l3);
+    let arp = bytes.get(l3..l3 + ARP_LEN).ok_or(DropReason::ArpMalformed)?;
     if arp[..6] != ARP_ETHERNET_IPV4 {
         return Err(DropReason::ArpMalformed);
     }
     let source = be32(arp, 14).ok_or(DropReason::ArpMalformed)?;
     let destination = be32(arp, 24).ok_or(DropReason::ArpMalformed)?;
-    Ok(Parsed {
-        kind: Kind::Arp,
-        interface: link.interface,
-        l3: link.l3 as u16,
-        l4: link.l3 as u16 + 6,
-        ip_len: 0,
-        addresses: Addresses::V4 { source, destination },
-        source_port: 0,
-        destination_port: 0,
-        protocol: 0,
-        tcp_flags: 0,
-        ttl: 0,
-        fragment: Fragment::No,
-    })
+    parsed.kind = Kind::Arp;
+    parsed.l4 = parsed.l3 + 6;
+    parsed.addresses = Addresses::V4 { source, destination };
+    Ok(())
 }

@@ -1,7 +1,6 @@
 //! IPv4 (RFC 791) and IPv6 with its extension headers (RFC 8200).
 
-use super::ethernet::Link;
-use super::{Addresses, Fragment, ICMPV6, Kind, Parsed, be32, be128};
+use super::{Addresses, Fragment, ICMPV6, Parsed, be32, be128};
 use crate::frame::{ChecksumReport, Frame};
 use crate::rewrite::checksum;
 use model::drops::DropReason;
@@ -15,9 +14,12 @@ const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 
 #[inline]
-pub(super) fn parse_v4(frame: &Frame<'_>, link: &Link) -> Result<Parsed, DropReason> {
-    let bytes = frame.bytes();
-    let l3 = link.l3;
+pub(super) fn parse_v4(
+    bytes: &[u8],
+    frame: &Frame<'_>,
+    parsed: &mut Parsed,
+) -> Result<(), DropReason> {
+    let l3 = usize::from(parsed.l3);
     let rest = bytes.get(l3..).ok_or(DropReason::IpTruncated)?;
     let header: &[u8; IPV4_LEN] = rest.first_chunk().ok_or(DropReason::IpTruncated)?;
     if header[0] >> 4 != 4 {
@@ -50,30 +52,25 @@ pub(super) fn parse_v4(frame: &Frame<'_>, link: &Link) -> Result<Parsed, DropRea
     let more = flags & 0x2000 != 0;
     let offset = usize::from(flags & 0x1fff) * 8;
     let payload = usize::from(ip_len) - header_len;
-    let fragment = fragment(id, offset, more, payload)?;
-    Ok(Parsed {
-        kind: Kind::Ip,
-        interface: link.interface,
-        l3: l3 as u16,
-        l4: (l3 + header_len) as u16,
-        ip_len,
-        addresses: Addresses::V4 {
-            source: be32(header, 12).ok_or(DropReason::IpTruncated)?,
-            destination: be32(header, 16).ok_or(DropReason::IpTruncated)?,
-        },
-        source_port: 0,
-        destination_port: 0,
-        protocol: header[9],
-        tcp_flags: 0,
-        ttl: header[8],
-        fragment,
-    })
+    parsed.fragment = fragment(id, offset, more, payload)?;
+    parsed.l4 = (l3 + header_len) as u16;
+    parsed.ip_len = ip_len;
+    parsed.addresses = Addresses::V4 {
+        source: be32(header, 12).ok_or(DropReason::IpTruncated)?,
+        destination: be32(header, 16).ok_or(DropReason::IpTruncated)?,
+    };
+    parsed.protocol = header[9];
+    parsed.ttl = header[8];
+    Ok(())
 }
 
 #[inline]
-pub(super) fn parse_v6(frame: &Frame<'_>, link: &Link) -> Result<Parsed, DropReason> {
-    let bytes = frame.bytes();
-    let l3 = link.l3;
+pub(super) fn parse_v6(
+    bytes: &[u8],
+    frame: &Frame<'_>,
+    parsed: &mut Parsed,
+) -> Result<(), DropReason> {
+    let l3 = usize::from(parsed.l3);
     let rest = bytes.get(l3..).ok_or(DropReason::IpTruncated)?;
     let header: &[u8; IPV6_LEN] = rest.first_chunk().ok_or(DropReason::IpTruncated)?;
     if header[0] >> 4 != 6 {
@@ -84,27 +81,18 @@ pub(super) fn parse_v6(frame: &Frame<'_>, link: &Link) -> Result<Parsed, DropRea
     if ip_len > frame.total_len() - l3 || ip_len > usize::from(u16::MAX) {
         return Err(DropReason::Ipv6PayloadLength);
     }
-    let mut parsed = Parsed {
-        kind: Kind::Ip,
-        interface: link.interface,
-        l3: l3 as u16,
-        l4: (l3 + IPV6_LEN) as u16,
-        ip_len: ip_len as u16,
-        addresses: Addresses::V6 {
-            source: be128(header, 8).ok_or(DropReason::IpTruncated)?,
-            destination: be128(header, 24).ok_or(DropReason::IpTruncated)?,
-        },
-        source_port: 0,
-        destination_port: 0,
-        protocol: header[6],
-        tcp_flags: 0,
-        ttl: header[7],
-        fragment: Fragment::No,
+    parsed.l4 = (l3 + IPV6_LEN) as u16;
+    parsed.ip_len = ip_len as u16;
+    parsed.addresses = Addresses::V6 {
+        source: be128(header, 8).ok_or(DropReason::IpTruncated)?,
+        destination: be128(header, 24).ok_or(DropReason::IpTruncated)?,
     };
+    parsed.protocol = header[6];
+    parsed.ttl = header[7];
     if matches!(parsed.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) {
-        walk_extensions(rest, &mut parsed, ip_len)?;
+        walk_extensions(rest, parsed, ip_len)?;
     }
-    Ok(parsed)
+    Ok(())
 }
 
 /// Follows the chain of extension headers to the transport header.

@@ -1,7 +1,6 @@
 //! TCP (RFC 9293), UDP (RFC 768), ICMP (RFC 792) and ICMPv6 (RFC 4443).
 
 use super::{Fragment, Parsed};
-use crate::frame::Frame;
 use model::drops::DropReason;
 
 /// Protocol number of ICMP.
@@ -36,11 +35,11 @@ pub fn tcp_header_len(tcp: &[u8]) -> Option<usize> {
 }
 
 #[inline]
-pub(super) fn parse(frame: &Frame<'_>, parsed: &mut Parsed) -> Result<(), DropReason> {
+pub(super) fn parse(bytes: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> {
     if matches!(parsed.fragment, Fragment::Later(_)) {
         return Ok(());
     }
-    let rest = frame.bytes().get(usize::from(parsed.l4)..).unwrap_or(&[]);
+    let rest = bytes.get(usize::from(parsed.l4)..).unwrap_or(&[]);
     let l4_len = parsed.l4_len();
     match parsed.protocol {
         TCP => {

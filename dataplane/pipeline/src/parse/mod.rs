@@ -141,23 +141,47 @@ impl Parsed {
     }
 }
 
-/// Parses a frame. Padding after the network layer's packet is taken off it.
-#[inline]
-pub fn parse(frame: &mut Frame<'_>, adjacencies: &Adjacencies) -> Result<Parsed, DropReason> {
-    let link = ethernet::parse(frame, adjacencies)?;
-    let mut parsed = match link.ethertype {
-        ETHERTYPE_IPV4 => ip::parse_v4(frame, &link)?,
-        ETHERTYPE_IPV6 => ip::parse_v6(frame, &link)?,
-        ETHERTYPE_ARP => return ethernet::parse_arp(frame, &link),
-        _ => return Err(DropReason::EthertypeUnsupported),
+impl Parsed {
+    /// What [`parse`] begins with.
+    pub const EMPTY: Self = Self {
+        kind: Kind::Ip,
+        interface: InterfaceId(0),
+        l3: 0,
+        l4: 0,
+        ip_len: 0,
+        addresses: Addresses::V4 { source: 0, destination: 0 },
+        source_port: 0,
+        destination_port: 0,
+        protocol: 0,
+        tcp_flags: 0,
+        ttl: 0,
+        fragment: Fragment::No,
     };
-    frame.trim(usize::from(parsed.l3) + usize::from(parsed.ip_len));
-    l4::parse(frame, &mut parsed)?;
+}
+
+/// Parses a frame into `parsed`, which comes empty and is filled in place: it is too large to be
+/// handed on from layer to layer. Padding after the network layer's packet is taken off the frame.
+/// After an error `parsed` means nothing.
+#[inline]
+pub fn parse(
+    frame: &mut Frame<'_>,
+    adjacencies: &Adjacencies,
+    parsed: &mut Parsed,
+) -> Result<(), DropReason> {
+    let bytes = frame.bytes();
+    match ethernet::parse(bytes, &frame.rx, adjacencies, parsed)? {
+        ETHERTYPE_IPV4 => ip::parse_v4(bytes, frame, parsed)?,
+        ETHERTYPE_IPV6 => ip::parse_v6(bytes, frame, parsed)?,
+        ETHERTYPE_ARP => return ethernet::parse_arp(bytes, parsed),
+        _ => return Err(DropReason::EthertypeUnsupported),
+    }
+    l4::parse(bytes, parsed)?;
     if frame.rx.l4_checksum == ChecksumReport::Bad && parsed.fragment == Fragment::No {
         return Err(DropReason::L4Checksum);
     }
-    ip::check_source(&parsed)?;
-    Ok(parsed)
+    ip::check_source(parsed)?;
+    frame.trim(usize::from(parsed.l3) + usize::from(parsed.ip_len));
+    Ok(())
 }
 
 /// A 16-bit field in network byte order, where the bytes reach that far.
