@@ -142,6 +142,13 @@ impl Index {
         for (pool, family) in pools {
             self.serve_waiting(pool, family, touched);
         }
+        // Who waits for what was given just now is told whose it is.
+        for address in std::mem::take(&mut self.given) {
+            let waiting = self.waiting.get(&Wait::Address(address)).into_iter().flatten();
+            for rank in waiting.cloned().collect::<Vec<_>>() {
+                self.give_addresses(&rank.name, touched);
+            }
+        }
         let names: Vec<_> = touched.iter().cloned().collect();
         self.allocate_node_ports(&names, touched);
         touched.append(&mut self.touched);
@@ -160,7 +167,7 @@ impl Index {
                 }
             });
             let Some(rank) = next.cloned() else { return };
-            if self.free_in(pool, family, &rank.name).is_none() {
+            if self.free_in(pool, family).is_none() {
                 return;
             }
             self.give_addresses(&rank.name, touched);
@@ -168,12 +175,15 @@ impl Index {
         }
     }
 
-    fn free_in(&mut self, pool: usize, family: Family, name: &ObjectName) -> Option<IpAddr> {
+    /// A free address of a pool. One that some Service writes as externalIP is given on request
+    /// alone, also to that Service: what is barred must be so for all, since the ledger remembers
+    /// where it searched in vain.
+    fn free_in(&mut self, pool: usize, family: Family) -> Option<IpAddr> {
         let (settings, nodes, external) = (&self.settings, &self.nodes, &self.external_ips);
         self.ledger.find_address(settings, pool, family, |address| {
             settings.reserved(address).is_some()
                 || nodes.owner(address).is_some()
-                || is_others(external.get(&address), name)
+                || external.contains_key(&address)
         })
     }
 
@@ -189,24 +199,25 @@ impl Index {
         }
         let spec = entry.spec.clone();
         let (found, refused) = self.find_all(&spec);
-        let held = self.ledger.addresses_of(name).len();
-        let all_or_nothing = spec.require_dual_stack && !refused.is_empty();
-        let given = if all_or_nothing { 0 } else { found.len() };
-        let place = &spec.place;
+        let (mut problems, mut waits) = (Vec::new(), BTreeSet::new());
+        let given = if spec.require_dual_stack && !refused.is_empty() {
+            nothing(&spec, &found, refused, &mut problems, &mut waits);
+            0
+        } else {
+            let served = found.len() + self.ledger.addresses_of(name).len() > 0;
+            for one in refused {
+                let none = (!served).then(|| none_left(&spec, one.family));
+                problems.extend(one.problem.or(none));
+                waits.extend(one.wait);
+            }
+            found.len()
+        };
         for (address, pool) in found.into_iter().take(given) {
             let text = format!("{address} from pool {pool}");
-            self.events.push(normal(reason::IP_ALLOCATED, name, place, text));
+            self.events.push(normal(reason::IP_ALLOCATED, name, &spec.place, text));
             self.ledger.give(name, spec.uid(), address, pool);
+            self.given.insert(address);
             touched.extend(self.external_ips.get(&address).into_iter().flatten().cloned());
-        }
-        let mut problems = Vec::new();
-        let mut waits = BTreeSet::new();
-        for one in refused {
-            let optional = held + given > 0 && !spec.require_dual_stack;
-            let needed = !optional;
-            let none = needed.then(|| none_left(&spec, one.family));
-            problems.extend(one.problem.or(none));
-            waits.extend(one.wait);
         }
         if given > 0 || problems != before {
             touched.insert(name.clone());
@@ -304,7 +315,7 @@ impl Index {
             return Err(Refused { family, problem, wait: None });
         };
         let wait = Some(Wait::Pool(pool, family));
-        let address = self.free_in(pool, family, spec.name());
+        let address = self.free_in(pool, family);
         let address = address.ok_or(Refused { family, problem: None, wait })?;
         let name = self.settings.pools().get(pool).map(|pool| pool.name.clone());
         Ok((address, name.unwrap_or_default()))
@@ -387,17 +398,36 @@ impl Index {
     }
 }
 
-fn none_left(spec: &Spec, family: Family) -> Problem {
-    let pool = spec
-        .request
-        .pool
-        .as_deref()
-        .map_or_else(|| "the default pool".to_owned(), |pool| format!("pool {pool}"));
-    let what = format!("{pool} has no free {family} address");
-    Problem::new(reason::ALLOCATION_FAILED, what)
+/// All or nothing, and it is nothing: what to say, and what to wait for. Which of two families is
+/// used up isn't said, since that may change without this Service being looked at.
+fn nothing(
+    spec: &Spec,
+    found: &[Found],
+    refused: Vec<Refused>,
+    problems: &mut Vec<Problem>,
+    waits: &mut BTreeSet<Wait>,
+) {
+    for one in refused {
+        problems.extend(one.problem);
+        waits.extend(one.wait);
+    }
+    // The address that is asked for may be gone when the other family's is there.
+    let asked = found.iter().filter(|(address, _)| spec.request.addresses.contains(address));
+    waits.extend(asked.map(|(address, _)| Wait::Address(*address)));
+    if problems.is_empty() {
+        let pool = pool_asked(spec);
+        let what =
+            format!("{pool} has not a free address of each family, as RequireDualStack asks");
+        problems.push(Problem::new(reason::ALLOCATION_FAILED, what));
+    }
 }
 
-/// Whether somebody other than `name` is in the set.
-fn is_others(names: Option<&BTreeSet<ObjectName>>, name: &ObjectName) -> bool {
-    names.is_some_and(|names| names.iter().any(|other| other != name))
+fn pool_asked(spec: &Spec) -> String {
+    let pool = spec.request.pool.as_deref();
+    pool.map_or_else(|| "the default pool".to_owned(), |pool| format!("pool {pool}"))
+}
+
+fn none_left(spec: &Spec, family: Family) -> Problem {
+    let what = format!("{} has no free {family} address", pool_asked(spec));
+    Problem::new(reason::ALLOCATION_FAILED, what)
 }

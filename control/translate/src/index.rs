@@ -117,9 +117,11 @@ pub struct Index {
     pub(crate) touched: BTreeSet<ObjectName>,
     /// Services that are to be evaluated.
     pub(crate) stale: BTreeSet<ObjectName>,
-    /// Addresses that somebody may have had to wait for.
+    /// Addresses that somebody may wait for and of which the owner may differ.
     pub(crate) freed: BTreeSet<IpAddr>,
     pub(crate) freed_node_ports: BTreeSet<Protocol>,
+    /// Addresses that were given.
+    pub(crate) given: BTreeSet<IpAddr>,
     /// Service ports of which nobody says any longer that they are wanted.
     pub(crate) dropped: BTreeSet<ServicePortKey>,
     pub(crate) removed: BTreeSet<ObjectName>,
@@ -166,6 +168,7 @@ impl Index {
             stale: BTreeSet::new(),
             freed: BTreeSet::new(),
             freed_node_ports: BTreeSet::new(),
+            given: BTreeSet::new(),
             dropped,
             removed: BTreeSet::new(),
             events: Vec::new(),
@@ -336,6 +339,8 @@ impl Index {
             for &address in &spec.external_ips {
                 if self.settings.allows_external_ip(address) {
                     self.external_ips.entry(address).or_default().insert(spec.name().clone());
+                    // Who waits for it is told whose it is now.
+                    self.freed.insert(address);
                 }
             }
         }
@@ -356,10 +361,9 @@ impl Index {
             self.claims.cluster_ip(address, false, &mut change);
         }
         for &address in &entry.spec.external_ips {
-            if remove_from(&mut self.external_ips, &address, name) {
-                self.freed.insert(address);
-                self.ledger.rewind(&self.settings, address);
-            }
+            remove_from(&mut self.external_ips, &address, name);
+            self.freed.insert(address);
+            self.ledger.rewind(&self.settings, address);
         }
         for port in &entry.spec.ports {
             if let Some(node_port) = port.node_port {
@@ -424,7 +428,7 @@ impl Index {
             let services = slices.filter_map(|slice| self.slices.get(slice)?.service.clone());
             self.stale.extend(services);
         }
-        for &address in change.taken.iter().chain(&change.freed) {
+        for &address in &change.addresses {
             self.touched.extend(self.external_ips.get(&address).into_iter().flatten().cloned());
             self.touched.extend(self.ledger.owner(address).cloned());
             // Who waits for this address is told whose it is now.
@@ -434,17 +438,15 @@ impl Index {
     }
 }
 
-/// Takes `name` out of the set at `key`; true if it was the last one there.
+/// Takes `name` out of the set at `key`.
 fn remove_from<K: std::hash::Hash + Eq>(
     sets: &mut HashMap<K, BTreeSet<ObjectName>>,
     key: &K,
     name: &ObjectName,
-) -> bool {
-    let Some(set) = sets.get_mut(key) else { return false };
-    let removed = set.remove(name);
-    let empty = set.is_empty();
-    if empty {
+) {
+    let Some(set) = sets.get_mut(key) else { return };
+    set.remove(name);
+    if set.is_empty() {
         sets.remove(key);
     }
-    removed && empty
 }

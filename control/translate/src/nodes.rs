@@ -34,10 +34,8 @@ impl NodeAddresses {
 /// What a change of a Node changes.
 #[derive(Debug, Default)]
 pub(crate) struct NodeChange {
-    /// Addresses that are a Node's now and weren't.
-    pub(crate) taken: Vec<IpAddr>,
-    /// Addresses that were a Node's and aren't now.
-    pub(crate) freed: Vec<IpAddr>,
+    /// Addresses that are a Node's now, were one's, or are another's.
+    pub(crate) addresses: Vec<IpAddr>,
     /// The way to its pods differs.
     pub(crate) way: bool,
 }
@@ -55,20 +53,19 @@ impl Nodes {
         let old = self.nodes.remove(name).unwrap_or_default();
         let now = new.clone().unwrap_or_default();
         let mut change = NodeChange { way: old.internal != now.internal, ..Default::default() };
-        for &address in now.all.difference(&old.all) {
+        for &address in old.all.symmetric_difference(&now.all) {
+            let owner = self.owner(address).cloned();
             let names = self.by_address.entry(address).or_default();
-            if names.is_empty() {
-                change.taken.push(address);
-            }
-            names.insert(name.clone());
-        }
-        for &address in old.all.difference(&now.all) {
-            if let Some(names) = self.by_address.get_mut(&address) {
+            if now.all.contains(&address) {
+                names.insert(name.clone());
+            } else {
                 names.remove(name);
-                if names.is_empty() {
-                    self.by_address.remove(&address);
-                    change.freed.push(address);
-                }
+            }
+            if names.is_empty() {
+                self.by_address.remove(&address);
+            }
+            if self.owner(address) != owner.as_ref() {
+                change.addresses.push(address);
             }
         }
         if let Some(new) = new {

@@ -165,7 +165,7 @@ impl Index {
             })
             .collect()
     }
-    pub fn row(&self, service: &str) -> &ServicePortRow {
+    pub fn first_row(&self, service: &str) -> &ServicePortRow {
         &self.status(service).ports[0]
     }
 }

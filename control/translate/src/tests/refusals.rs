@@ -1,1 +1,248 @@
+//! What is accepted and not forwarded, and hostile input.
+
 use super::*;
+use crate::problem::reason;
+
+#[test]
+fn what_is_not_forwarded_says_why() {
+    let annotate = |key: &'static str, text: &'static str| {
+        move |value: &mut Value| value["metadata"]["annotations"][key] = text.into()
+    };
+    let cases: Vec<(Object, &str)> = vec![
+        (
+            service("a", "ClusterIP", |_| {}),
+            "a ClusterIP Service is for clients inside the cluster; those outside need type \
+             LoadBalancer or NodePort, or externalIPs",
+        ),
+        (
+            service("a", "ClusterIP", |value| value["spec"]["clusterIP"] = "None".into()),
+            "it is headless (clusterIP: None): clients ask DNS for its pods",
+        ),
+        (
+            service("a", "ExternalName", |_| {}),
+            "ExternalName is a name in DNS, with nothing to forward to",
+        ),
+        (
+            service("a", "Router", |_| {}),
+            "its type \"Router\" is none of ClusterIP, NodePort, LoadBalancer, ExternalName",
+        ),
+        (
+            service("a", "LoadBalancer", |value| {
+                value["spec"]["ports"][0]["protocol"] = "SCTP".into();
+            }),
+            "SCTP is not available yet; there are TCP and UDP",
+        ),
+        (
+            service("a", "LoadBalancer", annotate("headgate.dev/forwarding", "dsr")),
+            "forwarding \"dsr\" is not available yet; there is \"nat\"",
+        ),
+        (
+            service("a", "LoadBalancer", annotate("headgate.dev/forwarding", "magic")),
+            "headgate.dev/forwarding is \"magic\": expected nat, transparent or dsr",
+        ),
+        (
+            service("a", "LoadBalancer", annotate("headgate.dev/target", "node")),
+            "target \"node\" is not available yet; there is \"endpoint\"",
+        ),
+        (
+            service("a", "LoadBalancer", annotate("headgate.dev/target", "pod")),
+            "headgate.dev/target is \"pod\": expected endpoint or node",
+        ),
+        (
+            service("a", "LoadBalancer", |value| {
+                value["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+            }),
+            "it is being deleted",
+        ),
+    ];
+    for (object, why) in cases {
+        let mut index = index();
+        let built = index.take([balanced("other"), object]);
+        assert_eq!(index.first_row("a").not_forwarded.as_deref(), Some(why));
+        assert_eq!(built.delta.changed.len(), 1, "the other one is forwarded");
+    }
+}
+
+#[test]
+fn as_it_should_be_is_worth_no_event() {
+    for object in [
+        service("a", "ClusterIP", |_| {}),
+        service("a", "ClusterIP", |value| value["spec"]["clusterIP"] = "None".into()),
+        service("a", "ExternalName", |_| {}),
+    ] {
+        assert!(index().take([object]).events.is_empty());
+    }
+    let sctp = service("a", "LoadBalancer", |value| {
+        value["spec"]["ports"][0]["protocol"] = "SCTP".into();
+    });
+    let built = index().take([sctp]);
+    let warning = built.events.iter().find(|event| event.reason == reason::NOT_FORWARDED).unwrap();
+    assert_eq!(
+        warning.message,
+        "port 80/SCTP is not forwarded: SCTP is not available yet; there are TCP and UDP"
+    );
+}
+
+#[test]
+fn affinity_is_noted_and_forwarded_with_a_warning() {
+    let mut index = index();
+    let built = index.take([service("a", "LoadBalancer", |value| {
+        value["spec"]["sessionAffinity"] = "ClientIP".into();
+    })]);
+    assert_eq!(index.port("a", "http").affinity.unwrap().timeout_s, 10_800);
+    let what = "session affinity is not applied yet: each connection chooses anew";
+    assert_eq!(index.problems("a"), [what]);
+    assert!(built.events.iter().any(|event| event.reason == reason::AFFINITY_NOT_APPLIED));
+    index.take([service("a", "LoadBalancer", |value| {
+        value["spec"]["sessionAffinity"] = "ClientIP".into();
+        value["spec"]["sessionAffinityConfig"] = json!({"clientIP": {"timeoutSeconds": 60}});
+    })]);
+    assert_eq!(index.port("a", "http").affinity.unwrap().timeout_s, 60);
+}
+
+#[test]
+fn source_ranges_never_leave_an_address_open() {
+    let annotation = "service.beta.kubernetes.io/load-balancer-source-ranges";
+    let with = |field: Value, text: Value| {
+        service("a", "LoadBalancer", |value| {
+            value["spec"]["loadBalancerSourceRanges"] = field;
+            value["metadata"]["annotations"][annotation] = text;
+            value["spec"]["ipFamilies"] = json!(["IPv4", "IPv6"]);
+            value["spec"]["externalIPs"] = json!(["198.51.100.7"]);
+        })
+    };
+    let v4 = "203.0.113.10:80 LoadBalancer";
+    let v6 = "[2001:db8::10]:80 LoadBalancer";
+    let cases = [
+        (json!([]), json!(""), vec![v4, v6], 0),
+        (json!(["192.0.2.0/24"]), json!(""), vec![v6], 2),
+        (json!(["192.0.2.0/24", "2001:db8::/32"]), json!(""), vec![], 2),
+        (json!(["0.0.0.0/0"]), json!(""), vec![v4, v6], 1),
+        (json!(["0.0.0.0/0", "10.0.0.0/8", "::/0"]), json!(""), vec![v4, v6], 0),
+        (json!([]), json!("192.0.2.0/24, 2001:db8::/32"), vec![], 2),
+        (json!([]), json!(" 010.000.0.0/08 ,::/0"), vec![v6], 1),
+        (json!(["nonsense"]), json!(""), vec![], 3),
+        (json!([]), json!("192.0.2.0/240"), vec![], 3),
+        (json!(["::/0", "0.0.0.0/0"]), json!("192.0.2.0/24"), vec![v4, v6], 0),
+    ];
+    for (field, text, mut served, problems) in cases {
+        let mut index = index();
+        index.take([with(field.clone(), text.clone())]);
+        served.push("198.51.100.7:80 externalIP");
+        assert_eq!(index.frontends("a", "http"), served, "{field} {text}");
+        assert_eq!(index.problems("a").len(), problems, "{field} {text} {:?}", index.problems("a"));
+    }
+    let mut index = index();
+    index.take([service("a", "LoadBalancer", |value| {
+        value["spec"]["loadBalancerSourceRanges"] = json!(["192.0.2.0/24"]);
+        value["metadata"]["annotations"]["headgate.dev/node-ports"] = "true".into();
+    })]);
+    let not_forwarded = index.first_row("a").not_forwarded.as_deref();
+    assert_eq!(not_forwarded, Some("source ranges are not enforced yet"));
+    assert!(index.desired().service_ports.is_empty(), "nor do its NodePorts walk around them");
+}
+
+#[test]
+fn local_policy_is_told_that_the_clients_address_is_lost() {
+    let mut index = index();
+    index.take([service("a", "LoadBalancer", |value| {
+        value["spec"]["externalTrafficPolicy"] = "Local".into();
+    })]);
+    assert_eq!(index.problems("a").len(), 1);
+    assert_eq!(index.frontends("a", "http").len(), 1);
+}
+
+#[test]
+fn another_proxys_service_keeps_its_addresses_alone() {
+    let proxied = |service_type| {
+        service("a", service_type, |value| {
+            value["metadata"]["labels"]["service.kubernetes.io/service-proxy-name"] = "x".into();
+            value["metadata"]["annotations"]["headgate.dev/node-ports"] = "true".into();
+            value["spec"]["ports"][0]["nodePort"] = 30_080.into();
+        })
+    };
+    let mut index = index();
+    index.take([proxied("NodePort")]);
+    assert!(index.desired().service_ports.is_empty());
+    index.take([proxied("LoadBalancer")]);
+    assert_eq!(index.frontends("a", "http"), ["203.0.113.10:80 LoadBalancer"]);
+}
+
+#[test]
+fn bad_ports_are_left_out_and_the_rest_is_served() {
+    let mut index = index();
+    index.take([service("a", "LoadBalancer", |value| {
+        value["spec"]["ports"] = json!([
+            {"name": "zero", "port": 0},
+            {"name": "http", "port": 80},
+            {"name": "high", "port": 65_536},
+            {"name": "icmp", "port": 1, "protocol": "ICMP"},
+            {"name": "http", "port": 81},
+            {"name": "again", "port": 80},
+            {"name": "node", "port": 82, "nodePort": -1},
+        ]);
+    })]);
+    assert_eq!(index.frontends("a", "http"), ["203.0.113.10:80 LoadBalancer"]);
+    assert_eq!(
+        index.problems("a"),
+        [
+            "port 0 is not a port: expected 1 to 65535",
+            "port 65536 is not a port: expected 1 to 65535",
+            "protocol \"ICMP\" is none of TCP, UDP, SCTP",
+            "port 81/TCP \"http\" is there twice: give each a name and a number of its own",
+            "port 80/TCP \"again\" is there twice: give each a name and a number of its own",
+            "nodePort -1 is not a port: expected 1 to 65535",
+        ]
+    );
+}
+
+#[test]
+fn empty_objects_and_huge_lists_are_survived() {
+    let mut index = index();
+    for kind in ["Service", "EndpointSlice", "Node"] {
+        let object = match kind {
+            "Service" => Object::Service(Box::default(), Place::default()),
+            "EndpointSlice" => Object::EndpointSlice(Box::default(), Place::default()),
+            _ => Object::Node(Box::default(), Place::default()),
+        };
+        index.take([object]);
+    }
+    let ips: Vec<_> =
+        (0..20_000u32).map(|n| std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string()).collect();
+    let ports: Vec<_> = (1..=3_000).map(|n| json!({"name": format!("p{n}"), "port": n})).collect();
+    index.take([service("a", "ClusterIP", |value| {
+        value["spec"]["externalIPs"] = ips.into();
+        value["spec"]["ports"] = ports.into();
+    })]);
+    assert_eq!(index.counts().frontends, model::limits::FRONTENDS_PER_SERVICE_MAX);
+    assert!(index.problems("a").iter().any(|text| text.contains("only its first 4096 frontends")));
+    let bad: Vec<_> = (0..10_000).map(|n| format!("bad{n}")).collect();
+    index.take([service("a", "ClusterIP", |value| value["spec"]["externalIPs"] = bad.into())]);
+    assert!(index.problems("a").len() <= 65);
+    assert_eq!(index.drop_service("a").delta.removed.len(), 0);
+    assert_eq!(index.counts().frontends, 0);
+}
+
+#[test]
+fn a_full_gateway_says_so_and_makes_room_again() {
+    let many = |name: &str, count: usize, base: u32| {
+        let ports: Vec<_> =
+            (1..=count).map(|n| json!({"name": format!("p{n}"), "port": n})).collect();
+        service(name, "ClusterIP", |value| {
+            let address = std::net::Ipv4Addr::from(0x0a00_0000 + base).to_string();
+            value["spec"]["externalIPs"] = json!([address]);
+            value["spec"]["ports"] = ports.into();
+        })
+    };
+    let mut index = index();
+    let full = model::limits::SERVICE_PORTS_MAX / 4_096;
+    index.take((0..full).map(|n| many(&format!("s{n:02}"), 4_096, u32::try_from(n).unwrap())));
+    assert_eq!(index.counts().service_ports, model::limits::SERVICE_PORTS_MAX);
+    let built = index.take([many("z", 1, 100)]);
+    assert!(built.delta.is_empty());
+    let why = "the gateway has its limit of 65536 service ports already";
+    assert_eq!(index.first_row("z").not_forwarded.as_deref(), Some(why));
+    let built = index.drop_service("s00");
+    assert_eq!(built.delta.changed.len(), 1);
+    assert_eq!(index.first_row("z").not_forwarded, None);
+}
