@@ -170,7 +170,7 @@ where
     let (at, evicted) = shard.insert(entry).map_err(|_| drop(DropReason::TableFull))?;
     let counters = &context.counters;
     counters.inserts.add(1);
-    counters.embryonic_evicted.add(u64::from(evicted));
+    counters.embryonic_evicted.add(u64::from(evicted) + u64::from(nat.evicted));
     if let Some(service) = counters.services.get(service.id.slot as usize) {
         service.connections.add(1);
     }

@@ -17,10 +17,13 @@ pub struct NatPort<A> {
     pub address: A,
     /// The port.
     pub port: u16,
+    /// True where an embryonic connection had to go for it.
+    pub evicted: bool,
 }
 
-/// Walks the worker's ports from a random start and takes the first whose reply key has no
-/// connection. A connection whose time is over doesn't count; after [`NAT_PORT_TRIES`] misses the
+/// Walks the worker's ports from a random start, in steps of a random odd length, and takes the
+/// first whose reply key has no connection. Steps of one would gather taken ports in runs, which
+/// then are walked again and again. A connection whose time is over doesn't count; after [`NAT_PORT_TRIES`] misses the
 /// oldest ended one met is overwritten, then the oldest embryonic one. `None`: all are in use.
 pub fn choose<A: Address>(
     shard: &mut Shard<A>,
@@ -35,14 +38,16 @@ where
 {
     let ports = blocks.len() * NAT_BLOCK_PORTS;
     let start = ((u128::from(random) * ports as u128) >> 64) as usize;
+    // Odd, as the number of ports is a multiple of 256: the walk repeats itself late, if ever.
+    let stride = random as u32 as usize | 1;
     // By age: (idle, entry, its port).
     let mut oldest_closed: Option<(u32, u32, NatPort<A>)> = None;
     let mut oldest_embryonic: Option<(u32, u32, NatPort<A>)> = None;
     for step in 0..ports.min(NAT_PORT_TRIES) {
-        let at = (start + step) % ports;
+        let at = (start + step * stride) % ports;
         let block = blocks.get(at / NAT_BLOCK_PORTS)?;
         let port = block.first_port + (at % NAT_BLOCK_PORTS) as u16;
-        let nat = NatPort { address: A::from_ip(block.address)?, port };
+        let nat = NatPort { address: A::from_ip(block.address)?, port, evicted: false };
         let key = Key {
             source: backend,
             destination: nat.address,
@@ -66,9 +71,10 @@ where
             *oldest = Some((idle, found.entry, nat));
         }
     }
+    let evicted = oldest_closed.is_none();
     let (_, entry, nat) = oldest_closed.or(oldest_embryonic)?;
     shard.remove(entry);
-    Some(nat)
+    Some(NatPort { evicted, ..nat })
 }
 
 #[cfg(test)]
@@ -125,7 +131,7 @@ mod tests {
     fn when_all_are_met_in_use_ended_ones_are_overwritten_first() -> Result<(), OutOfMemory> {
         let mut shard = Shard::<u32>::new(&mut HeapMemory, 2000, 7)?;
         // A walk of 128 sees free ports until the block's 256 are all taken.
-        let all: HashSet<u16> = (0..64).flat_map(|_| fill_more(&mut shard)).collect();
+        let all: HashSet<u16> = (0..64).flat_map(|round| fill_more(&mut shard, round)).collect();
         assert_eq!(all.len(), 256);
         let timeouts = Timeouts::default();
         let before = shard.len();
@@ -141,11 +147,11 @@ mod tests {
         Ok(())
     }
 
-    fn fill_more(shard: &mut Shard<u32>) -> Vec<u16> {
+    fn fill_more(shard: &mut Shard<u32>, round: u64) -> Vec<u16> {
         let mut taken = Vec::new();
-        for _ in 0..16 {
+        for i in 0..16 {
             let n = shard.len();
-            let random = (n as u64).wrapping_mul(0xd1b5_4a32_d192_ed03);
+            let random = (round * 16 + i + 1).wrapping_mul(0xd1b5_4a32_d192_ed03);
             let Some(nat) = choose(shard, &one_block(), BACKEND, random, 0, &Timeouts::default())
             else {
                 break;
