@@ -23,6 +23,10 @@ const REMEMBERED_MAX: usize = 4_096;
 /// kernels before 5.16, all of them. A reachable time is 15 to 45 s.
 const RECHECK: Duration = Duration::from_secs(10);
 
+/// How often those without a usable MAC are asked for again. The kernel by itself tries a failed
+/// one every 5 s: too long for the first client of a backend that has just come up.
+const RECHECK_UNRESOLVED: Duration = Duration::from_secs(1);
+
 /// How soon after the kernel has forgotten one.
 const RECHECK_FORGOTTEN: Duration = Duration::from_millis(500);
 
@@ -43,6 +47,7 @@ pub(crate) struct Managed {
     waiting: VecDeque<Ask>,
     recent: HashMap<Key, Instant>,
     recheck: Instant,
+    recheck_unresolved: Instant,
 }
 
 impl Managed {
@@ -53,6 +58,7 @@ impl Managed {
             waiting: VecDeque::new(),
             recent: HashMap::new(),
             recheck: now + RECHECK,
+            recheck_unresolved: now + RECHECK_UNRESOLVED,
         }
     }
     /// Takes over what the control side wants. Those beyond [`ADJACENCIES_MAX`] are left out;
@@ -119,7 +125,11 @@ impl Managed {
     pub fn round(&mut self, now: Instant, state: &KernelState) -> Vec<Request> {
         if now >= self.recheck {
             self.recheck = now + RECHECK;
-            self.ask_again(state);
+            self.ask_again(|key| state.neighbour(key).is_none_or(|known| !known.managed));
+        }
+        if now >= self.recheck_unresolved {
+            self.recheck_unresolved = now + RECHECK_UNRESOLVED;
+            self.ask_again(|key| state.neighbour(key).is_none_or(|known| known.usable().is_none()));
         }
         let mut requests = Vec::new();
         while requests.len() < ROUND_MAX {
@@ -128,19 +138,14 @@ impl Managed {
         }
         requests
     }
-    fn ask_again(&mut self, state: &KernelState) {
+    fn ask_again(&mut self, is_due: impl Fn(&Key) -> bool) {
         // What is still waiting from the last time is asked for anyway.
         if self.waiting.len() > REMEMBERED_MAX {
             return;
         }
-        let kept = |key: &&Key| state.neighbour(key).is_some_and(|known| known.managed);
-        let missing: Vec<Ask> = self
-            .wanted
-            .union(&self.gateways)
-            .filter(|key| !kept(key))
-            .map(|key| Ask::Keep(*key))
-            .collect();
-        self.waiting.extend(missing);
+        let all = self.wanted.union(&self.gateways);
+        let due: Vec<Ask> = all.filter(|key| is_due(key)).map(|key| Ask::Keep(*key)).collect();
+        self.waiting.extend(due);
     }
     fn translate(&self, ask: Ask, state: &KernelState, requests: &mut Vec<Request>) {
         let (Ask::Keep(key) | Ask::Release(key) | Ask::Use(key) | Ask::Learn(key, _)) = ask;
