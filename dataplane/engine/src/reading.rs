@@ -100,9 +100,12 @@ impl Engine {
     pub fn mbufs(&self) -> (u32, u32) {
         (self.pool.available(), self.pool.size())
     }
-    /// DPDK's drivers of the ports.
+    /// DPDK's drivers of the ports, each once.
     pub fn drivers(&self) -> Vec<String> {
-        self.ports.iter().map(|port| port.driver().to_owned()).collect()
+        let mut drivers: Vec<String> =
+            self.ports.iter().map(|port| port.driver().to_owned()).collect();
+        drivers.dedup();
+        drivers
     }
     /// The published tables.
     pub fn tables(&self) -> Arc<Tables> {

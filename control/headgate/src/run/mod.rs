@@ -1,6 +1,26 @@
 //! The daemon: joins the engine, `translate`, the source of objects and the admin API.
+//!
+//! ```text
+//! directory -> sources -> translate -> compile -> publish -> workers
+//!              (control thread: control.rs)       (engine)
+//! admin socket -> gateway.rs -> books.rs (what the control side knows), engine (what workers know)
+//! ```
+
+mod books;
+mod control;
+mod explain;
+mod gateway;
+mod plan;
 
 use crate::config::Config;
+use admin::{Options, Server};
+use anyhow::Context as _;
+use engine::{Eal, Engine};
+use gateway::{Facts, Running, Shared};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Runs the gateway until it is told to stop.
 ///
@@ -10,10 +30,117 @@ use crate::config::Config;
 /// # Errors
 /// Where the gateway can't start, or ends other than by being told to.
 pub fn run(config: Config) -> anyhow::Result<()> {
-    // Temporary, until the engine exists.
-    anyhow::bail!(
-        "this build has no engine yet; the configuration is good ({} ports, {} workers)",
-        config.ports.len(),
-        config.workers.len()
-    )
+    let spare = plan::spare_cores(&config);
+    keep_off_workers(&spare);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("can't start the control side's threads")?;
+    let result = runtime.block_on(serve(config, spare));
+    // A question that still waits for its answer must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+/// Threads that start from here on leave the workers' cores alone, where there are others.
+fn keep_off_workers(spare: &[usize]) {
+    let mut cores = nix::sched::CpuSet::new();
+    for core in spare {
+        let _ = cores.set(*core);
+    }
+    if !spare.is_empty() {
+        let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cores);
+    }
+}
+
+async fn serve(config: Config, spare: Vec<usize>) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let mut stop = Stop::listen()?;
+    // The socket first: a second gateway learns that it is one before it touches a device.
+    let admin = Options { socket: config.admin.socket.clone(), metrics: config.admin.metrics };
+    let server = Server::bind(&admin).await?;
+    let control = control::Plan {
+        settings: plan::settings(&config)?,
+        manifests: config.manifests.clone(),
+        state_dir: config.state_dir.clone(),
+    };
+    let engine = plan::engine(&config, spare.clone())?;
+    let eal = plan::eal(&config, &spare);
+    let engine = tokio::task::spawn_blocking(move || -> anyhow::Result<Engine> {
+        Ok(Engine::start(Eal::init(eal)?, engine)?)
+    })
+    .await??;
+    tracing::info!(drivers = ?engine.drivers(), "the packet path is up");
+    let running = Arc::new(Running::new(engine, facts(&config, started)));
+    for note in running.engine.notes() {
+        running.books().degrade(&note, true);
+    }
+    control::resume(&control, &running)?;
+    let for_control = Arc::clone(&running);
+    let controller = std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || control::supervise(&control, &for_control))
+        .context("can't start the control thread")?;
+    let shared = Arc::new(Shared(Arc::clone(&running)));
+    let draining = Arc::clone(&running);
+    let served = server
+        .serve(shared, async move {
+            let signal = stop.wait().await;
+            tracing::info!("{signal}: stopping");
+            draining.draining.store(true, Relaxed);
+        })
+        .await;
+    // Where the server failed by itself, nobody has said so yet.
+    running.draining.store(true, Relaxed);
+    tokio::task::spawn_blocking(move || end(controller, running)).await?;
+    served?;
+    Ok(())
+}
+
+/// The control thread first, then the packet path.
+fn end(controller: std::thread::JoinHandle<()>, running: Arc<Running>) {
+    if controller.join().is_err() {
+        tracing::error!("the control thread ended by a panic");
+    }
+    match Arc::try_unwrap(running) {
+        Ok(running) => running.engine.stop(),
+        // A question is still being answered; the process ends without it.
+        Err(_) => tracing::warn!("stopped while a question was open"),
+    }
+}
+
+fn facts(config: &Config, started: Instant) -> Facts {
+    Facts {
+        dpdk: engine::dpdk_version().trim_start_matches("DPDK ").to_owned(),
+        huge_pages: if config.eal.huge_pages {
+            plan::huge_pages(config.eal.memory_mib.get())
+        } else {
+            "none".to_owned()
+        },
+        cores: config.workers.iter().map(|worker| worker.core).collect(),
+        source: format!("directory {}", config.manifests.display()),
+        started,
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+    async fn wait(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }

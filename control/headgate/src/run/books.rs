@@ -1,0 +1,131 @@
+//! What the control side knows and the admin API tells.
+
+use engine::{BackendTraffic, Engine};
+use model::answers::{Degraded, Event, ServiceStatus, Traffic};
+use model::desired::{Backend, BackendState, DesiredState, ObjectName, ServicePortKey};
+use model::ids::{BackendId, ServiceId};
+use model::limits::EVENTS_KEPT;
+use pipeline::snapshot::{Compiler, Report};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What the control side knows. Written by the control thread alone.
+#[derive(Debug, Default)]
+pub struct Books {
+    /// What is forwarded.
+    pub desired: DesiredState,
+    /// What was made of each Service.
+    pub statuses: BTreeMap<ObjectName, ServiceStatus>,
+    /// The latest events.
+    events: VecDeque<Event>,
+    /// Compiles changes, and knows the slots.
+    compiler: Compiler,
+    /// What the counters of a slot stood at when its holder got it.
+    service_bases: HashMap<ServiceId, Traffic>,
+    backend_bases: HashMap<BackendId, BackendTraffic>,
+    /// What is wrong, by what.
+    degraded: BTreeMap<String, u64>,
+    /// From the detection of the latest change to its use by the last worker, in microseconds.
+    pub last_change_us: Option<u64>,
+    /// Whether the source has been read in full once.
+    pub loaded: bool,
+}
+
+/// Seconds since the Unix epoch.
+pub fn epoch_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Books {
+    /// Makes a change: compiles and publishes it. Returns the generation, and what could not be
+    /// compiled.
+    pub fn change(&mut self, engine: &Engine, delta: &model::desired::Delta) -> (u64, Report) {
+        let (snapshot, report) = self.compiler.apply(delta);
+        for id in &report.services_begun {
+            self.service_bases.retain(|old, _| old.slot != id.slot);
+            self.service_bases.insert(*id, engine.service_traffic(*id));
+        }
+        for id in &report.backends_begun {
+            let base = engine.backend_traffic(*id);
+            if base != BackendTraffic::default() {
+                self.backend_bases.insert(*id, base);
+            }
+        }
+        self.desired.apply(delta);
+        let generation = engine.publish(snapshot);
+        (generation, report)
+    }
+    /// Remembers an event.
+    pub fn record(&mut self, mut event: Event) {
+        if event.time_s == 0 {
+            event.time_s = epoch_s();
+        }
+        if self.events.len() == EVENTS_KEPT {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+    /// The latest events, oldest first.
+    pub fn events(&self) -> Vec<Event> {
+        self.events.iter().cloned().collect()
+    }
+    /// Says that something is wrong, since now if it wasn't before, or that it no longer is.
+    pub fn degrade(&mut self, what: &str, wrong: bool) {
+        if wrong {
+            self.degraded.entry(what.to_owned()).or_insert_with(epoch_s);
+        } else {
+            self.degraded.remove(what);
+        }
+    }
+    /// What is wrong.
+    pub fn degraded(&self) -> Vec<Degraded> {
+        let row = |(what, since): (&String, &u64)| Degraded { what: what.clone(), since_s: *since };
+        self.degraded.iter().map(row).collect()
+    }
+    /// A service port's traffic since it has its slot.
+    pub fn traffic(&self, engine: &Engine, key: &ServicePortKey) -> Traffic {
+        let Some(id) = self.compiler.service(key) else { return Traffic::default() };
+        let (now, base) =
+            (engine.service_traffic(id), self.service_bases.get(&id).copied().unwrap_or_default());
+        Traffic {
+            connections: now.connections - base.connections.min(now.connections),
+            packets_in: now.packets_in - base.packets_in.min(now.packets_in),
+            bytes_in: now.bytes_in - base.bytes_in.min(now.bytes_in),
+            packets_out: now.packets_out - base.packets_out.min(now.packets_out),
+            bytes_out: now.bytes_out - base.bytes_out.min(now.bytes_out),
+            refused: now.refused - base.refused.min(now.refused),
+        }
+    }
+    /// A backend's traffic since it has its slot.
+    pub fn backend_traffic(
+        &self,
+        engine: &Engine,
+        key: &ServicePortKey,
+        address: SocketAddr,
+    ) -> BackendTraffic {
+        let Some(id) = self.compiler.backend(key, address) else {
+            return BackendTraffic::default();
+        };
+        let (now, base) =
+            (engine.backend_traffic(id), self.backend_bases.get(&id).copied().unwrap_or_default());
+        BackendTraffic {
+            connections: now.connections - base.connections.min(now.connections),
+            packets_in: now.packets_in - base.packets_in.min(now.packets_in),
+            packets_out: now.packets_out - base.packets_out.min(now.packets_out),
+        }
+    }
+    /// Backends of all service ports: active, known.
+    pub fn backend_counts(&self) -> [u32; 2] {
+        let all = self.desired.service_ports.values().flat_map(|port| &port.backends);
+        all.fold([0, 0], |[active, known], backend: &Backend| {
+            [active + u32::from(backend.state == BackendState::Active), known + 1]
+        })
+    }
+    /// Services known, and those of them of which something is forwarded.
+    pub fn service_counts(&self) -> [u32; 2] {
+        let served =
+            |status: &&ServiceStatus| status.ports.iter().any(|port| port.not_forwarded.is_none());
+        [self.statuses.len(), self.statuses.values().filter(served).count()].map(|n| n as u32)
+    }
+}

@@ -1,0 +1,208 @@
+//! The running gateway, as the admin API sees it: both sides joined.
+
+use super::books::Books;
+use super::explain;
+use admin::{Gateway, GatewayError, TrafficReadings};
+use engine::{Engine, NoAnswer};
+use model::answers::{
+    BackendRow, ConnectionFilter, Connections, DropRow, Event, FlowExplanation, NeighbourRow,
+    PortRow, ServiceExplanation, ServiceRow, ServiceTraffic, Status, Workers,
+};
+use model::desired::{BackendState, ObjectName};
+use model::ids::FiveTuple;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Everything that the admin API may ask.
+pub struct Running {
+    /// The packet path.
+    pub engine: Engine,
+    /// What the control side knows.
+    books: Mutex<Books>,
+    /// Facts for `status`.
+    pub facts: Facts,
+    /// Set while stopping.
+    pub draining: AtomicBool,
+    /// Counts the control thread's turns: it lives while this moves.
+    pub heartbeat: AtomicU64,
+}
+
+/// What doesn't change while the gateway runs.
+pub struct Facts {
+    /// DPDK's version.
+    pub dpdk: String,
+    /// Huge pages, in words.
+    pub huge_pages: String,
+    /// Cores of the workers.
+    pub cores: Vec<u32>,
+    /// Where the objects come from.
+    pub source: String,
+    /// When the gateway started.
+    pub started: Instant,
+}
+
+impl Running {
+    /// A gateway whose books are empty.
+    pub fn new(engine: Engine, facts: Facts) -> Self {
+        Self {
+            engine,
+            books: Mutex::default(),
+            facts,
+            draining: AtomicBool::new(false),
+            heartbeat: AtomicU64::new(0),
+        }
+    }
+    /// The books. A panic of whoever held them leaves them as they were: each change is made in
+    /// the order in which a reader may see it.
+    pub fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn status_now(&self) -> Status {
+        let books = self.books();
+        Status {
+            version: crate::VERSION.to_owned(),
+            dpdk: self.facts.dpdk.clone(),
+            drivers: self.engine.drivers(),
+            huge_pages: self.facts.huge_pages.clone(),
+            cores: self.facts.cores.clone(),
+            uptime_s: self.facts.started.elapsed().as_secs(),
+            source: self.facts.source.clone(),
+            services: books.service_counts(),
+            service_ports: books.desired.service_ports.len() as u32,
+            backends: books.backend_counts(),
+            connections: self.engine.connection_count(),
+            generation: self.engine.generations(),
+            last_change_us: books.last_change_us,
+            degraded: books.degraded(),
+            ledger: self.engine.ledger(),
+        }
+    }
+
+    fn service_rows(&self) -> Vec<ServiceRow> {
+        let books = self.books();
+        let row = |status: &model::answers::ServiceStatus| ServiceRow {
+            traffic: status.ports.iter().map(|p| books.traffic(&self.engine, &p.key)).collect(),
+            status: status.clone(),
+        };
+        books.statuses.values().map(row).collect()
+    }
+
+    fn backend_rows(&self) -> Vec<BackendRow> {
+        let books = self.books();
+        let adjacencies = self.engine.adjacencies();
+        let mut rows = Vec::new();
+        for port in books.desired.service_ports.values() {
+            for backend in &port.backends {
+                let traffic = books.backend_traffic(&self.engine, &port.key, backend.address);
+                let hop = adjacencies.hop(backend.address.ip(), backend.via);
+                let way = match hop {
+                    None => "no route".to_owned(),
+                    Some(hop) if hop.adjacency.is_some() => format!("{} resolved", hop.address),
+                    Some(hop) => format!("{} unresolved", hop.address),
+                };
+                rows.push(BackendRow {
+                    service: port.key.clone(),
+                    name: backend.name.to_string(),
+                    address: backend.address,
+                    node: backend.node.to_string(),
+                    state: match backend.state {
+                        BackendState::Active => "active".to_owned(),
+                        BackendState::Draining => "draining".to_owned(),
+                    },
+                    weight: backend.weight,
+                    way,
+                    connections: traffic.connections,
+                    packets_in: traffic.packets_in,
+                    packets_out: traffic.packets_out,
+                });
+            }
+        }
+        rows
+    }
+}
+
+/// What the admin API shares with the control thread.
+#[derive(Clone)]
+pub struct Shared(pub Arc<Running>);
+
+fn no_answer(error: NoAnswer) -> GatewayError {
+    GatewayError::Timeout(error.0)
+}
+
+impl Shared {
+    /// Asks what may block, off the threads that serve others.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Running) -> Result<T, GatewayError> + Send + 'static,
+    ) -> Result<T, GatewayError> {
+        let running = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || ask(&running))
+            .await
+            .map_err(|error| GatewayError::Unavailable(format!("the answer failed: {error}")))?
+    }
+}
+
+impl Gateway for Shared {
+    fn live(&self) -> Result<(), String> {
+        // Workers and mirror take the process with them; the control thread is started again.
+        Ok(())
+    }
+    fn ready(&self) -> Result<(), String> {
+        if self.0.draining.load(Relaxed) {
+            return Err("draining".to_owned());
+        }
+        if !self.0.books().loaded {
+            return Err(format!("{} has not been read yet", self.0.facts.source));
+        }
+        Ok(())
+    }
+    async fn status(&self) -> Result<Status, GatewayError> {
+        Ok(self.0.status_now())
+    }
+    async fn services(&self) -> Result<Vec<ServiceRow>, GatewayError> {
+        Ok(self.0.service_rows())
+    }
+    async fn backends(&self) -> Result<Vec<BackendRow>, GatewayError> {
+        Ok(self.0.backend_rows())
+    }
+    async fn connections(&self, filter: ConnectionFilter) -> Result<Connections, GatewayError> {
+        self.blocking(move |running| running.engine.connections(&filter).map_err(no_answer)).await
+    }
+    async fn drops(&self) -> Result<Vec<DropRow>, GatewayError> {
+        Ok(self.0.engine.drops())
+    }
+    async fn neighbours(&self) -> Result<Vec<NeighbourRow>, GatewayError> {
+        Ok(self.0.engine.neighbours())
+    }
+    async fn ports(&self) -> Result<Vec<PortRow>, GatewayError> {
+        Ok(self.0.engine.ports())
+    }
+    async fn workers(&self) -> Result<Workers, GatewayError> {
+        Ok(self.0.engine.workers())
+    }
+    async fn events(&self) -> Result<Vec<Event>, GatewayError> {
+        Ok(self.0.books().events())
+    }
+    async fn explain_flow(&self, flow: FiveTuple) -> Result<FlowExplanation, GatewayError> {
+        self.blocking(move |running| {
+            let answer = running.engine.explain(flow).map_err(no_answer)?;
+            Ok(explain::flow(&running.books().desired, flow, answer))
+        })
+        .await
+    }
+    async fn explain_service(&self, name: ObjectName) -> Result<ServiceExplanation, GatewayError> {
+        self.blocking(move |running| explain::service(running, &name)).await
+    }
+    async fn traffic(&self) -> Result<TrafficReadings, GatewayError> {
+        let books = self.0.books();
+        let reading = |key: &model::desired::ServicePortKey| ServiceTraffic {
+            key: Arc::new(key.clone()),
+            traffic: books.traffic(&self.0.engine, key),
+        };
+        let services = books.desired.service_ports.keys().map(reading).collect();
+        drop(books);
+        Ok(TrafficReadings { services, backends: self.0.backend_rows(), source_stale_ms: 0 })
+    }
+}
