@@ -15,7 +15,7 @@ use std::sync::Arc;
 struct Refused {
     family: Family,
     /// `None` where the Service can do without.
-    problem: Option<Problem>,
+    problem: Option<Box<Problem>>,
     wait: Option<Wait>,
 }
 
@@ -207,7 +207,7 @@ impl Index {
             let served = found.len() + self.ledger.addresses_of(name).len() > 0;
             for one in refused {
                 let none = (!served).then(|| none_left(&spec, one.family));
-                problems.extend(one.problem.or(none));
+                problems.extend(one.problem.map(|problem| *problem).or(none));
                 waits.extend(one.wait);
             }
             found.len()
@@ -244,7 +244,7 @@ impl Index {
                     "{address} is asked for, yet its ipFamilies have no {}",
                     Family::of(address)
                 );
-                let problem = Some(Problem::new(reason::ALLOCATION_FAILED, what));
+                let problem = Some(Box::new(Problem::new(reason::ALLOCATION_FAILED, what)));
                 refused.push(Refused { family: Family::of(address), problem, wait: None });
             }
         }
@@ -268,7 +268,7 @@ impl Index {
 
     fn find_requested(&self, spec: &Spec, address: IpAddr) -> Result<Found, Refused> {
         let refuse = |reason, what: String| {
-            let problem = Some(Problem::new(reason, what));
+            let problem = Some(Box::new(Problem::new(reason, what)));
             let wait = Some(Wait::Address(address));
             Refused { family: Family::of(address), problem, wait }
         };
@@ -311,7 +311,7 @@ impl Index {
             } else {
                 format!("no pool is the default: name one by the annotation {}", crate::spec::POOL)
             };
-            let problem = Some(Problem::new(reason::ALLOCATION_FAILED, what));
+            let problem = Some(Box::new(Problem::new(reason::ALLOCATION_FAILED, what)));
             return Err(Refused { family, problem, wait: None });
         };
         let wait = Some(Wait::Pool(pool, family));
@@ -408,7 +408,7 @@ fn nothing(
     waits: &mut BTreeSet<Wait>,
 ) {
     for one in refused {
-        problems.extend(one.problem);
+        problems.extend(one.problem.map(|problem| *problem));
         waits.extend(one.wait);
     }
     // The address that is asked for may be gone when the other family's is there.

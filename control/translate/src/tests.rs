@@ -127,6 +127,7 @@ impl Index {
         self.delete(&key(Kind::Service, name));
         self.build()
     }
+    /// The status of a Service.
     pub fn status(&self, name: &str) -> &ServiceStatus {
         let name = ObjectName::new("default", name);
         self.statuses().find(|status| status.name == name).unwrap()
@@ -135,6 +136,7 @@ impl Index {
     pub fn addresses(&self, name: &str) -> Vec<String> {
         self.status(name).addresses.iter().map(ToString::to_string).collect()
     }
+    /// The problems that a Service's status shows.
     pub fn problems(&self, name: &str) -> Vec<String> {
         self.status(name).problems.clone()
     }
@@ -144,6 +146,7 @@ impl Index {
         let held = held.into_iter().flat_map(|held| &held.addresses);
         held.map(|one| one.address.to_string()).collect()
     }
+    /// One service port of the desired state.
     pub fn port(&self, service: &str, port: &str) -> &ServicePort {
         let ports = self.desired().service_ports.values();
         let name = ObjectName::new("default", service);
@@ -165,6 +168,7 @@ impl Index {
             })
             .collect()
     }
+    /// The row of a Service's first port.
     pub fn first_row(&self, service: &str) -> &ServicePortRow {
         &self.status(service).ports[0]
     }

@@ -13,7 +13,8 @@ fn with(endpoints: Value) -> Index {
 
 #[test]
 fn ready_ones_else_serving_and_terminating_ones_else_none() {
-    let cases: &[(&[(&str, &str)], &[&str])] = &[
+    type Case = (&'static [(&'static str, &'static str)], &'static [&'static str]);
+    let cases: &[Case] = &[
         (&[("10.1.0.1", "rs"), ("10.1.0.2", "rs")], &["10.1.0.1:8080", "10.1.0.2:8080"]),
         (&[("10.1.0.1", "rs"), ("10.1.0.2", "st")], &["10.1.0.1:8080", "(10.1.0.2:8080)"]),
         (&[("10.1.0.1", ""), ("10.1.0.2", "rs")], &["(10.1.0.1:8080)", "10.1.0.2:8080"]),
