@@ -1,0 +1,132 @@
+//! Which file's version of a thing counts, and what that changes.
+
+use super::Change;
+use super::content::{Content, twice};
+use super::manifest::{Note, Unit, UnitId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use translate::{Object, ObjectKey};
+
+/// Kind whose objects are made here, and can have the name of one that is given.
+const MADE: &str = "Endpoints";
+const SLICE: &str = "EndpointSlice";
+/// What the name of a made slice has between that of its `Endpoints` and its number.
+const MIRRORED: &str = "-mirrored-";
+
+/// All files' things. Of the same thing in two files that of the first by name counts.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    /// For each thing: the files that have it.
+    by_unit: BTreeMap<UnitId, BTreeMap<Arc<str>, Arc<Unit>>>,
+    /// What was given out.
+    published: BTreeMap<ObjectKey, Arc<Object>>,
+    /// The keys of what was given out for each thing.
+    keys: BTreeMap<UnitId, Vec<ObjectKey>>,
+    /// Things that several files have.
+    shared: BTreeSet<UnitId>,
+    /// Things to look at again.
+    dirty: BTreeSet<UnitId>,
+}
+
+impl Claims {
+    /// A file's content changed from `before` to `now`.
+    pub(super) fn change(&mut self, file: &Arc<str>, before: &Content, now: &Content) {
+        for id in before.units.keys().filter(|id| !now.units.contains_key(*id)) {
+            self.touch(id);
+            if let Some(files) = self.by_unit.get_mut(id) {
+                files.remove(file);
+            }
+        }
+        for (id, unit) in &now.units {
+            if before.units.get(id) == Some(unit) {
+                continue;
+            }
+            self.touch(id);
+            self.by_unit.entry(id.clone()).or_default().insert(Arc::clone(file), Arc::clone(unit));
+        }
+    }
+
+    fn touch(&mut self, id: &UnitId) {
+        self.dirty.insert(id.clone());
+        // A slice that is given takes its name from one that is made.
+        if *id.kind == *SLICE
+            && let Some((owner, _)) = id.name.name.rsplit_once(MIRRORED)
+        {
+            self.dirty.insert(UnitId::new(MADE, Some(&id.name.namespace), owner));
+        }
+    }
+
+    /// What changed since the last call: what went, then what came.
+    pub(super) fn changes(&mut self) -> Vec<Change> {
+        let mut gone = BTreeSet::new();
+        let mut came = BTreeMap::new();
+        for id in std::mem::take(&mut self.dirty) {
+            let objects = self.wanted(&id);
+            for key in self.keys.remove(&id).unwrap_or_default() {
+                gone.insert(key);
+            }
+            match self.by_unit.get(&id).map_or(0, BTreeMap::len) {
+                0 => {
+                    self.by_unit.remove(&id);
+                    self.shared.remove(&id);
+                }
+                1 => {
+                    self.shared.remove(&id);
+                }
+                _ => {
+                    self.shared.insert(id.clone());
+                }
+            }
+            if !objects.is_empty() {
+                self.keys.insert(id, objects.iter().map(|(key, _)| key.clone()).collect());
+            }
+            came.extend(objects);
+        }
+        let mut changes = Vec::new();
+        for key in gone {
+            if !came.contains_key(&key) && self.published.remove(&key).is_some() {
+                changes.push(Change::Delete(key));
+            }
+        }
+        for (key, object) in came {
+            if self.published.get(&key) != Some(&object) {
+                changes.push(Change::Apply((*object).clone()));
+                self.published.insert(key, object);
+            }
+        }
+        changes
+    }
+
+    /// The objects of a thing as they should be.
+    fn wanted(&self, id: &UnitId) -> Vec<(ObjectKey, Arc<Object>)> {
+        let unit = self.by_unit.get(id).and_then(|files| files.values().next());
+        let objects = unit.iter().flat_map(|unit| unit.objects.iter());
+        let keyed = objects.map(|object| (object.key(), Arc::clone(object)));
+        keyed.filter(|(key, _)| *id.kind != *MADE || !self.is_given(key)).collect()
+    }
+
+    fn is_given(&self, key: &ObjectKey) -> bool {
+        let id = UnitId { kind: SLICE.into(), name: key.name.clone() };
+        self.by_unit.get(&id).is_some_and(|files| !files.is_empty())
+    }
+
+    /// What is to be said of the things of a file that another file has too.
+    pub(super) fn notes(&self, file: &str) -> Vec<Note> {
+        let mut notes = Vec::new();
+        for id in &self.shared {
+            let Some(files) = self.by_unit.get(id) else { continue };
+            let Some((first, winner)) = files.first_key_value() else { continue };
+            if **first != *file
+                && let Some(unit) = files.get(file)
+            {
+                notes.push(twice(unit, winner));
+            }
+        }
+        notes
+    }
+
+    /// Everything that was given out.
+    pub(super) fn published(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.published.values()
+    }
+}

@@ -1,0 +1,342 @@
+//! From documents to objects: which kind, typed, defaulted, valid.
+
+use super::Options;
+use super::documents::{Document, guess};
+use super::mirror;
+use super::service;
+use super::tree::{self, Node, Value};
+use super::typed::typed;
+use k8s_openapi::api::core::v1::{Endpoints, Node as KubernetesNode, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use model::answers::{Event, Severity};
+use model::desired::ObjectName;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use translate::{Object, Place};
+
+/// A manifest or a part of it that can't be used.
+pub(super) const INVALID: &str = "ManifestInvalid";
+/// A kind of which nothing is made.
+pub(super) const IGNORED: &str = "KindIgnored";
+
+/// Lists within lists.
+const LIST_DEPTH_MAX: u32 = 4;
+
+/// What names a thing in a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct UnitId {
+    pub(super) kind: Arc<str>,
+    pub(super) name: ObjectName,
+}
+
+impl UnitId {
+    /// The id of an object of this kind; the namespace is `default` where not given.
+    pub(super) fn new(kind: &str, namespace: Option<&str>, name: &str) -> Self {
+        let namespace = match namespace {
+            _ if kind == "Node" => "",
+            None | Some("") => "default",
+            Some(given) => given,
+        };
+        Self { kind: kind.into(), name: ObjectName::new(namespace, name) }
+    }
+}
+
+/// One thing in a manifest, and the objects that come of it: one, or the slices of an
+/// `Endpoints`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Unit {
+    pub(super) id: UnitId,
+    pub(super) place: Place,
+    pub(super) objects: Vec<Arc<Object>>,
+}
+
+/// Something to tell an operator, as long as it lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Note {
+    pub(super) severity: Severity,
+    pub(super) reason: &'static str,
+    /// The object that it is about; kind and name may be empty.
+    pub(super) about: UnitId,
+    pub(super) place: Place,
+    pub(super) message: String,
+}
+
+impl Note {
+    pub(super) fn event(&self) -> Event {
+        let Place { file, line } = &self.place;
+        Event {
+            time_s: 0,
+            severity: self.severity,
+            reason: self.reason.to_owned(),
+            kind: self.about.kind.to_string(),
+            object: self.about.name.clone(),
+            place: if *line == 0 { file.to_string() } else { self.place.to_string() },
+            message: self.message.clone(),
+        }
+    }
+
+    /// What makes it the same note to a reader, wherever its line has moved.
+    pub(super) fn identity(&self) -> (&'static str, &UnitId, &str, &str) {
+        (self.reason, &self.about, &self.place.file, &self.message)
+    }
+}
+
+/// Nobody in particular.
+pub(super) fn nobody() -> UnitId {
+    UnitId { kind: "".into(), name: ObjectName::new("", "") }
+}
+
+/// What one thing in a document turned out to be.
+#[derive(Clone, Debug)]
+pub(super) enum Found {
+    Unit(Unit),
+    /// It can't be used, and its id where that is known.
+    Broken(Option<UnitId>, Note),
+    Note(Note),
+}
+
+/// Where a document stands.
+struct Context<'a> {
+    file: &'a str,
+    /// Added to a line within the document.
+    offset: u32,
+    options: &'a Options,
+}
+
+impl Context<'_> {
+    /// The place of a line of the document, which is 0 where unknown.
+    fn place(&self, line: u32) -> Place {
+        Place::new(self.file, line.max(1).saturating_add(self.offset))
+    }
+
+    fn broken(&self, id: Option<UnitId>, line: u32, message: String) -> Found {
+        let place = self.place(line);
+        let about = id.clone().unwrap_or_else(nobody);
+        let note = Note { severity: Severity::Warning, reason: INVALID, about, place, message };
+        Found::Broken(id, note)
+    }
+
+    fn ignored(&self, about: UnitId, line: u32, message: String) -> Found {
+        let place = self.place(line);
+        Found::Note(Note { severity: Severity::Normal, reason: IGNORED, about, place, message })
+    }
+}
+
+/// Reads one document of a file.
+pub(super) fn read(file: &str, document: Document<'_>, options: &Options) -> Vec<Found> {
+    let context = Context { file, offset: document.line.saturating_sub(1), options };
+    let text = match std::str::from_utf8(document.text) {
+        Ok(text) => text,
+        Err(error) => {
+            let before = document.text.get(..error.valid_up_to()).unwrap_or_default();
+            let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+            let id = guess(&String::from_utf8_lossy(document.text));
+            let line = u32::try_from(line).unwrap_or(0);
+            return vec![context.broken(id, line, "not UTF-8 text".to_owned())];
+        }
+    };
+    let mut found = Vec::new();
+    match tree::parse(text) {
+        Ok(node) if node.is_null() => {}
+        Ok(node) => context.object(&node, None, 0, &mut found),
+        Err(error) => {
+            let message = format!("can't be parsed: {}", error.message);
+            found.push(context.broken(guess(text), error.line, message));
+        }
+    }
+    found
+}
+
+/// The words that name an object, as far as they are there.
+struct Head<'a> {
+    api_version: &'a str,
+    kind: &'a str,
+    id: UnitId,
+}
+
+impl Context<'_> {
+    /// Reads an object, or the objects of a list. `implied` is the kind and version of the
+    /// elements of a typed list, which need not say theirs.
+    fn object(
+        &self,
+        node: &Node,
+        implied: Option<(&str, &str)>,
+        depth: u32,
+        found: &mut Vec<Found>,
+    ) {
+        if !matches!(node.value, Value::Map(_)) {
+            let message = "not an object: expected apiVersion, kind and metadata".to_owned();
+            found.push(self.broken(None, node.line, message));
+            return;
+        }
+        let Some(kind) = node.text("kind").or(implied.map(|(kind, _)| kind)) else {
+            let id = None;
+            found.push(self.broken(id, node.line, "it has no kind".to_owned()));
+            return;
+        };
+        let Some(api_version) = node.text("apiVersion").or(implied.map(|(_, version)| version))
+        else {
+            let message = format!("{kind} has no apiVersion");
+            found.push(self.broken(head_id(node, kind), node.line, message));
+            return;
+        };
+        if kind.ends_with("List") && (kind == "List" || node.get("items").is_some()) {
+            self.list(node, kind, api_version, depth, found);
+            return;
+        }
+        let Some(id) = head_id(node, kind) else {
+            let message = format!("{kind} has no metadata.name");
+            found.push(self.broken(None, node.line, message));
+            return;
+        };
+        found.push(self.known(node, &Head { api_version, kind, id }));
+    }
+
+    fn list(&self, node: &Node, kind: &str, api_version: &str, depth: u32, found: &mut Vec<Found>) {
+        if depth >= LIST_DEPTH_MAX {
+            let message = format!("lists within lists, more than {LIST_DEPTH_MAX} deep");
+            found.push(self.broken(None, node.line, message));
+            return;
+        }
+        let items = node.get("items");
+        let Some(elements) = items
+            .map_or(Some(&[][..]), |items| if items.is_null() { Some(&[]) } else { items.list() })
+        else {
+            let line = node.line_of("items");
+            found.push(self.broken(None, line, format!("items of {kind} is no list")));
+            return;
+        };
+        let element = kind.strip_suffix("List").filter(|element| !element.is_empty());
+        for item in elements {
+            self.object(item, element.map(|kind| (kind, api_version)), depth + 1, found);
+        }
+    }
+
+    fn known(&self, node: &Node, head: &Head<'_>) -> Found {
+        let expected = match head.kind {
+            "Service" | "Node" | "Endpoints" => "v1",
+            "EndpointSlice" => "discovery.k8s.io/v1",
+            _ => return self.ignored(head.id.clone(), node.line, why_ignored(head)),
+        };
+        if head.api_version != expected {
+            let line = node.line_of("apiVersion");
+            if group(head.api_version) != group(expected) {
+                return self.ignored(head.id.clone(), line, why_ignored(head));
+            }
+            let message = format!("apiVersion \"{}\" is not {expected}", head.api_version);
+            return self.broken(Some(head.id.clone()), line, message);
+        }
+        match self.unit(node, head) {
+            Ok(unit) => Found::Unit(unit),
+            Err((line, message)) => self.broken(Some(head.id.clone()), line, message),
+        }
+    }
+
+    fn unit(&self, node: &Node, head: &Head<'_>) -> Result<Unit, (u32, String)> {
+        let place = self.place(node.line);
+        let objects = match head.kind {
+            "Service" => {
+                let mut object: Service = read_typed(node)?;
+                place_metadata(&mut object.metadata, head);
+                service::complete(&mut object);
+                service::check(&object, node, self.options)?;
+                vec![Object::Service(Box::new(object), place.clone())]
+            }
+            "EndpointSlice" => {
+                let mut object: EndpointSlice = read_typed(node)?;
+                place_metadata(&mut object.metadata, head);
+                vec![slice(object, &place)]
+            }
+            "Node" => {
+                let mut object: KubernetesNode = read_typed(node)?;
+                place_metadata(&mut object.metadata, head);
+                vec![Object::Node(Box::new(object), place.clone())]
+            }
+            _ => {
+                let mut object: Endpoints = read_typed(node)?;
+                place_metadata(&mut object.metadata, head);
+                mirror::slices(&object).into_iter().map(|one| slice(one, &place)).collect()
+            }
+        };
+        check_name(&head.id, node)?;
+        let objects = objects.into_iter().map(Arc::new).collect();
+        Ok(Unit { id: head.id.clone(), place, objects })
+    }
+}
+
+/// The group of an apiVersion; that of `v1` is empty.
+fn group(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _)| group)
+}
+
+fn head_id(node: &Node, kind: &str) -> Option<UnitId> {
+    let metadata = node.get("metadata")?;
+    let name = metadata.text("name").filter(|name| !name.is_empty())?;
+    Some(UnitId::new(kind, metadata.text("namespace"), name))
+}
+
+fn read_typed<T: DeserializeOwned>(node: &Node) -> Result<T, (u32, String)> {
+    typed(node).map_err(|error| (error.line, error.to_string()))
+}
+
+fn slice(mut object: EndpointSlice, place: &Place) -> Object {
+    for port in object.ports.iter_mut().flatten() {
+        port.protocol.get_or_insert_with(|| "TCP".to_owned());
+        port.name.get_or_insert_with(String::new);
+    }
+    Object::EndpointSlice(Box::new(object), place.clone())
+}
+
+fn place_metadata(metadata: &mut ObjectMeta, head: &Head<'_>) {
+    let namespace = &*head.id.name.namespace;
+    metadata.namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
+    metadata.managed_fields = None;
+}
+
+/// Names as RFC 1123 has them; those of Services and namespaces are single labels.
+fn check_name(id: &UnitId, node: &Node) -> Result<(), (u32, String)> {
+    let name = &*id.name.name;
+    let namespace = &*id.name.namespace;
+    let good = match &*id.kind {
+        "Service" => service::is_label(name),
+        _ => name.len() <= 253 && name.split('.').all(service::is_label),
+    };
+    if !good {
+        let shown: String = name.chars().take(80).collect();
+        let message = format!(
+            "metadata.name \"{shown}\": expected lower-case letters, digits and '-', beginning \
+             and ending with a letter or digit"
+        );
+        return Err((node.line_of("metadata.name"), message));
+    }
+    if !namespace.is_empty() && !service::is_label(namespace) {
+        let shown: String = namespace.chars().take(80).collect();
+        let message = format!("metadata.namespace \"{shown}\" is no name of a namespace");
+        return Err((node.line_of("metadata.namespace"), message));
+    }
+    Ok(())
+}
+
+fn why_ignored(head: &Head<'_>) -> String {
+    let Head { kind, api_version, .. } = head;
+    match *kind {
+        "Deployment"
+        | "ReplicaSet"
+        | "StatefulSet"
+        | "DaemonSet"
+        | "Job"
+        | "CronJob"
+        | "ReplicationController" => format!(
+            "{kind} is ignored: nothing runs pods here; give an EndpointSlice with the addresses \
+             of pods that run elsewhere"
+        ),
+        "Pod" => "Pod is ignored: selectors are not followed yet; give an EndpointSlice with its \
+                  address"
+            .to_owned(),
+        "Ingress" | "IngressClass" | "Gateway" | "HTTPRoute" => {
+            format!("{kind} is not forwarded yet; Services are")
+        }
+        _ => format!("{kind} ({api_version}) is ignored: nothing is made of this kind"),
+    }
+}

@@ -1,0 +1,206 @@
+//! A document as a tree whose every node knows its line.
+//!
+//! The types of scalars are inferred as `kubectl` does, so that a number where a string belongs
+//! is refused here as the API server refuses it.
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+use std::fmt;
+
+/// Nodes of one document: a `List` of 10,000 Services has about 600,000, at about 100 bytes each.
+const NODES_MAX: usize = 4_000_000;
+/// Levels of one document; objects of Kubernetes have about 20.
+const DEPTH_MAX: usize = 64;
+/// Events that aliases may repeat in one document; what a "billion laughs" would live on.
+const ALIAS_EVENTS_MAX: usize = 100_000;
+
+/// A value and the line on which it begins.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Node {
+    /// From 1, counted from the start of the text that was parsed; 0 where unknown.
+    pub(super) line: u32,
+    pub(super) value: Value,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    Null,
+    Bool(bool),
+    Signed(i64),
+    Unsigned(u64),
+    Float(f64),
+    Text(Box<str>),
+    List(Vec<Node>),
+    Map(Vec<(Box<str>, Node)>),
+}
+
+/// Why a text is no document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unreadable {
+    /// From 1, counted from the start of the text; 0 where unknown.
+    pub(super) line: u32,
+    pub(super) message: String,
+}
+
+/// Parses one document. An empty one is null.
+pub(super) fn parse(text: &str) -> Result<Node, Unreadable> {
+    let mut aliases = serde_saphyr::alias_limits! {};
+    aliases.max_total_replayed_events = ALIAS_EVENTS_MAX;
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_nodes: NODES_MAX,
+            max_events: NODES_MAX * 2,
+            max_depth: DEPTH_MAX,
+            max_aliases: ALIAS_EVENTS_MAX,
+        },
+        alias_limits: aliases,
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
+        let line = error.location().map_or(0, |at| u32::try_from(at.line()).unwrap_or(0));
+        Unreadable { line, message: one_line(&error.without_snippet().to_string()) }
+    })
+}
+
+/// The first line of a message, cut to a length that fits an event.
+fn one_line(message: &str) -> String {
+    let line = message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    line.chars().take(300).collect()
+}
+
+impl Node {
+    /// The member of a map.
+    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+        let Value::Map(members) = &self.value else { return None };
+        members.iter().find(|(name, _)| **name == *key).map(|(_, node)| node)
+    }
+
+    /// The member of a map, where that is a text.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        match &self.get(key)?.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The elements of a list.
+    pub(super) fn list(&self) -> Option<&[Self]> {
+        match &self.value {
+            Value::List(nodes) => Some(nodes),
+            _ => None,
+        }
+    }
+
+    pub(super) const fn is_null(&self) -> bool {
+        matches!(self.value, Value::Null)
+    }
+
+    /// The line of what `path` leads to, or of the last step that is there. Steps are separated
+    /// by dots; a number is a place in a list.
+    pub(super) fn line_of(&self, path: &str) -> u32 {
+        let mut at = self;
+        for step in path.split('.').filter(|step| !step.is_empty()) {
+            let next = match (&at.value, step.parse::<usize>()) {
+                (Value::List(nodes), Ok(place)) => nodes.get(place),
+                _ => at.get(step),
+            };
+            match next {
+                Some(node) => at = node,
+                None => break,
+            }
+        }
+        at.line
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<Value>::deserialize(from)?;
+        let line = u32::try_from(spanned.referenced.line()).unwrap_or(0);
+        Ok(Self { line, value: spanned.value })
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Signed(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(i64::try_from(value).map_or(Value::Unsigned(value), Value::Signed))
+    }
+
+    fn visit_i128<E: Error>(self, value: i128) -> Result<Value, E> {
+        Err(E::custom(format_args!("the number {value} is too large")))
+    }
+
+    fn visit_u128<E: Error>(self, value: u128) -> Result<Value, E> {
+        Err(E::custom(format_args!("the number {value} is too large")))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Float(value))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::Text(value.into()))
+    }
+
+    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        Ok(Value::Text(value.into_boxed_str()))
+    }
+
+    fn visit_bytes<E: Error>(self, _: &[u8]) -> Result<Value, E> {
+        Err(E::custom("binary data has no place in a manifest"))
+    }
+
+    fn visit_none<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        Value::deserialize(from)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        Value::deserialize(from)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut nodes = Vec::new();
+        while let Some(node) = seq.next_element()? {
+            nodes.push(node);
+        }
+        Ok(Value::List(nodes))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            members.push((key.into_boxed_str(), map.next_value()?));
+        }
+        Ok(Value::Map(members))
+    }
+}
