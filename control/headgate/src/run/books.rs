@@ -29,7 +29,12 @@ pub struct Books {
     /// From the detection of the latest change to its use by the last worker, in microseconds.
     pub last_change_us: Option<u64>,
     /// Whether the source has been read in full once.
-    pub loaded: bool,
+    loaded: bool,
+}
+
+/// What is wrong until the source has been read.
+pub fn not_read(source: &str) -> String {
+    format!("{source} has not been read yet")
 }
 
 /// Seconds since the Unix epoch.
@@ -77,6 +82,15 @@ impl Books {
         } else {
             self.degraded.remove(what);
         }
+    }
+    /// Whether the source has been read in full once.
+    pub const fn is_loaded(&self) -> bool {
+        self.loaded
+    }
+    /// The source has been read in full.
+    pub fn set_loaded(&mut self, source: &str) {
+        self.loaded = true;
+        self.degrade(&not_read(source), false);
     }
     /// What is wrong.
     pub fn degraded(&self) -> Vec<Degraded> {

@@ -58,7 +58,7 @@ fn control(plan: &Plan, running: &Running) -> anyhow::Result<()> {
         .with_context(|| format!("manifests in {}", plan.manifests.display()))?;
     let first = source.load();
     take_in(&mut index, &store, running, first);
-    running.books().loaded = true;
+    running.books().set_loaded(&running.facts.source);
     while !running.draining.load(Relaxed) {
         if let Some(changes) = source.next(TURN) {
             take_in(&mut index, &store, running, changes);

@@ -1,6 +1,6 @@
 //! The running gateway, as the admin API sees it: both sides joined.
 
-use super::books::Books;
+use super::books::{Books, not_read};
 use super::explain;
 use admin::{Gateway, GatewayError, TrafficReadings};
 use engine::{Engine, NoAnswer};
@@ -43,11 +43,13 @@ pub struct Facts {
 }
 
 impl Running {
-    /// A gateway whose books are empty.
+    /// A gateway that has not read its source yet.
     pub fn new(engine: Engine, facts: Facts) -> Self {
+        let mut books = Books::default();
+        books.degrade(&not_read(&facts.source), true);
         Self {
             engine,
-            books: Mutex::default(),
+            books: Mutex::new(books),
             facts,
             draining: AtomicBool::new(false),
             heartbeat: AtomicU64::new(0),
@@ -153,8 +155,8 @@ impl Gateway for Shared {
         if self.0.draining.load(Relaxed) {
             return Err("draining".to_owned());
         }
-        if !self.0.books().loaded {
-            return Err(format!("{} has not been read yet", self.0.facts.source));
+        if !self.0.books().is_loaded() {
+            return Err(not_read(&self.0.facts.source));
         }
         Ok(())
     }
