@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+/// How long next hops may take to answer.
+const WAYS_PATIENCE: Duration = Duration::from_secs(4);
 /// Time that a gateway gets to be ready, and far more than it needs.
 const START_PATIENCE: Duration = Duration::from_secs(20);
 /// Time within which it must end after SIGTERM.
@@ -59,7 +61,18 @@ impl Gateway {
         gateway.wait_until_ready(begun)?;
         gateway.ready_after = begun.elapsed();
         net.plug_in()?;
+        gateway.wait_for_ways();
         Ok(gateway)
+    }
+    /// The cables were plugged in after the start, so the backends' next hops answer only now: gives
+    /// the gateway the time to ask again. A backend that never answers is a matter for the test.
+    fn wait_for_ways(&self) {
+        let begun = Instant::now();
+        let resolved = |way: &str| !way.ends_with(" unresolved");
+        let all = || self.admin.backends().is_ok_and(|rows| rows.iter().all(|b| resolved(&b.way)));
+        while !all() && begun.elapsed() < WAYS_PATIENCE {
+            sleep(Duration::from_millis(50));
+        }
     }
     fn wait_until_ready(&mut self, begun: Instant) -> Result<()> {
         loop {
@@ -67,7 +80,8 @@ impl Gateway {
             let latest = self.admin.status();
             if let Ok(status) = &latest {
                 let [published, everywhere] = status.generation;
-                if published > 0 && published == everywhere {
+                let read = !status.degraded.iter().any(|d| d.what.ends_with("not been read yet"));
+                if read && published == everywhere {
                     return Ok(());
                 }
             }
