@@ -1,0 +1,411 @@
+//! A burst means the same as its packets one by one: verdicts, bytes, table, counters, requests.
+//! And prefetching changes nothing.
+//!
+//! The packets of a burst are made one by one while the reference processes them, so that a burst
+//! holds whole handshakes: replies to ports that the very same burst made the gateway choose.
+
+mod common;
+
+use common::packets::{ACK, FIN, Packet, RST, SYN};
+use common::{Buffer, FRONT_MAC, World, at, backend_ip, client, frontend_ip, mac_of, nat_ip, raw};
+use model::desired::{BackendState, Delta};
+use model::drops::DropReason;
+use model::ids::{PortId, Protocol};
+use model::record::ConnectionRecord;
+use pipeline::adjacency::Mac;
+use pipeline::answer::{Rate, Rates};
+use pipeline::arch::memory::HeapMemory;
+use pipeline::connections::Timeouts;
+use pipeline::counters::Counters;
+use pipeline::frame::{Rx, Verdict};
+use pipeline::snapshot::Compiler;
+use pipeline::{Now, Options, Pipeline};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A packet, before it is known what the gateway has made of earlier ones.
+#[derive(Clone, Debug)]
+enum Make {
+    Client { udp: bool, v6: bool, n: u8, port: u16, to: u16, flags: u8, len: usize, ttl: u8 },
+    Reply { which: usize, flags: u8, len: usize },
+    Fragment { v6: bool, n: u8, id: u32, piece: usize },
+    Error { which: usize, towards_client: bool, quote: usize },
+    Echo { v6: bool, to: u8 },
+    Neighbour { v6: bool, to: u8 },
+    Garbage(Vec<u8>),
+    Changed { which: usize, place: usize, value: u8 },
+    Again { back: usize },
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Burst(Vec<(Make, u8)>),
+    Time(u64),
+    Sweep,
+    /// For each backend: 0 gone, 1 draining, else active.
+    Backends(Vec<u8>),
+    NoService,
+    /// True: the neighbour of this place in the list loses its MAC; false: all have theirs.
+    Unresolved(Option<usize>),
+    Moved(usize),
+}
+
+fn make() -> impl Strategy<Value = Make> {
+    let flags = prop_oneof![4 => Just(SYN), 3 => Just(ACK), 1 => Just(FIN | ACK), 1 => Just(RST)];
+    let reply_flags =
+        prop_oneof![3 => Just(SYN | ACK), 2 => Just(ACK), 1 => Just(FIN | ACK), 1 => Just(RST)];
+    let to = prop_oneof![12 => Just(80u16), 1 => Just(81u16)];
+    let len = prop_oneof![8 => 0usize..90, 1 => Just(1600usize)];
+    let ttl = prop_oneof![12 => Just(64u8), 1 => Just(1u8)];
+    let a_client = (any::<bool>(), any::<bool>(), 10u8..16, 2000u16..2006, to, flags, len, ttl);
+    prop_oneof![
+        10 => a_client.prop_map(|(udp, v6, n, port, to, flags, len, ttl)|
+            Make::Client { udp, v6, n, port, to, flags, len, ttl }),
+        10 => (any::<usize>(), reply_flags, 0usize..90)
+            .prop_map(|(which, flags, len)| Make::Reply { which, flags, len }),
+        2 => (any::<bool>(), 10u8..12, 0u32..3, 0usize..3)
+            .prop_map(|(v6, n, id, piece)| Make::Fragment { v6, n, id, piece }),
+        2 => (any::<usize>(), any::<bool>(), 20usize..120).prop_map(
+            |(which, towards_client, quote)| Make::Error { which, towards_client, quote }),
+        1 => (any::<bool>(), 0u8..4).prop_map(|(v6, to)| Make::Echo { v6, to }),
+        1 => (any::<bool>(), 0u8..4).prop_map(|(v6, to)| Make::Neighbour { v6, to }),
+        1 => proptest::collection::vec(any::<u8>(), 0..80).prop_map(Make::Garbage),
+        1 => (any::<usize>(), 0usize..80, any::<u8>())
+            .prop_map(|(which, place, value)| Make::Changed { which, place, value }),
+        4 => (0usize..8).prop_map(|back| Make::Again { back }),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let hops = prop_oneof![6 => Just(0u8), 1 => Just(1u8), 1 => Just(2u8)];
+    let time = prop_oneof![Just(1u64), Just(900), Just(16_000), Just(31_000), Just(310_000)];
+    prop_oneof![
+        8 => proptest::collection::vec((make(), hops), 1..70).prop_map(Step::Burst),
+        3 => time.prop_map(Step::Time),
+        1 => Just(Step::Sweep),
+        2 => proptest::collection::vec(0u8..4, 6).prop_map(Step::Backends),
+        1 => Just(Step::NoService),
+        1 => proptest::option::of(0usize..80).prop_map(Step::Unresolved),
+        1 => (0usize..80).prop_map(Step::Moved),
+    ]
+}
+
+#[derive(Default)]
+struct Coverage {
+    bursts: u64,
+    packets: u64,
+    expiries: u64,
+    evictions: u64,
+    requests: u64,
+    verdicts: BTreeMap<&'static str, u64>,
+}
+
+struct Run {
+    world: World,
+    reference: Pipeline,
+    /// With and without prefetch.
+    others: [Pipeline; 2],
+    now: Now,
+    past: Vec<(Vec<u8>, PortId)>,
+}
+
+impl Run {
+    fn new((workers, connections, tight): (u8, usize, bool)) -> Self {
+        let rate = Rate { per_second: 5, burst: 3 };
+        let rates = if tight { Rates([rate; 8]) } else { Rates::default() };
+        let timeouts = Timeouts { tcp_established_ms: 300_000, ..Timeouts::default() };
+        let connections = [connections; 2];
+        let options = Options { connections, timeouts, rates, secret: 77, ..Options::default() };
+        let new = |prefetch| {
+            let options = Options { prefetch, ..options.clone() };
+            Pipeline::new(&options, Arc::new(Counters::new(2, 24)), &mut HeapMemory).unwrap()
+        };
+        let mut world = World::new(workers);
+        world.compiler = Compiler::new(2, 24);
+        let mut run = Self {
+            world,
+            reference: new(true),
+            others: [new(true), new(false)],
+            now: Now { ms: 1000 },
+            past: Vec::new(),
+        };
+        run.backends(&[2; 6]);
+        run
+    }
+
+    fn backends(&mut self, states: &[u8]) {
+        let mut changed = Vec::new();
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let mut backends = Vec::new();
+            for (n, state) in states.iter().enumerate().filter(|(_, state)| **state > 0) {
+                let state = if *state == 1 { BackendState::Draining } else { BackendState::Active };
+                for v6 in [false, true] {
+                    backends.push((at(backend_ip(v6, 10 + n as u8), 8080), state));
+                }
+            }
+            let frontends = [false, true].map(|v6| at(frontend_ip(v6), 80));
+            let key = common::key("web", protocol);
+            changed.push(Arc::new(common::service(&key, &frontends, &backends)));
+        }
+        self.world.publish(&Delta { changed, removed: vec![] });
+    }
+
+    fn records(&self) -> Vec<ConnectionRecord> {
+        common::records(&self.reference, &self.world.tables, self.now)
+    }
+
+    /// The bytes of a packet, and the port that it comes in by.
+    fn make(&self, make: &Make) -> (Vec<u8>, PortId) {
+        let front = common::FRONT_PORT;
+        match make {
+            Make::Client { udp, v6, n, port, to, flags, len, ttl } => {
+                let protocol = if *udp { Protocol::Udp } else { Protocol::Tcp };
+                let packet = Packet::to_frontend(protocol, *v6, *n, (*port, *to));
+                let packet = Packet { ttl: *ttl, ..packet.flags(*flags).payload(vec![7; *len]) };
+                (packet.build(), front)
+            }
+            Make::Reply { which, flags, len } => match self.one_of(*which) {
+                Some(c) => (reply(&c, *flags, *len).build(), common::BACK_PORT),
+                None => (vec![], front),
+            },
+            Make::Fragment { v6, n, id, piece } => {
+                let packet = Packet::to_frontend(Protocol::Udp, *v6, *n, (2000, 80));
+                let packet = packet.payload(vec![3; 100]);
+                (raw::fragments(&packet, *id, 40).swap_remove(*piece), front)
+            }
+            Make::Error { which, towards_client, quote } => match self.one_of(*which) {
+                Some(c) if *towards_client => {
+                    let mut sent = reply(&c, ACK, 60).reply(ACK, vec![1; 60]);
+                    sent.protocol = c.protocol;
+                    (raw::icmp_error(&sent, *quote), common::BACK_PORT)
+                }
+                Some(c) => {
+                    let sent = Packet { source: c.frontend, destination: c.client, ..from(&c) };
+                    let sent = Packet { from: FRONT_MAC, to: from(&c).from, ..sent };
+                    (raw::icmp_error(&sent, *quote), front)
+                }
+                None => (vec![], front),
+            },
+            Make::Echo { v6, to } => {
+                let addresses = (client(*v6, 10), target(*v6, *to));
+                (raw::echo((mac_of(0, 10), FRONT_MAC), addresses, &[5; 30]), front)
+            }
+            Make::Neighbour { v6, to } => match (client(*v6, 10), target(*v6, *to)) {
+                (IpAddr::V4(a), IpAddr::V4(b)) => (raw::arp_request(mac_of(0, 10), a, b), front),
+                (IpAddr::V6(a), IpAddr::V6(b)) => (raw::solicitation(mac_of(0, 10), a, b), front),
+                _ => (vec![], front),
+            },
+            Make::Garbage(bytes) => {
+                let mut bytes = bytes.clone();
+                if bytes.len() > 14 && bytes[13] & 1 == 0 {
+                    bytes[..6].copy_from_slice(&FRONT_MAC);
+                    bytes[12..14].copy_from_slice(&[8, 0]);
+                }
+                (bytes, front)
+            }
+            Make::Changed { which, place, value } => {
+                let Some((mut bytes, port)) = self.past_one(*which) else { return (vec![], front) };
+                if let Some(byte) = bytes.get_mut(*place) {
+                    *byte = *value;
+                }
+                (bytes, port)
+            }
+            Make::Again { back } => {
+                let last = self.past.len().checked_sub(1 + back);
+                last.map_or((vec![], front), |n| self.past[n].clone())
+            }
+        }
+    }
+
+    fn one_of(&self, which: usize) -> Option<ConnectionRecord> {
+        let records = self.records();
+        (!records.is_empty()).then(|| records[which % records.len()].clone())
+    }
+    fn past_one(&self, which: usize) -> Option<(Vec<u8>, PortId)> {
+        (!self.past.is_empty()).then(|| self.past[which % self.past.len()].clone())
+    }
+
+    fn burst(&mut self, makes: &[(Make, u8)], coverage: &mut Coverage) {
+        let mut singles = Vec::new();
+        let mut burst = Vec::new();
+        for (make, hops) in makes {
+            let (bytes, port) = self.make(make);
+            let buffer = Buffer::new(&bytes, Rx { port, hops: *hops, ..Rx::default() });
+            burst.push(buffer.clone());
+            let over = self.over();
+            let mut single = [buffer];
+            common::process(&mut self.reference, &self.world.tables, &mut single, self.now);
+            coverage.expiries += over - self.over();
+            let [single] = single;
+            *coverage.verdicts.entry(kind(single.verdict)).or_default() += 1;
+            singles.push(single);
+            self.past.push((bytes, port));
+        }
+        for other in &mut self.others {
+            let mut burst = burst.clone();
+            common::process(other, &self.world.tables, &mut burst, self.now);
+            for (n, (one, other)) in singles.iter().zip(&burst).enumerate() {
+                let what = format!("packet {n}: {:?}", makes[n]);
+                assert_eq!(one.verdict, other.verdict, "verdict of {what}");
+                assert_eq!(one.frame(), other.frame(), "bytes of {what}");
+                assert_eq!(one.tail_len, other.tail_len, "length of {what}");
+                assert_eq!(one.rx, other.rx, "what came with {what}");
+            }
+        }
+        coverage.bursts += 1;
+        coverage.packets += makes.len() as u64;
+    }
+
+    /// Connections in the table whose time is over.
+    fn over(&self) -> u64 {
+        self.records().iter().filter(|c| c.idle_ms >= c.timeout_ms).count() as u64
+    }
+
+    fn step(&mut self, step: &Step, coverage: &mut Coverage) {
+        match step {
+            Step::Burst(makes) => self.burst(makes, coverage),
+            Step::Time(ms) => self.now.ms += ms,
+            Step::Sweep => {
+                let before = self.reference.connections();
+                for pipeline in [&mut self.reference].into_iter().chain(&mut self.others) {
+                    pipeline.sweep(self.now);
+                }
+                let after = self.reference.connections();
+                coverage.expiries += (before[0] + before[1] - after[0] - after[1]) as u64;
+            }
+            Step::Backends(states) => self.backends(states),
+            Step::NoService => {
+                let removed = vec![common::key("web", Protocol::Tcp)];
+                self.world.publish(&Delta { changed: vec![], removed });
+            }
+            Step::Unresolved(which) => {
+                self.world.input = common::input(None, None);
+                if let Some(which) = which {
+                    // The first ones are the router and the clients: half of the time those.
+                    let len = self.world.input.neighbours.len();
+                    self.world.input.neighbours.remove(which % 12.min(len));
+                }
+                self.world.publish_adjacencies();
+            }
+            Step::Moved(which) => {
+                let len = self.world.input.neighbours.len();
+                self.world.input.neighbours[which % len.min(12)].2 = Mac([2, 9, 9, 9, 9, 9]);
+                self.world.publish_adjacencies();
+            }
+        }
+    }
+
+    fn compare(&mut self, coverage: &mut Coverage) {
+        let records = self.records();
+        let mut nat: Vec<_> = records.iter().map(|c| (c.protocol, c.nat, c.backend)).collect();
+        nat.sort_unstable();
+        nat.dedup();
+        assert_eq!(nat.len(), records.len(), "NAT tuples are unique");
+        let requests: Vec<_> = self.reference.take_requests().collect();
+        let counters = counts(self.reference.counters());
+        coverage.requests += requests.len() as u64;
+        for other in &mut self.others {
+            assert_eq!(common::records(other, &self.world.tables, self.now), records);
+            assert_eq!(other.take_requests().collect::<Vec<_>>(), requests);
+            assert_eq!(counts(other.counters()), counters);
+            assert_eq!(other.connections(), self.reference.connections());
+        }
+    }
+}
+
+/// A packet of the client of a connection.
+fn from(c: &ConnectionRecord) -> Packet {
+    let n = match c.client.ip() {
+        IpAddr::V4(ip) => ip.octets()[3],
+        IpAddr::V6(ip) => ip.octets()[15],
+    };
+    let ports = (c.client.port(), c.frontend.port());
+    Packet::to_frontend(c.protocol, c.client.is_ipv6(), n, ports).payload(vec![1; 60])
+}
+
+fn reply(c: &ConnectionRecord, flags: u8, len: usize) -> Packet {
+    Packet::to_nat(c.protocol, c.backend, c.nat).flags(flags).payload(vec![9; len])
+}
+
+/// A frontend's address, a NAT address, the host's own, nobody's.
+fn target(v6: bool, to: u8) -> IpAddr {
+    [frontend_ip(v6), nat_ip(v6, 0), client(v6, 1), client(v6, 99)][usize::from(to)]
+}
+
+fn kind(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pending => "pending",
+        Verdict::Send(_) => "send",
+        Verdict::Answer(_) => "answer",
+        Verdict::Host(_) => "host",
+        Verdict::Handover(_) => "handover",
+        Verdict::Drop(reason) => reason.label(),
+    }
+}
+
+fn counts(counters: &Counters) -> Vec<u64> {
+    let services = counters.services.iter().flat_map(|s| {
+        [&s.connections, &s.packets_in, &s.bytes_in, &s.packets_out, &s.bytes_out, &s.refused]
+    });
+    let backends =
+        counters.backends.iter().flat_map(|b| [&b.connections, &b.packets_in, &b.packets_out]);
+    let drops = DropReason::ALL.iter().map(|reason| counters.dropped(*reason));
+    let rest = [&counters.inserts, &counters.embryonic_evicted];
+    let gauges = &counters.connections;
+    let all = services.chain(backends).chain(drops).chain(rest).chain(gauges);
+    all.map(|counter| counter.read()).collect()
+}
+
+#[test]
+fn a_burst_equals_its_packets_one_by_one() {
+    let began = std::time::Instant::now();
+    let coverage = RefCell::new(Coverage::default());
+    let mut runner =
+        TestRunner::new(Config { cases: 2500, failure_persistence: None, ..Config::default() });
+    let options = (1u8..=2, 8usize..=16, any::<bool>());
+    let strategy = (options, proptest::collection::vec(step(), 1..24));
+    let result = runner.run(&strategy, |(options, steps)| {
+        let mut coverage = coverage.borrow_mut();
+        let mut run = Run::new(options);
+        for step in &steps {
+            run.step(step, &mut coverage);
+            run.compare(&mut coverage);
+        }
+        coverage.evictions += run.reference.counters().embryonic_evicted.read();
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    let c = coverage.into_inner();
+    println!(
+        "{} bursts of {} packets, {} evictions, {} expiries, {} requests, {:?}, {:.1?}",
+        c.bursts,
+        c.packets,
+        c.evictions,
+        c.expiries,
+        c.requests,
+        c.verdicts,
+        began.elapsed()
+    );
+    assert!(c.evictions > 100 && c.expiries > 100 && c.requests > 10, "the rare happens");
+    let reasons = [
+        "fragment_unknown",
+        "icmp_unmatched",
+        "neighbour_unresolved",
+        "answer_limited",
+        "handover_loop",
+        "table_full",
+        "not_ours",
+        "tcp_no_connection",
+        "not_our_mac",
+    ];
+    for verdict in ["send", "answer", "host", "handover"].iter().chain(&reasons) {
+        assert!(c.verdicts.get(verdict).is_some_and(|n| *n > 10), "{verdict} happens");
+    }
+    assert!(!c.verdicts.contains_key("pending"), "every packet has its verdict");
+}
