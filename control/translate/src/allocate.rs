@@ -276,11 +276,16 @@ impl Index {
             let what = format!("{address} is asked for, yet it is {whose}: ask for another");
             return Err(refuse(reason::ADDRESS_REFUSED, what));
         }
-        let pool = self.settings.pool_of(address).and_then(|pool| self.settings.pools().get(pool));
+        let at = self.settings.pool_of(address);
+        let pool = at.and_then(|pool| self.settings.pools().get(pool));
         let Some(pool) = pool else {
             let what = format!("{address} is asked for, yet no pool has it");
             return Err(refuse(reason::ALLOCATION_FAILED, what));
         };
+        if let Some(why) = at.and_then(|at| self.settings.refused_pool(at)) {
+            let what = format!("{address} is asked for, yet {why}");
+            return Err(refuse(reason::ADDRESS_REFUSED, what));
+        }
         if let Some(asked) = spec.request.pool.as_ref().filter(|asked| **asked != pool.name) {
             let what =
                 format!("{address} is asked for, yet it is in pool {}, not in {asked}", pool.name);
@@ -314,6 +319,10 @@ impl Index {
             let problem = Some(Box::new(Problem::new(reason::ALLOCATION_FAILED, what)));
             return Err(Refused { family, problem, wait: None });
         };
+        if let Some(why) = self.settings.refused_pool(pool) {
+            let problem = Some(Box::new(Problem::new(reason::ADDRESS_REFUSED, why.to_owned())));
+            return Err(Refused { family, problem, wait: None });
+        }
         let wait = Some(Wait::Pool(pool, family));
         let address = self.free_in(pool, family);
         let address = address.ok_or(Refused { family, problem: None, wait })?;

@@ -258,14 +258,16 @@ pub enum SettingsError {
 pub struct Settings {
     wishes: Wishes,
     default_pool: Option<usize>,
+    /// By pool: why it is refused.
+    refused: Vec<Option<String>>,
 }
 
 impl Settings {
     /// Makes the settings valid.
     ///
     /// # Errors
-    /// Pools that are empty, overlap, or contain an address of the gateway or of a next hop; two
-    /// defaults; an impossible range.
+    /// Pools that are empty or overlap; two defaults; an impossible range. A pool that contains an
+    /// address of the gateway or of a next hop is refused alone: [`Self::refused_pool`].
     pub fn new(wishes: Wishes) -> Result<Self, SettingsError> {
         let ports = &wishes.node_port;
         if ports.first == 0 || ports.first > ports.last {
@@ -279,8 +281,12 @@ impl Settings {
         if wishes.load_balancer_class.is_empty() {
             return Err(SettingsError::NoClass);
         }
+        let mut refused = Vec::with_capacity(wishes.pools.len());
         for (position, pool) in wishes.pools.iter().enumerate() {
-            check_pool(pool, &wishes)?;
+            refused.push(match check_pool(pool, &wishes) {
+                Err(error @ SettingsError::Contains(..)) => Some(error.to_string()),
+                other => other.map(|()| None)?,
+            });
             for earlier in wishes.pools.iter().take(position) {
                 check_pair(earlier, pool)?;
             }
@@ -289,7 +295,12 @@ impl Settings {
             None if wishes.pools.len() == 1 => Some(0),
             found => found,
         };
-        Ok(Self { wishes, default_pool })
+        Ok(Self { wishes, default_pool, refused })
+    }
+    /// Why no address of this pool is given out, where it contains an address of the gateway or of
+    /// a next hop. The other pools serve on; its Services say so.
+    pub fn refused_pool(&self, pool: usize) -> Option<&str> {
+        self.refused.get(pool)?.as_deref()
     }
     /// The pools.
     pub fn pools(&self) -> &[Pool] {

@@ -61,18 +61,6 @@ fn refusals_say_what_and_where() {
         (vec![pool("", &["203.0.113.1"])], "a pool has no name"),
         (vec![pool("a", &[])], "pool \"a\" has no addresses"),
         (
-            vec![pool("a", &["192.0.2.0/24"])],
-            "pool \"a\" contains 192.0.2.1, an address of the gateway itself: take it out of 192.0.2.1-192.0.2.254",
-        ),
-        (
-            vec![pool("a", &["192.0.2.200-192.0.2.254"])],
-            "pool \"a\" contains 192.0.2.254, the address of a next hop: take it out of 192.0.2.200-192.0.2.254",
-        ),
-        (
-            vec![pool("a", &["2001:db8:1::/64"])],
-            "pool \"a\" contains 2001:db8:1::1, an address of the gateway itself: take it out of 2001:db8:1::1-2001:db8:1:0:ffff:ffff:ffff:ffff",
-        ),
-        (
             vec![pool("a", &["203.0.113.0/28"]), pool("b", &["203.0.113.14-203.0.113.20"])],
             "pools \"a\" and \"b\" overlap: 203.0.113.1-203.0.113.14 and 203.0.113.14-203.0.113.20 have addresses in common",
         ),
@@ -106,6 +94,31 @@ fn refusals_say_what_and_where() {
     ];
     for (pools, text) in cases {
         assert_eq!(Settings::new(with_pools(pools.clone())).unwrap_err().to_string(), *text);
+    }
+}
+
+#[test]
+fn a_pool_with_an_address_of_ours_is_refused_alone() {
+    let cases: &[(Vec<Pool>, &str)] = &[
+        (
+            vec![pool("a", &["192.0.2.0/24"])],
+            "pool \"a\" contains 192.0.2.1, an address of the gateway itself: take it out of 192.0.2.1-192.0.2.254",
+        ),
+        (
+            vec![pool("a", &["192.0.2.200-192.0.2.254"])],
+            "pool \"a\" contains 192.0.2.254, the address of a next hop: take it out of 192.0.2.200-192.0.2.254",
+        ),
+        (
+            vec![pool("a", &["2001:db8:1::/64"])],
+            "pool \"a\" contains 2001:db8:1::1, an address of the gateway itself: take it out of 2001:db8:1::1-2001:db8:1:0:ffff:ffff:ffff:ffff",
+        ),
+    ];
+    for (pools, text) in cases {
+        let good = pool("good", &["203.0.113.1"]);
+        let pools = pools.iter().cloned().chain([good]).collect();
+        let settings = Settings::new(with_pools(pools)).unwrap();
+        assert_eq!(settings.refused_pool(0), Some(*text));
+        assert_eq!(settings.refused_pool(1), None);
     }
 }
 

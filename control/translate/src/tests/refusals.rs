@@ -246,3 +246,29 @@ fn a_full_gateway_says_so_and_makes_room_again() {
     assert_eq!(built.delta.changed.len(), 1);
     assert_eq!(index.first_row("z").not_forwarded, None);
 }
+
+#[test]
+fn services_of_a_refused_pool_say_why_and_others_are_served() {
+    let mut wishes = wishes();
+    wishes.pools.push(pool("own", false, &["192.0.2.0/24"]));
+    let mut index = Index::new(Settings::new(wishes).unwrap(), Allocations::default());
+    let by_name = service("a", "LoadBalancer", |value| {
+        value["metadata"]["annotations"]["headgate.dev/pool"] = "own".into();
+    });
+    let by_address = service("b", "LoadBalancer", |value| {
+        value["spec"]["loadBalancerIP"] = "192.0.2.77".into();
+    });
+    let built = index.take([by_name, by_address, balanced("good")]);
+    let status = |name: &str| {
+        built.statuses.iter().find(|status| &*status.name.name == name).unwrap().clone()
+    };
+    for name in ["a", "b"] {
+        let status = status(name);
+        assert!(status.addresses.is_empty());
+        let told = status.problems.iter().any(|text| {
+            text.contains("pool \"own\" contains 192.0.2.1, an address of the gateway itself")
+        });
+        assert!(told, "{:?}", status.problems);
+    }
+    assert_eq!(status("good").addresses, [ip("203.0.113.10")]);
+}
