@@ -4,6 +4,7 @@
 
 pub mod packets;
 pub mod raw;
+pub mod workers;
 
 use model::answers::ConnectionFilter;
 use model::desired::{
@@ -222,6 +223,14 @@ pub struct Buffer {
     pub tail_len: usize,
     pub rx: Rx,
     pub verdict: Verdict,
+}
+
+impl Default for Buffer {
+    /// Stands in for one that is elsewhere.
+    fn default() -> Self {
+        let (bytes, rx, verdict) = (Box::default(), Rx::default(), Verdict::Pending);
+        Self { bytes, start: 0, end: 0, tail_len: 0, rx, verdict }
+    }
 }
 
 impl Buffer {
