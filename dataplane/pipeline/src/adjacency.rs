@@ -1,7 +1,7 @@
 //! How to put a packet on a wire: interfaces, their addresses, routes and next hops, as the mirror
 //! thread learns them from the kernel and publishes them.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::ids::{AdjacencyId, InterfaceId, PortId};
 use model::limits::ADJACENCIES_MAX;
@@ -121,6 +121,8 @@ pub struct Adjacencies {
     adjacencies: Vec<Adjacency>,
     by_hop: HashMap<(InterfaceId, IpAddr), AdjacencyId>,
     local: HashMap<IpAddr, InterfaceId>,
+    /// Link-local addresses may be the same on several interfaces.
+    local_on: HashSet<(InterfaceId, IpAddr)>,
     routes_v4: PrefixMap<Ipv4Net, Route>,
     routes_v6: PrefixMap<Ipv6Net, Route>,
 }
@@ -139,6 +141,7 @@ impl Adjacencies {
         }
         for (id, address) in input.addresses {
             table.local.insert(address, id);
+            table.local_on.insert((id, address));
         }
         for (prefix, route) in input.routes {
             match prefix {
@@ -188,6 +191,10 @@ impl Adjacencies {
     #[inline]
     pub fn local(&self, address: IpAddr) -> Option<InterfaceId> {
         self.local.get(&address).copied()
+    }
+    /// True where the host has this address on this interface.
+    pub fn is_local_on(&self, interface: InterfaceId, address: IpAddr) -> bool {
+        self.local_on.contains(&(interface, address))
     }
     /// The longest matching route.
     pub fn route(&self, destination: IpAddr) -> Option<Route> {

@@ -28,21 +28,34 @@ pub fn is_valid<A: Address>(
 where
     Entry<A>: Plain,
 {
-    let Some(entry) = shard.entry(found.entry) else { return false };
-    let Some(state) = entry.state() else { return false };
-    let over = entry.idle_ms(now.ms) >= context.timeouts.of(entry.protocol, state);
-    if over {
-        shard.remove(found.entry);
-        return false;
-    }
-    if entry.stamp != tables.stamp() && !revalidate(shard, tables, found.entry) {
-        shard.remove(found.entry);
-        return false;
-    }
+    let Some(state) = current_state(shard, context, tables, found, now) else { return false };
     if parsed.is_bare_syn() && found.direction == Direction::ToBackend {
         return !begins_anew(shard, tables, found.entry, state);
     }
     true
+}
+
+/// The state of a connection that was found, validated under the current tables; `None`, and it
+/// has been taken out, where its time was over or it had to end.
+#[inline]
+pub fn current_state<A: Address>(
+    shard: &mut Shard<A>,
+    context: &Context,
+    tables: &Tables,
+    found: Found,
+    now: Now,
+) -> Option<ConnectionState>
+where
+    Entry<A>: Plain,
+{
+    let entry = shard.entry(found.entry)?;
+    let state = entry.state()?;
+    let over = entry.idle_ms(now.ms) >= context.timeouts.of(entry.protocol, state);
+    if over || (entry.stamp != tables.stamp() && !revalidate(shard, tables, found.entry)) {
+        shard.remove(found.entry);
+        return None;
+    }
+    Some(state)
 }
 
 /// A SYN on a closing connection selects anew; so does one whose backend takes none any more.

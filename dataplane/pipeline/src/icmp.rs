@@ -2,8 +2,8 @@
 
 use crate::answer::{self, Class};
 use crate::arch::memory::Plain;
-use crate::connections::{Address, Entry, Found, Key, Shard};
-use crate::established::way;
+use crate::connections::{Address, Entry, Key, Shard};
+use crate::established::{self, way};
 use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
 use crate::miss::{Whose, holds, to_host, to_host_as, whose};
@@ -13,13 +13,14 @@ use crate::pipeline::Context;
 use crate::rewrite::translate_error;
 use crate::tables::Tables;
 use model::drops::DropReason;
+use model::ids::Family;
 use std::net::{IpAddr, Ipv6Addr};
 
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REQUEST_V6: u8 = 128;
 const SOLICITATION: u8 = 135;
-/// Router and neighbour discovery and multicast listener reports.
-const LINK_TYPES_V6: std::ops::RangeInclusive<u8> = 130..=143;
+/// Router and neighbour discovery and redirects: from the link alone, which their hop limit proves.
+const DISCOVERY_TYPES: std::ops::RangeInclusive<u8> = 133..=137;
 
 /// The fate of a packet without ports.
 #[cold]
@@ -36,10 +37,12 @@ where
 {
     let kind = frame.bytes().get(usize::from(parsed.l4)).copied();
     let later = matches!(parsed.fragment, Fragment::Later(_));
-    let (Some(kind), false, ICMP | ICMPV6) = (kind, later, parsed.protocol) else {
+    // Each ICMP belongs to its own family.
+    let own = matches!((parsed.protocol, A::FAMILY), (ICMP, Family::V4) | (ICMPV6, Family::V6));
+    let (Some(kind), false, true) = (kind, later, own) else {
         return other(context, tables, frame, parsed, now);
     };
-    if parsed.protocol == ICMPV6 && LINK_TYPES_V6.contains(&kind) {
+    if parsed.protocol == ICMPV6 && DISCOVERY_TYPES.contains(&kind) {
         return neighbour_discovery(context, tables, frame, parsed, (kind, now));
     }
     if let Some(quoted) = quoted(frame.bytes(), parsed)
@@ -110,7 +113,7 @@ fn echo(
 /// An ICMP error: translated where the packet that it quotes belongs to a connection of ours. The
 /// error travels against the quoted packet, so its connection is found by the reversed key.
 fn error<A: Address>(
-    shard: &Shard<A>,
+    shard: &mut Shard<A>,
     context: &mut Context,
     tables: &Tables,
     frame: &mut Frame<'_>,
@@ -132,7 +135,8 @@ where
     if parsed.addresses.destination() != quoted.addresses.source() {
         return None;
     }
-    let entry = shard.entry(found.entry).filter(|_| !over(shard, context, found, now))?;
+    established::current_state(shard, context, tables, found, now)?;
+    let entry = shard.entry(found.entry)?;
     if parsed.ttl <= 1 {
         return Some(Verdict::Drop(DropReason::TtlExpired));
     }
@@ -152,13 +156,6 @@ where
     })
 }
 
-fn over<A: Address>(shard: &Shard<A>, context: &Context, found: Found, now: Now) -> bool
-where
-    Entry<A>: Plain,
-{
-    shard.is_over(found.entry, now.ms, &context.timeouts)
-}
-
 /// Neighbour discovery (RFC 4861): solicitations for what workers hold are answered here, the rest
 /// is the host's.
 fn neighbour_discovery(
@@ -169,8 +166,7 @@ fn neighbour_discovery(
     (kind, now): (u8, Now),
 ) -> Verdict {
     let l4 = usize::from(parsed.l4);
-    // Listener reports come with a hop limit of 1.
-    if (133..=137).contains(&kind) && parsed.ttl != 255 {
+    if parsed.ttl != 255 {
         return Verdict::Drop(DropReason::NdMalformed);
     }
     if kind != SOLICITATION {
@@ -182,7 +178,7 @@ fn neighbour_discovery(
         return Verdict::Drop(DropReason::NdMalformed);
     };
     let target_ip = IpAddr::V6(Ipv6Addr::from_bits(target));
-    if tables.adjacencies.local(target_ip) == Some(parsed.interface) {
+    if tables.adjacencies.is_local_on(parsed.interface, target_ip) {
         return to_host_as(context, Class::HostNeighbour, frame, parsed, now);
     }
     if !holds(tables, parsed.interface, target_ip) {

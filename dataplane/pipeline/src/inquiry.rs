@@ -1,4 +1,4 @@
-//! Questions to a worker about its connections. They change nothing but `forget`.
+//! Questions to a worker about its connections. They change nothing.
 
 use crate::arch::memory::Plain;
 use crate::connections::{Address, Direction, Entry, Key, Shard};

@@ -82,6 +82,9 @@ where
         if matches!(parsed.fragment, Fragment::Later(_)) {
             return Err(Verdict::Drop(DropReason::FragmentUnknown));
         }
+        if answer::is_to_group(frame) {
+            return Err(Verdict::Drop(DropReason::NotOurs));
+        }
         if begins {
             return begin(shard, context, tables, (frame, parsed, key), service, now);
         }
@@ -276,9 +279,9 @@ pub fn arp(
             }
         }
         Some(REQUEST) => {
-            let local = tables.adjacencies.local(parsed.addresses.destination());
+            let asked = parsed.addresses.destination();
             // A gratuitous request tells where its sender is now.
-            if local == Some(parsed.interface) || source == destination {
+            if tables.adjacencies.is_local_on(parsed.interface, asked) || source == destination {
                 to_host_as(context, Class::HostNeighbour, frame, parsed, now)
             } else {
                 Verdict::Drop(DropReason::ArpNotOurs)

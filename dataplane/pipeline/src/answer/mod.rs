@@ -36,7 +36,12 @@ pub fn verify(frame: &Frame<'_>, parsed: &Parsed) -> bool {
     if frame.rx.l4_checksum == ChecksumReport::Good || frame.tail_len() > 0 {
         return true;
     }
-    let (l4, len) = (usize::from(parsed.l4), parsed.l4_len());
+    let (l4, mut len) = (usize::from(parsed.l4), parsed.l4_len());
+    if parsed.protocol == UDP {
+        // What lies behind the datagram isn't covered by its checksum.
+        let udp_len = be16(frame.bytes(), l4 + 4).map_or(0, usize::from);
+        len = len.min(udp_len);
+    }
     let Some(l4_bytes) = frame.bytes().get(l4..l4 + len) else { return false };
     if parsed.protocol == UDP && be16(l4_bytes, 6) == Some(0) {
         return matches!(parsed.addresses, Addresses::V4 { .. });

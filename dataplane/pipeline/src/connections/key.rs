@@ -104,8 +104,10 @@ impl<A: Address> Key<A> {
             Family::V6 => {
                 let (a, b) = self.source.words();
                 let (c, d) = self.destination.words();
-                let source = mum(a ^ secret, b ^ 0xe703_7ed1_a0b4_28db);
-                let destination = mum(c ^ secret.rotate_left(32), d ^ 0x8ebc_6af0_9c88_c6e3);
+                // Every factor is keyed: one that a sender can make 0 would take the other along.
+                let source = mum(a ^ secret, b ^ secret.rotate_left(17) ^ 0xe703_7ed1_a0b4_28db);
+                let other = d ^ secret.rotate_left(49) ^ 0x8ebc_6af0_9c88_c6e3;
+                let destination = mum(c ^ secret.rotate_left(32), other);
                 mum(source ^ ports, destination ^ secret)
             }
         };

@@ -17,7 +17,7 @@ const BUCKETS_MIN: usize = 32;
 const ENTRIES_PER_EMBRYO: usize = 4;
 /// No next free entry.
 const END: u32 = u32::MAX;
-/// Embryonic places that are looked through for one to evict from a full table.
+/// Places that are looked through for one to evict from a full table.
 const EVICTION_TRIES: usize = 64;
 
 /// A connection that was found.
@@ -161,24 +161,25 @@ where
         if embryonic {
             evicted = self.evict_embryo_at(self.embryo_next);
         }
-        if self.used == self.entries.len() {
+        if self.used == self.entries.len() && !self.evict_closed(entry.last_seen_ms) {
             if !self.evict_oldest_embryo() {
                 return Err(TableFull);
             }
             evicted = true;
         }
         let at = self.take_free();
+        // Before its keys are in the index: whoever makes room there looks at what it moves.
+        entry.embryo = 0;
+        self.entries[at as usize] = entry;
         if !self.index(&entry, at) {
             self.put_free(at);
             return Err(TableFull);
         }
-        entry.embryo = 0;
         if embryonic {
-            entry.embryo = self.embryo_next as u32 + 1;
+            self.entries[at as usize].embryo = self.embryo_next as u32 + 1;
             self.embryos[self.embryo_next] = at;
             self.embryo_next = (self.embryo_next + 1) % self.embryos.len();
         }
-        self.entries[at as usize] = entry;
         self.used += 1;
         Ok((at, evicted))
     }
@@ -289,6 +290,21 @@ where
         still
     }
 
+    /// Takes out the oldest of the ended connections that lie next before the sweep: a full table
+    /// of ended ones takes new ones. False where none lies there.
+    fn evict_closed(&mut self, now_ms: u32) -> bool {
+        let len = self.fresh as usize;
+        let places = (0..len.min(EVICTION_TRIES)).map(|i| (self.sweep_next + i) % len);
+        let closed = places.filter(|at| {
+            self.entries.get(*at).is_some_and(|e| e.state() == Some(ConnectionState::Closed))
+        });
+        let oldest = closed.max_by_key(|at| now_ms.wrapping_sub(self.entries[*at].last_seen_ms));
+        let Some(at) = oldest else { return false };
+        self.sweep_next = (at + 1) % len;
+        self.remove(at as u32);
+        true
+    }
+
     fn evict_oldest_embryo(&mut self) -> bool {
         let len = self.embryos.len();
         (0..len.min(EVICTION_TRIES)).any(|i| self.evict_embryo_at((self.embryo_next + i) % len))
@@ -378,6 +394,47 @@ mod tests {
             assert!(shard.insert(entry(n, ConnectionState::Established)).is_ok(), "at {n}");
         }
         assert_eq!(shard.insert(entry(60_001, ConnectionState::Established)), Err(TableFull));
+        Ok(())
+    }
+
+    #[test]
+    fn a_table_full_of_ended_connections_takes_new_ones() -> Result<(), OutOfMemory> {
+        let mut shard = Shard::<u32>::new(&mut HeapMemory, 100, 7)?;
+        for n in 0..100 {
+            let state =
+                if n % 10 == 0 { ConnectionState::Established } else { ConnectionState::Closed };
+            assert!(shard.insert(entry(n, state)).is_ok());
+        }
+        for n in 100..190 {
+            assert!(shard.insert(entry(n, ConnectionState::Established)).is_ok(), "at {n}");
+        }
+        assert_eq!(shard.insert(entry(190, ConnectionState::Established)), Err(TableFull));
+        for n in (0..100).step_by(10) {
+            let kept = entry(n, ConnectionState::Established);
+            assert!(find(&shard, kept.client_key()).is_some(), "{n} was not ended");
+        }
+        Ok(())
+    }
+
+    /// Small tables fill their buckets unevenly, so that room is made again and again.
+    #[test]
+    fn making_room_loses_nobody() -> Result<(), OutOfMemory> {
+        for secret in 0..200 {
+            let mut shard = Shard::<u32>::new(&mut HeapMemory, 120, secret)?;
+            let mut in_table = Vec::new();
+            for n in 0..120 {
+                let e = entry(n, ConnectionState::Established);
+                if shard.insert(e).is_ok() {
+                    in_table.push(e);
+                }
+            }
+            for e in &in_table {
+                let client = find(&shard, e.client_key()).map(|found| found.direction);
+                let reply = find(&shard, e.reply_key()).map(|found| found.direction);
+                assert_eq!(client, Some(Direction::ToBackend), "secret {secret}");
+                assert_eq!(reply, Some(Direction::ToClient), "secret {secret}");
+            }
+        }
         Ok(())
     }
 
