@@ -2,6 +2,7 @@
 //! other.
 
 use super::manifest::UnitId;
+use serde::de::IgnoredAny;
 
 /// One document of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,9 +12,9 @@ pub(super) struct Document<'a> {
     pub(super) text: &'a [u8],
 }
 
-/// Splits a file at lines that begin with `---`, as `kubectl` does. Documents without content
-/// are left out. The separator stays with the document that it opens, since content may follow
-/// it on its line.
+/// Splits a file at lines that begin with `---`, and JSON objects that follow each other, as
+/// `kubectl` does. Documents without content are left out. The separator stays with the document
+/// that it opens, since content may follow it on its line.
 pub(super) fn split(bytes: &[u8]) -> impl Iterator<Item = Document<'_>> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     Split { rest: bytes, line: 1 }.filter(|document| has_content(document.text))
@@ -38,12 +39,24 @@ impl<'a> Iterator for Split<'a> {
                 break;
             }
             end += line.len();
-            self.line = self.line.saturating_add(1);
         }
+        let end = self.rest.get(..end).and_then(json_object).unwrap_or(end);
         let (text, rest) = self.rest.split_at_checked(end)?;
+        let lines = text.iter().filter(|&&byte| byte == b'\n').count();
+        self.line = self.line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
         self.rest = rest;
         Some(Document { line: first, text })
     }
+}
+
+/// The length of the JSON object with which the text begins, where it does.
+fn json_object(text: &[u8]) -> Option<usize> {
+    if text.trim_ascii_start().first() != Some(&b'{') {
+        return None;
+    }
+    let mut values = serde_json::Deserializer::from_slice(text).into_iter::<IgnoredAny>();
+    values.next()?.ok()?;
+    Some(values.byte_offset())
 }
 
 fn is_separator(line: &[u8]) -> bool {

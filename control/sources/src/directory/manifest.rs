@@ -138,8 +138,11 @@ pub(super) fn read(file: &str, document: Document<'_>, options: &Options) -> Vec
     };
     let mut found = Vec::new();
     match tree::parse(text) {
-        Ok(node) if node.is_null() => {}
-        Ok(node) => context.object(&node, None, 0, &mut found),
+        Ok(nodes) => {
+            for node in &nodes {
+                context.object(node, None, 0, &mut found);
+            }
+        }
         Err(error) => {
             let message = format!("can't be parsed: {}", error.message);
             found.push(context.broken(guess(text), error.line, message));

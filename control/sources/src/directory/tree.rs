@@ -42,8 +42,9 @@ pub(super) struct Unreadable {
     pub(super) message: String,
 }
 
-/// Parses one document. An empty one is null.
-pub(super) fn parse(text: &str) -> Result<Node, Unreadable> {
+/// Parses a text, which is one document unless a line `...` ends one within it. Null ones are left
+/// out.
+pub(super) fn parse(text: &str) -> Result<Vec<Node>, Unreadable> {
     let mut aliases = serde_saphyr::alias_limits! {};
     aliases.max_total_replayed_events = ALIAS_EVENTS_MAX;
     let options = serde_saphyr::options! {
@@ -54,17 +55,22 @@ pub(super) fn parse(text: &str) -> Result<Node, Unreadable> {
             max_aliases: ALIAS_EVENTS_MAX,
         },
         alias_limits: aliases,
+        legacy_octal_numbers: true,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
+    // The reader of a single document would take what follows it in silence.
+    serde_saphyr::from_multiple_with_options::<Node>(text, options).map_err(|error| {
         let line = error.location().map_or(0, |at| u32::try_from(at.line()).unwrap_or(0));
-        Unreadable { line, message: one_line(&error.without_snippet().to_string()) }
+        Unreadable { line, message: plain(&error.without_snippet().to_string()) }
     })
 }
 
-/// The first line of a message, cut to a length that fits an event.
-fn one_line(message: &str) -> String {
+/// A message of the parser in one line of bounded length, without its lines and columns, which
+/// count from the start of the document, and without its advice to programmers.
+fn plain(message: &str) -> String {
     let line = message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    let line = line.rsplit_once(" at line ").map_or(line, |(what, _)| what);
+    let line = line.split(", set DuplicateKeyPolicy").next().unwrap_or(line);
     line.chars().take(300).collect()
 }
 
@@ -202,5 +208,64 @@ impl<'de> Visitor<'de> for ValueVisitor {
             members.push((key.into_boxed_str(), map.next_value()?));
         }
         Ok(Value::Map(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalars_have_the_types_that_kubectl_gives_them() {
+        let text = "a: 0777\nb: 0o17\nc: 0x10\nd: on\ne: 1_000\nf: y\ng: 2026-01-01\nh: ~\ni:\nj: No\nk: '1'\nl: 1.5\nm: 10.0.0.1\nn: 99999999999999999999\n";
+        let text_of = |text: &str| Value::Text(text.into());
+        let expected = [
+            Value::Signed(0o777),
+            Value::Signed(15),
+            Value::Signed(16),
+            Value::Bool(true),
+            Value::Signed(1_000),
+            Value::Bool(true),
+            text_of("2026-01-01"),
+            Value::Null,
+            Value::Null,
+            Value::Bool(false),
+            text_of("1"),
+            Value::Float(1.5),
+            text_of("10.0.0.1"),
+            Value::Float(1e20),
+        ];
+        let nodes = parse(text).unwrap();
+        let Value::Map(members) = &nodes[0].value else { panic!() };
+        for (line, ((key, node), expected)) in (1..).zip(members.iter().zip(expected)) {
+            assert_eq!((&node.value, node.line), (&expected, line), "{key}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_out_in_silence() {
+        let cases: &[(&str, Result<usize, u32>)] = &[
+            ("{\"a\": 1}\n{\"b\": 2}", Err(2)),
+            ("{a: 1}\nb: 2", Err(2)),
+            ("{a: 1} x", Err(1)),
+            ("[1]\n- 2", Err(2)),
+            ("[1][2]", Err(1)),
+            ("--- {a: 1}\nb: 2", Err(2)),
+            ("{a: 1}\n# c\n...\n", Ok(1)),
+            ("a: 1\n...\n---\nb: 2", Ok(2)),
+            ("a: 1\na: 2", Err(2)),
+        ];
+        for (text, expected) in cases {
+            let found = parse(text).map(|nodes| nodes.len()).map_err(|error| error.line);
+            assert_eq!(&found, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn messages_are_plain() {
+        let cases = [("a: [", "unclosed bracket '['"), ("a: 1\na: 2", "duplicate mapping key: a")];
+        for (text, expected) in cases {
+            assert_eq!(parse(text).unwrap_err().message, expected);
+        }
     }
 }

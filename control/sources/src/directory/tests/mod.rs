@@ -1,7 +1,17 @@
 //! Whole reads of real directories.
 
+mod hostile;
+mod keeping;
+mod reading;
+mod sequences;
+mod services;
+mod watching;
+
 use super::*;
+use model::answers::Severity;
 use std::fs;
+use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 
 pub(super) const WEB: &str = "\
@@ -38,23 +48,4 @@ pub(super) fn short(changes: &Changes) -> (Vec<String>, Vec<String>) {
         format!("{reason} {kind} {object} {place}: {message}")
     });
     (objects.collect(), events.collect())
-}
-
-#[test]
-fn the_first_read_gives_all() {
-    let several = format!(
-        "{WEB}---\n# nothing\n---\nkind: Deployment\napiVersion: apps/v1\nmetadata: {{name: web}}\n---\nport: [\n---\napiVersion: v1\nkind: Node\nmetadata:\n  name: one\n"
-    );
-    let directory = directory(&[("web.yaml", &several), (".hidden.yaml", "{"), ("notes.txt", "{")]);
-    let mut source = open(&directory);
-    let changes = source.load();
-    assert!(changes.full);
-    let (objects, events) = short(&changes);
-    assert_eq!(objects, ["+ Service default/web web.yaml:1", "+ Node one web.yaml:18"]);
-    assert_eq!(events.len(), 2);
-    assert!(
-        events[0].starts_with("KindIgnored Deployment default/web web.yaml:12: "),
-        "{events:?}"
-    );
-    assert!(events[1].starts_with("ManifestInvalid   web.yaml:16: can't be parsed"), "{events:?}");
 }
