@@ -185,7 +185,8 @@ proptest! {
         if bytes == good {
             prop_assert_eq!(store.load().unwrap().unwrap().desired, desired(2));
         } else {
-            prop_assert!(matches!(store.load(), Err(StoreError::Bad { .. })));
+            let noticed = matches!(store.load(), Err(StoreError::Bad { .. }));
+            prop_assert!(noticed);
         }
     }
 }
