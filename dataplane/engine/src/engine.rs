@@ -24,8 +24,8 @@ use pipeline::snapshot::Snapshot;
 use pipeline::steer::SteerTable;
 use pipeline::tables::Tables;
 use pipeline::{Options, Pipeline};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -71,7 +71,7 @@ pub(crate) struct WorkerHandle {
     pub pipeline: Arc<Counters>,
     pub capacity: [usize; 2],
     pub mailbox: Mailbox,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// A running engine, which any thread may ask. Dropped, it stops: workers first, then the mirror,
@@ -84,7 +84,7 @@ pub struct Engine {
     pub(crate) ports: Vec<RunningPort>,
     pub(crate) pool: Pool,
     pub(crate) started: Instant,
-    pub(crate) ways: std::sync::Mutex<crate::ways::Ways>,
+    pub(crate) ways: Mutex<crate::ways::Ways>,
     _eal: Eal,
 }
 
@@ -128,7 +128,7 @@ impl Engine {
             ports,
             pool,
             started: Instant::now(),
-            ways: std::sync::Mutex::default(),
+            ways: Mutex::default(),
             _eal: eal.clone(),
         };
         let parts = Parts {
@@ -190,10 +190,21 @@ impl Engine {
                 pipeline: counts,
                 capacity,
                 mailbox,
-                thread: Some(thread),
+                thread: Mutex::new(Some(thread)),
             });
         }
         Ok(())
+    }
+
+    /// Stops the workers and waits until they have ended. Packets stay where they are.
+    pub fn stop_workers(&self) {
+        self.stop.store(true, Relaxed);
+        for worker in &self.workers {
+            let thread = worker.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if thread.is_some_and(|thread| thread.join().is_err()) {
+                tracing::error!(core = worker.core, "a worker ended by a panic");
+            }
+        }
     }
 
     /// Stops the workers, then the mirror, then the ports; waits until all is gone.
@@ -204,14 +215,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.stop.store(true, Relaxed);
-        for worker in &mut self.workers {
-            if let Some(thread) = worker.thread.take()
-                && thread.join().is_err()
-            {
-                tracing::error!(core = worker.core, "a worker ended by a panic");
-            }
-        }
+        self.stop_workers();
         self.mirror = None;
         self.ports.clear();
     }

@@ -171,11 +171,11 @@ fn timeouts(root: &Table, log: &mut Log) -> Option<Timeouts> {
     };
     let tcp_embryonic = get("tcp_embryonic", 30, "1s", "10m");
     let tcp_syn_received = get("tcp_syn_received", 60, "1s", "10m");
-    let tcp_established = get("tcp_established", 7_200, "10s", "7d");
-    let tcp_closing = get("tcp_closing", 120, "1s", "1h");
+    let tcp_established = get("tcp_established", 86_400, "10s", "7d");
+    let tcp_closing = get("tcp_closing", 3_600, "1s", "1d");
     let closed = get("closed", 60, "1s", "10m");
     let udp_embryonic = get("udp_embryonic", 30, "1s", "10m");
-    let udp_established = get("udp_established", 180, "1s", "1d");
+    let udp_established = get("udp_established", 300, "1s", "1d");
     Some(Timeouts {
         tcp_embryonic: tcp_embryonic?,
         tcp_syn_received: tcp_syn_received?,

@@ -81,57 +81,57 @@ keys! {
         RestartOnly "addresses" "list of addresses" "-" "Source addresses that the backends see.";
     }
     "pool" {
-        Reloadable "name" "1 to 63 of a-z A-Z 0-9 - _ ." "-" "Name that Services ask for.";
-        Reloadable "addresses" "list of CIDR, FIRST-LAST, ADDRESS" "-" "Addresses for LoadBalancer Services.";
-        Reloadable "default" "true or false" "false" "Serves Services that name no pool.";
+        RestartOnly "name" "1 to 63 of a-z A-Z 0-9 - _ ." "-" "Name that Services ask for.";
+        RestartOnly "addresses" "list of CIDR, FIRST-LAST, ADDRESS" "-" "Addresses for LoadBalancer Services.";
+        RestartOnly "default" "true or false" "false" "Serves Services that name no pool.";
     }
     "node_port" {
-        Reloadable "addresses" "list of own addresses" "[]" "Where NodePorts are answered.";
-        Reloadable "range" "FIRST-LAST" "30000-32767" "Node ports that may be given.";
+        RestartOnly "addresses" "list of own addresses" "[]" "Where NodePorts are answered.";
+        RestartOnly "range" "FIRST-LAST" "30000-32767" "Node ports that may be given.";
     }
     "external_ips" {
-        Reloadable "ranges" "list of CIDR" "[]" "externalIPs that are served; none where empty.";
+        RestartOnly "ranges" "list of CIDR" "[]" "externalIPs that are served; none where empty.";
     }
     "backend" {
-        Reloadable "ranges" "list of CIDR" "any" "Where endpoints may be.";
+        RestartOnly "ranges" "list of CIDR" "any" "Where endpoints may be.";
     }
     "manifests" {
         RestartOnly "dir" "absolute path" "/etc/headgate/manifests" "Directory of manifests to serve.";
     }
     "service" {
-        Reloadable "load_balancer_class" "DOMAIN/NAME" "headgate.dev/gateway" "Class that is ours.";
-        Reloadable "default_class" "true or false" "true" "Serve Services without a class.";
+        RestartOnly "load_balancer_class" "DOMAIN/NAME" "headgate.dev/gateway" "Class that is ours.";
+        RestartOnly "default_class" "true or false" "true" "Serve Services without a class.";
     }
     "connections" {
         RestartOnly "ipv4" "1024 to 268435456" "262144" "IPv4 connections for each worker, 64 bytes each.";
         RestartOnly "ipv6" "1024 to 134217728" "65536" "IPv6 connections for each worker, 128 bytes each.";
     }
     "timeouts" {
-        Reloadable "tcp_embryonic" "1s to 10m" "30s" "TCP: SYN seen, no SYN-ACK yet.";
-        Reloadable "tcp_syn_received" "1s to 10m" "60s" "TCP: SYN-ACK seen, no ACK yet.";
-        Reloadable "tcp_established" "10s to 7d" "2h" "TCP: idle connection.";
-        Reloadable "tcp_closing" "1s to 1h" "120s" "TCP: one side has sent FIN.";
-        Reloadable "closed" "1s to 10m" "60s" "TCP: ended; holds its NAT port.";
-        Reloadable "udp_embryonic" "1s to 10m" "30s" "UDP: nothing came back yet.";
-        Reloadable "udp_established" "1s to 1d" "180s" "UDP: both sides have sent.";
+        RestartOnly "tcp_embryonic" "1s to 10m" "30s" "TCP: SYN seen, no SYN-ACK yet.";
+        RestartOnly "tcp_syn_received" "1s to 10m" "60s" "TCP: SYN-ACK seen, no ACK yet.";
+        RestartOnly "tcp_established" "10s to 7d" "24h" "TCP: idle connection.";
+        RestartOnly "tcp_closing" "1s to 1d" "1h" "TCP: one side has sent FIN.";
+        RestartOnly "closed" "1s to 10m" "60s" "TCP: ended; holds its NAT port.";
+        RestartOnly "udp_embryonic" "1s to 10m" "30s" "UDP: nothing came back yet.";
+        RestartOnly "udp_established" "1s to 1d" "300s" "UDP: both sides have sent.";
     }
     "answers" {
-        Reloadable "refusals_per_second" "1 to 100000000" "10000" "RST and port unreachable, for each worker.";
-        Reloadable "refusals_burst" "1 to 100000000" "a tenth of it" "As many at once.";
-        Reloadable "icmp_errors_per_second" "1 to 100000000" "1000" "Other ICMP errors, for each worker.";
-        Reloadable "icmp_errors_burst" "1 to 100000000" "a tenth of it" "As many at once.";
-        Reloadable "echo_per_second" "1 to 100000000" "10000" "Echo replies, for each worker.";
-        Reloadable "echo_burst" "1 to 100000000" "a tenth of it" "As many at once.";
-        Reloadable "neighbour_per_second" "1 to 100000000" "10000" "ARP and ND answers, for each worker.";
-        Reloadable "neighbour_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+        RestartOnly "refusals_per_second" "1 to 100000000" "10000" "RST and port unreachable, for each worker.";
+        RestartOnly "refusals_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+        RestartOnly "icmp_errors_per_second" "1 to 100000000" "1000" "Other ICMP errors, for each worker.";
+        RestartOnly "icmp_errors_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+        RestartOnly "echo_per_second" "1 to 100000000" "10000" "Echo replies, for each worker.";
+        RestartOnly "echo_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+        RestartOnly "neighbour_per_second" "1 to 100000000" "10000" "ARP and ND answers, for each worker.";
+        RestartOnly "neighbour_burst" "1 to 100000000" "a tenth of it" "As many at once.";
     }
     "host" {
-        Reloadable "arp_nd_per_second" "1 to 100000000" "2000" "ARP and ND to the host, for each worker.";
-        Reloadable "arp_nd_burst" "1 to 100000000" "a tenth of it" "As many at once.";
-        Reloadable "routing_per_second" "1 to 100000000" "10000" "BGP and BFD to the host, for each worker.";
-        Reloadable "routing_burst" "1 to 100000000" "a tenth of it" "As many at once.";
-        Reloadable "other_per_second" "1 to 100000000" "20000" "All else to the host, for each worker.";
-        Reloadable "other_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+        RestartOnly "arp_nd_per_second" "1 to 100000000" "2000" "ARP and ND to the host, for each worker.";
+        RestartOnly "arp_nd_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+        RestartOnly "routing_per_second" "1 to 100000000" "10000" "BGP and BFD to the host, for each worker.";
+        RestartOnly "routing_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+        RestartOnly "other_per_second" "1 to 100000000" "20000" "All else to the host, for each worker.";
+        RestartOnly "other_burst" "1 to 100000000" "a tenth of it" "As many at once.";
     }
     "idle" {
         RestartOnly "mode" "backoff or spin" "backoff" "What a worker without packets does.";

@@ -3,7 +3,6 @@
 use engine::{BackendTraffic, Engine};
 use model::answers::{Degraded, Event, ServiceStatus, Traffic};
 use model::desired::{Backend, BackendState, DesiredState, ObjectName, ServicePortKey};
-use model::ids::{BackendId, ServiceId};
 use model::limits::EVENTS_KEPT;
 use pipeline::snapshot::{Compiler, Report};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -21,9 +20,9 @@ pub struct Books {
     events: VecDeque<Event>,
     /// Compiles changes, and knows the slots.
     compiler: Compiler,
-    /// What the counters of a slot stood at when its holder got it.
-    service_bases: HashMap<ServiceId, Traffic>,
-    backend_bases: HashMap<BackendId, BackendTraffic>,
+    /// What the counters of each slot stood at when its holder got it.
+    service_bases: HashMap<u32, Traffic>,
+    backend_bases: HashMap<u32, BackendTraffic>,
     /// What is wrong, by what.
     degraded: BTreeMap<String, u64>,
     /// From the detection of the latest change to its use by the last worker, in microseconds.
@@ -48,14 +47,10 @@ impl Books {
     pub fn change(&mut self, engine: &Engine, delta: &model::desired::Delta) -> (u64, Report) {
         let (snapshot, report) = self.compiler.apply(delta);
         for id in &report.services_begun {
-            self.service_bases.retain(|old, _| old.slot != id.slot);
-            self.service_bases.insert(*id, engine.service_traffic(*id));
+            self.service_bases.insert(id.slot, engine.service_traffic(*id));
         }
         for id in &report.backends_begun {
-            let base = engine.backend_traffic(*id);
-            if base != BackendTraffic::default() {
-                self.backend_bases.insert(*id, base);
-            }
+            self.backend_bases.insert(id.slot, engine.backend_traffic(*id));
         }
         self.desired.apply(delta);
         let generation = engine.publish(snapshot);
@@ -75,13 +70,15 @@ impl Books {
     pub fn events(&self) -> Vec<Event> {
         self.events.iter().cloned().collect()
     }
-    /// Says that something is wrong, since now if it wasn't before, or that it no longer is.
-    pub fn degrade(&mut self, what: &str, wrong: bool) {
-        if wrong {
-            self.degraded.entry(what.to_owned()).or_insert_with(epoch_s);
-        } else {
-            self.degraded.remove(what);
+    /// Says that something is wrong, since now if it wasn't before, or that it no longer is. True
+    /// where that is news.
+    pub fn degrade(&mut self, what: &str, wrong: bool) -> bool {
+        if !wrong {
+            return self.degraded.remove(what).is_some();
         }
+        let news = !self.degraded.contains_key(what);
+        self.degraded.entry(what.to_owned()).or_insert_with(epoch_s);
+        news
     }
     /// Whether the source has been read in full once.
     pub const fn is_loaded(&self) -> bool {
@@ -100,8 +97,10 @@ impl Books {
     /// A service port's traffic since it has its slot.
     pub fn traffic(&self, engine: &Engine, key: &ServicePortKey) -> Traffic {
         let Some(id) = self.compiler.service(key) else { return Traffic::default() };
-        let (now, base) =
-            (engine.service_traffic(id), self.service_bases.get(&id).copied().unwrap_or_default());
+        let (now, base) = (
+            engine.service_traffic(id),
+            self.service_bases.get(&id.slot).copied().unwrap_or_default(),
+        );
         Traffic {
             connections: now.connections - base.connections.min(now.connections),
             packets_in: now.packets_in - base.packets_in.min(now.packets_in),
@@ -121,8 +120,10 @@ impl Books {
         let Some(id) = self.compiler.backend(key, address) else {
             return BackendTraffic::default();
         };
-        let (now, base) =
-            (engine.backend_traffic(id), self.backend_bases.get(&id).copied().unwrap_or_default());
+        let (now, base) = (
+            engine.backend_traffic(id),
+            self.backend_bases.get(&id.slot).copied().unwrap_or_default(),
+        );
         BackendTraffic {
             connections: now.connections - base.connections.min(now.connections),
             packets_in: now.packets_in - base.packets_in.min(now.packets_in),

@@ -7,7 +7,7 @@ use super::gateway::Running;
 use anyhow::Context as _;
 use engine::Engine;
 use model::answers::{Event, Severity};
-use model::desired::ObjectName;
+use model::desired::{ObjectName, Origin, ServicePort};
 use sources::directory::{Change, Changes, DirectorySource};
 use sources::store::{Store, Stored};
 use std::path::PathBuf;
@@ -22,6 +22,10 @@ const TURN: Duration = Duration::from_millis(100);
 const IN_USE_MAX: Duration = Duration::from_secs(1);
 /// How long after a panic it is started again.
 const RESTART_AFTER: Duration = Duration::from_millis(500);
+/// How long the desired state may be older on disk than in the workers: it is written whole.
+const STORE_AFTER: Duration = Duration::from_millis(500);
+/// What is wrong while the control side doesn't run.
+const RESTARTING: &str = "the control side failed and is started again; headgate show events";
 
 /// What the control thread is made from.
 #[derive(Clone)]
@@ -44,7 +48,11 @@ pub fn supervise(plan: &Plan, running: &Arc<Running>) {
             Err(_) => "the control thread panicked".to_owned(),
         };
         tracing::error!("{what}; forwarding goes on, and the control side is started again");
-        running.books().degrade(&what, true);
+        let mut books = running.books();
+        if books.degrade(RESTARTING, true) {
+            books.record(own_event("ControlFailed", what));
+        }
+        drop(books);
         std::thread::sleep(RESTART_AFTER);
     }
 }
@@ -57,14 +65,30 @@ fn control(plan: &Plan, running: &Running) -> anyhow::Result<()> {
     let mut source = DirectorySource::open(&plan.manifests, sources::directory::Options::default())
         .with_context(|| format!("manifests in {}", plan.manifests.display()))?;
     let first = source.load();
-    take_in(&mut index, &store, running, first);
-    running.books().set_loaded(&running.facts.source);
+    let mut unstored: Option<Instant> = None;
+    if take_in(&mut index, &store, running, first) {
+        unstored = Some(Instant::now());
+    }
+    {
+        let mut books = running.books();
+        books.set_loaded(&running.facts.source);
+        books.degrade(RESTARTING, false);
+    }
     while !running.draining.load(Relaxed) {
-        if let Some(changes) = source.next(TURN) {
-            take_in(&mut index, &store, running, changes);
+        if let Some(changes) = source.next(TURN)
+            && take_in(&mut index, &store, running, changes)
+        {
+            unstored.get_or_insert_with(Instant::now);
+        }
+        if unstored.is_some_and(|since| since.elapsed() >= STORE_AFTER) {
+            unstored = None;
+            keep(running, "desired state", store.save_desired(index.desired()));
         }
         running.engine.refresh_ways();
-        running.heartbeat.fetch_add(1, Relaxed);
+        running.beat();
+    }
+    if unstored.is_some() {
+        keep(running, "desired state", store.save_desired(index.desired()));
     }
     Ok(())
 }
@@ -87,15 +111,25 @@ pub fn resume(plan: &Plan, running: &Running) -> anyhow::Result<()> {
     let stored = load(&Store::open(&plan.state_dir)?, running);
     if !stored.desired.service_ports.is_empty() {
         let mut books = running.books();
-        let delta = stored.desired.as_delta();
+        let mut delta = stored.desired.as_delta();
+        for port in &mut delta.changed {
+            withhold_reserved(&plan.settings, Arc::make_mut(port));
+        }
         books.change(&running.engine, &delta);
         tracing::info!(service_ports = delta.changed.len(), "forwarding the last good state");
     }
     Ok(())
 }
 
-/// One change of the source: all the way to the last worker.
-fn take_in(index: &mut Index, store: &Store, running: &Running, changes: Changes) {
+/// Takes out what the configuration has come to forbid since the state was stored.
+fn withhold_reserved(settings: &Settings, port: &mut ServicePort) {
+    port.frontends.retain(|frontend| {
+        frontend.origin == Origin::NodePort || settings.reserved(frontend.address.ip()).is_none()
+    });
+}
+
+/// One change of the source: all the way to the last worker. True where the desired state differs.
+fn take_in(index: &mut Index, store: &Store, running: &Running, changes: Changes) -> bool {
     for change in changes.changes {
         match change {
             Change::Apply(object) => index.apply(object),
@@ -119,6 +153,10 @@ fn take_in(index: &mut Index, store: &Store, running: &Running, changes: Changes
             }
             Some(generation)
         };
+        if changes.full {
+            // Services that went while the control side was down are in nobody's change.
+            books.statuses.clear();
+        }
         for name in &built.removed {
             books.statuses.remove(name);
         }
@@ -137,8 +175,8 @@ fn take_in(index: &mut Index, store: &Store, running: &Running, changes: Changes
             let took = changes.detected.elapsed().as_micros() as u64;
             running.books().last_change_us = Some(took);
         }
-        keep(running, "desired state", store.save_desired(index.desired()));
     }
+    generation.is_some()
 }
 
 /// Waits until every worker runs with a generation. False where one doesn't in time.

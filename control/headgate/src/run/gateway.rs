@@ -1,12 +1,12 @@
 //! The running gateway, as the admin API sees it: both sides joined.
 
-use super::books::{Books, not_read};
+use super::books::{Books, epoch_s, not_read};
 use super::explain;
 use admin::{Gateway, GatewayError, TrafficReadings};
 use engine::{Engine, NoAnswer};
 use model::answers::{
-    BackendRow, ConnectionFilter, Connections, DropRow, Event, FlowExplanation, NeighbourRow,
-    PortRow, ServiceExplanation, ServiceRow, ServiceTraffic, Status, Workers,
+    BackendRow, ConnectionFilter, Connections, Degraded, DropRow, Event, FlowExplanation,
+    NeighbourRow, PortRow, ServiceExplanation, ServiceRow, ServiceTraffic, Status, Workers,
 };
 use model::desired::{BackendState, ObjectName};
 use model::ids::FiveTuple;
@@ -24,9 +24,12 @@ pub struct Running {
     pub facts: Facts,
     /// Set while stopping.
     pub draining: AtomicBool,
-    /// Counts the control thread's turns: it lives while this moves.
-    pub heartbeat: AtomicU64,
+    /// When the control thread last came round, in milliseconds since the start.
+    heartbeat_ms: AtomicU64,
 }
+
+/// The control thread comes round ten times a second, or is busy with a large change.
+const HEARTBEAT_MAX_MS: u64 = 15_000;
 
 /// What doesn't change while the gateway runs.
 pub struct Facts {
@@ -52,13 +55,33 @@ impl Running {
             books: Mutex::new(books),
             facts,
             draining: AtomicBool::new(false),
-            heartbeat: AtomicU64::new(0),
+            heartbeat_ms: AtomicU64::new(0),
         }
     }
     /// The books. A panic of whoever held them leaves them as they were: each change is made in
     /// the order in which a reader may see it.
     pub fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn degraded(&self, books: &Books) -> Vec<Degraded> {
+        let hangs = self.hangs_for_ms().map(|ms| Degraded {
+            what: "the control side hangs: forwarding stays as it was".to_owned(),
+            since_s: epoch_s().saturating_sub(ms / 1000),
+        });
+        books.degraded().into_iter().chain(hangs).collect()
+    }
+    /// The control thread has come round.
+    pub fn beat(&self) {
+        self.heartbeat_ms.store(self.uptime_ms(), Relaxed);
+    }
+    fn uptime_ms(&self) -> u64 {
+        self.facts.started.elapsed().as_millis() as u64
+    }
+    /// Milliseconds since the control thread last came round, where that is too long.
+    fn hangs_for_ms(&self) -> Option<u64> {
+        let silent = self.uptime_ms().saturating_sub(self.heartbeat_ms.load(Relaxed));
+        (silent > HEARTBEAT_MAX_MS).then_some(silent)
     }
 
     fn status_now(&self) -> Status {
@@ -77,7 +100,7 @@ impl Running {
             connections: self.engine.connection_count(),
             generation: self.engine.generations(),
             last_change_us: books.last_change_us,
-            degraded: books.degraded(),
+            degraded: self.degraded(&books),
             ledger: self.engine.ledger(),
         }
     }
@@ -148,8 +171,12 @@ impl Shared {
 
 impl Gateway for Shared {
     fn live(&self) -> Result<(), String> {
-        // Workers and mirror take the process with them; the control thread is started again.
-        Ok(())
+        // Workers and mirror take the process with them; a control thread that panics is started
+        // again, one that hangs is not.
+        match self.0.hangs_for_ms() {
+            Some(ms) => Err(format!("the control side has been silent for {} s", ms / 1000)),
+            None => Ok(()),
+        }
     }
     fn ready(&self) -> Result<(), String> {
         if self.0.draining.load(Relaxed) {
@@ -205,6 +232,10 @@ impl Gateway for Shared {
         };
         let services = books.desired.service_ports.keys().map(reading).collect();
         drop(books);
-        Ok(TrafficReadings { services, backends: self.0.backend_rows(), source_stale_ms: 0 })
+        Ok(TrafficReadings {
+            services,
+            backends: self.0.backend_rows(),
+            source_stale_ms: self.0.hangs_for_ms().unwrap_or(0),
+        })
     }
 }

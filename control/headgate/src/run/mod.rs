@@ -93,21 +93,18 @@ async fn serve(config: Config, spare: Vec<usize>) -> anyhow::Result<()> {
         .await;
     // Where the server failed by itself, nobody has said so yet.
     running.draining.store(true, Relaxed);
-    tokio::task::spawn_blocking(move || end(controller, running)).await?;
+    tokio::task::spawn_blocking(move || end(controller, &running)).await?;
     served?;
     Ok(())
 }
 
 /// The control thread first, then the packet path.
-fn end(controller: std::thread::JoinHandle<()>, running: Arc<Running>) {
+fn end(controller: std::thread::JoinHandle<()>, running: &Running) {
     if controller.join().is_err() {
         tracing::error!("the control thread ended by a panic");
     }
-    match Arc::try_unwrap(running) {
-        Ok(running) => running.engine.stop(),
-        // A question is still being answered; the process ends without it.
-        Err(_) => tracing::warn!("stopped while a question was open"),
-    }
+    // A question may still be open; it finds stopped workers.
+    running.engine.stop_workers();
 }
 
 fn facts(config: &Config, started: Instant) -> Facts {
