@@ -15,6 +15,9 @@ use crate::tables::Tables;
 use model::drops::DropReason;
 use model::record::ConnectionState;
 
+/// A slot that nobody holds: of what has gone.
+const NO_SLOT: u32 = u32::MAX;
+
 /// True where the packet still belongs to the connection that was found. Otherwise the connection
 /// has been taken out: its time was over, a SYN begins anew on it, or its backend has gone.
 #[inline]
@@ -97,6 +100,13 @@ where
         |hop: Option<Hop>| hop.and_then(|hop| hop.adjacency).map_or(NO_ADJACENCY, |id| id.0);
     entry.backend_adjacency = adjacency(backend_hop(tables, entry));
     entry.client_adjacency = adjacency(tables.adjacencies.hop(entry.client.to_ip(), None));
+    // Their slots may have new holders, whose counters aren't this connection's.
+    if standing == Standing::Gone {
+        entry.backend_slot = NO_SLOT;
+    }
+    if tables.snapshot.service(entry.service_id()).is_none() {
+        entry.service_slot = NO_SLOT;
+    }
     entry.stamp = tables.stamp();
     true
 }
