@@ -382,3 +382,29 @@ fn changes_keep_what_stays_and_leave_nothing_of_what_goes() {
     let rare = [c.kept, c.orphans, c.moved_udp, c.refused, c.slots_used_again];
     assert!(rare.iter().all(|n| *n > 100), "{c:?}");
 }
+
+/// A connection outlives its backend; its packets are not its successor's in the slot.
+#[test]
+fn what_a_gone_backend_gets_is_not_counted_as_its_successors() {
+    let mut world = World::new(1);
+    world.compiler = Compiler::new(1, 1);
+    let mut pipeline = common::pipeline(&Options::default());
+    let now = Now { ms: 5 };
+    let mut counts = Vec::new();
+    for n in [0, 1] {
+        let backends = [(backend(0, n, false), BackendState::Active)];
+        world.put(common::service(&service_key(0), &[frontend(0, false)], &[]));
+        world.put(common::service(&service_key(0), &[frontend(0, false)], &backends));
+        let syn = Packet::to_frontend(Protocol::Tcp, false, 10, (2000, 80));
+        let flags = if n == 0 { SYN } else { ACK };
+        let syn = syn.flags(flags).build();
+        let out = common::one(&mut pipeline, &world.tables, &syn, FRONT_PORT, now);
+        let sent = Packet::parse(out.frame());
+        assert_eq!(sent.destination, backend(0, 0, false), "it keeps its backend");
+        let reply = sent.reply(SYN | ACK, vec![]).build();
+        common::one(&mut pipeline, &world.tables, &reply, BACK_PORT, now);
+        let counters = &pipeline.counters().backends[0];
+        counts.push((counters.packets_in.read(), counters.packets_out.read()));
+    }
+    assert_eq!(counts, [(1, 1), (1, 1)]);
+}

@@ -30,6 +30,8 @@ pub struct Workers {
     /// Packets that each worker has handed to each other.
     pub handed: Vec<Vec<u64>>,
     pub taken: u64,
+    /// The packets of the latest delivery in the order in which they ended.
+    pub ended: Vec<usize>,
 }
 
 impl Workers {
@@ -49,6 +51,7 @@ impl Workers {
             pipelines: pipelines.collect(),
             handed: vec![vec![0; usize::from(workers)]; usize::from(workers)],
             taken: 0,
+            ended: Vec::new(),
         }
     }
 
@@ -63,6 +66,7 @@ impl Workers {
         now: Now,
     ) {
         self.taken += buffers.len() as u64;
+        self.ended.clear();
         let mut moving: Vec<usize> = (0..buffers.len()).collect();
         while !moving.is_empty() {
             let mut next = Vec::new();
@@ -80,7 +84,10 @@ impl Workers {
                 next.extend(here);
             }
             next.retain(|n| {
-                let Verdict::Handover(to) = buffers[*n].verdict else { return false };
+                let Verdict::Handover(to) = buffers[*n].verdict else {
+                    self.ended.push(*n);
+                    return false;
+                };
                 assert_ne!(to.index(), workers[*n], "nobody hands over to itself");
                 self.handed[workers[*n]][to.index()] += 1;
                 workers[*n] = to.index();
