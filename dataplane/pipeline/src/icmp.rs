@@ -45,6 +45,10 @@ where
     if parsed.protocol == ICMPV6 && DISCOVERY_TYPES.contains(&kind) {
         return neighbour_discovery(context, tables, frame, parsed, (kind, now));
     }
+    // `::` may take part in those alone (RFC 4291 section 2.5.2): nobody could be answered.
+    if parsed.addresses.source().is_unspecified() {
+        return Verdict::Drop(DropReason::SourceMartian);
+    }
     if let Some(quoted) = quoted(frame.bytes(), parsed)
         && let Some(verdict) = error(shard, context, tables, frame, (parsed, &quoted), now)
     {
@@ -149,6 +153,10 @@ where
         Ok(adjacency) => adjacency,
         Err(reason) => return Some(Verdict::Drop(reason)),
     };
+    // No error is sent about an error.
+    if parsed.ip_len > adjacency.mtu {
+        return Some(Verdict::Drop(DropReason::MtuExceeded));
+    }
     Some(if translate_error(frame, parsed, quoted, entry, direction, adjacency) {
         Verdict::Send(adjacency.port)
     } else {

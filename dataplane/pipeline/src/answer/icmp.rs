@@ -65,6 +65,11 @@ pub fn echo(frame: &mut Frame<'_>, parsed: &Parsed, interface: &Interface) -> bo
     let change = checksum::difference(u16::from(old_type) << 8, u16::from(new_type) << 8);
     let field = be16(bytes, l4 + 2).unwrap_or(0);
     put(bytes, l4 + 2, &checksum::update(field, change).to_be_bytes());
+    // The update never yields the other zero, which a message of nothing but zeros needs.
+    let end = bytes.len().min(parsed.end());
+    if bytes[l4..end].iter().all(|byte| *byte == 0) {
+        put(bytes, l4 + 2, &[0xff, 0xff]);
+    }
     turn_round(frame, l3, to, interface, ethertype)
 }
 

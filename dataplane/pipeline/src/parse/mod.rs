@@ -123,9 +123,13 @@ pub struct Parsed {
 }
 
 impl Parsed {
+    /// Where the IP packet ends. A frame of several segments may have padding behind it.
+    pub fn end(&self) -> usize {
+        usize::from(self.l3) + usize::from(self.ip_len)
+    }
     /// Length of the transport header and what follows it, in bytes.
     pub fn l4_len(&self) -> usize {
-        (usize::from(self.l3) + usize::from(self.ip_len)).saturating_sub(usize::from(self.l4))
+        self.end().saturating_sub(usize::from(self.l4))
     }
     /// True for a TCP packet that may begin a connection: SYN alone of SYN, ACK, RST, FIN.
     pub const fn is_bare_syn(&self) -> bool {

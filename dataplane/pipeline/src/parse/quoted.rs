@@ -37,6 +37,7 @@ pub fn is_error(protocol: u8, icmp_type: u8) -> bool {
 /// The quoted packet of an ICMP error, where it is TCP or UDP of the same family, whole up to the
 /// ports, and no later fragment. Quoted IPv6 extension headers are not looked behind.
 pub fn quoted(bytes: &[u8], parsed: &Parsed) -> Option<Quoted> {
+    let bytes = &bytes[..bytes.len().min(parsed.end())];
     let error = usize::from(parsed.l4);
     if !is_error(parsed.protocol, *bytes.get(error)?) {
         return None;

@@ -33,6 +33,8 @@ pub fn translate_error<A: Address>(
     };
     let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
     let bytes = frame.bytes_mut();
+    let end = bytes.len().min(parsed.end());
+    let bytes = &mut bytes[..end];
     let before = icmp_sum(bytes, l4);
     inner(bytes, quoted, (destination, source), (addresses, all));
     put(bytes, quoted.l4, &inner_source_port.to_be_bytes());
