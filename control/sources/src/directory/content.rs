@@ -11,6 +11,8 @@ use translate::Place;
 
 /// Documents of one file.
 pub(super) const DOCUMENTS_MAX: usize = 65_536;
+/// Nodes that aliases may make in one file: those of 50 documents that do their worst.
+const REPEATED_MAX: usize = 1_000_000;
 /// Notes of one file that are told one by one; the rest is counted.
 const NOTES_MAX: usize = 64;
 
@@ -27,15 +29,20 @@ impl Content {
         let mut content = Self::default();
         let mut told = Told::default();
         let mut broken = Vec::new();
+        let mut repeated = 0;
         for (count, document) in split(bytes).enumerate() {
-            if count >= DOCUMENTS_MAX {
-                let message = format!("more than {DOCUMENTS_MAX} documents: the rest is not read");
-                let place = Place::new(file, document.line);
-                let note = Note { message, place, ..invalid() };
+            let limit = match (count >= DOCUMENTS_MAX, repeated > REPEATED_MAX) {
+                (true, _) => Some(format!("more than {DOCUMENTS_MAX} documents")),
+                (_, true) => Some("aliases repeat too much".to_owned()),
+                _ => None,
+            };
+            if let Some(limit) = limit {
+                let message = format!("{limit}: the rest of the file is not read");
+                let note = Note { message, place: Place::new(file, document.line), ..invalid() };
                 broken.push((None, note));
                 break;
             }
-            for found in manifest::read(file, document, options) {
+            for found in manifest::read(file, document, options, &mut repeated) {
                 match found {
                     Found::Note(note) => told.add(&mut content.notes, note),
                     Found::Broken(id, note) => broken.push((id, note)),

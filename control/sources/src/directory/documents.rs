@@ -17,12 +17,14 @@ pub(super) struct Document<'a> {
 /// that it opens, since content may follow it on its line.
 pub(super) fn split(bytes: &[u8]) -> impl Iterator<Item = Document<'_>> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    Split { rest: bytes, line: 1 }.filter(|document| has_content(document.text))
+    Split { rest: bytes, line: 1, left: 0 }.filter(|document| has_content(document.text))
 }
 
 struct Split<'a> {
     rest: &'a [u8],
     line: u32,
+    /// Bytes until the next separator, so that it is looked for once; 0 where that isn't known.
+    left: usize,
 }
 
 impl<'a> Iterator for Split<'a> {
@@ -32,21 +34,31 @@ impl<'a> Iterator for Split<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let first = self.line;
-        let mut end = 0;
-        for line in self.rest.split_inclusive(|&byte| byte == b'\n') {
-            if end > 0 && is_separator(line) {
-                break;
-            }
-            end += line.len();
+        if self.left == 0 {
+            self.left = until_separator(self.rest);
         }
-        let end = self.rest.get(..end).and_then(json_object).unwrap_or(end);
+        let all = self.rest.get(..self.left)?;
+        let end = json_object(all).unwrap_or(self.left);
         let (text, rest) = self.rest.split_at_checked(end)?;
+        let document = Document { line: self.line, text };
         let lines = text.iter().filter(|&&byte| byte == b'\n').count();
         self.line = self.line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
         self.rest = rest;
-        Some(Document { line: first, text })
+        self.left = self.left.saturating_sub(end);
+        Some(document)
     }
+}
+
+/// Bytes before the first separator that doesn't begin the text.
+fn until_separator(text: &[u8]) -> usize {
+    let mut end = 0;
+    for line in text.split_inclusive(|&byte| byte == b'\n') {
+        if end > 0 && is_separator(line) {
+            break;
+        }
+        end += line.len();
+    }
+    end
 }
 
 /// The length of the JSON object with which the text begins, where it does.

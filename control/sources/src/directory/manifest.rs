@@ -11,6 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use model::answers::{Event, Severity};
 use model::desired::ObjectName;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use translate::{Object, Place};
@@ -19,6 +20,9 @@ use translate::{Object, Place};
 pub(super) const INVALID: &str = "ManifestInvalid";
 /// A kind of which nothing is made.
 pub(super) const IGNORED: &str = "KindIgnored";
+
+/// A field that the API server doesn't know.
+pub(super) const UNKNOWN_FIELD: &str = "UnknownField";
 
 /// Lists within lists.
 const LIST_DEPTH_MAX: u32 = 4;
@@ -123,8 +127,13 @@ impl Context<'_> {
     }
 }
 
-/// Reads one document of a file.
-pub(super) fn read(file: &str, document: Document<'_>, options: &Options) -> Vec<Found> {
+/// Reads one document of a file. `repeated` grows by the nodes that aliases made.
+pub(super) fn read(
+    file: &str,
+    document: Document<'_>,
+    options: &Options,
+    repeated: &mut usize,
+) -> Vec<Found> {
     let context = Context { file, offset: document.line.saturating_sub(1), options };
     let text = match std::str::from_utf8(document.text) {
         Ok(text) => text,
@@ -139,11 +148,16 @@ pub(super) fn read(file: &str, document: Document<'_>, options: &Options) -> Vec
     let mut found = Vec::new();
     match tree::parse(text) {
         Ok(nodes) => {
+            let count: usize = nodes.iter().map(Node::count).sum();
+            *repeated += count.saturating_sub(text.len());
             for node in &nodes {
                 context.object(node, None, 0, &mut found);
             }
         }
         Err(error) => {
+            if text.contains('&') && text.contains('*') {
+                *repeated += tree::ALIAS_EVENTS_MAX;
+            }
             let message = format!("can't be parsed: {}", error.message);
             found.push(context.broken(guess(text), error.line, message));
         }
@@ -193,7 +207,7 @@ impl Context<'_> {
             found.push(self.broken(None, node.line, message));
             return;
         };
-        found.push(self.known(node, &Head { api_version, kind, id }));
+        self.known(node, &Head { api_version, kind, id }, found);
     }
 
     fn list(&self, node: &Node, kind: &str, api_version: &str, depth: u32, found: &mut Vec<Found>) {
@@ -216,55 +230,112 @@ impl Context<'_> {
         }
     }
 
-    fn known(&self, node: &Node, head: &Head<'_>) -> Found {
+    fn known(&self, node: &Node, head: &Head<'_>, found: &mut Vec<Found>) {
         let expected = match head.kind {
             "Service" | "Node" | "Endpoints" => "v1",
             "EndpointSlice" => "discovery.k8s.io/v1",
-            _ => return self.ignored(head.id.clone(), node.line, why_ignored(head)),
+            _ => return found.push(self.ignored(head.id.clone(), node.line, why_ignored(head))),
         };
         if head.api_version != expected {
             let line = node.line_of("apiVersion");
-            if group(head.api_version) != group(expected) {
-                return self.ignored(head.id.clone(), line, why_ignored(head));
-            }
             let message = format!("apiVersion \"{}\" is not {expected}", head.api_version);
-            return self.broken(Some(head.id.clone()), line, message);
+            return found.push(if group(head.api_version) == group(expected) {
+                self.broken(Some(head.id.clone()), line, message)
+            } else {
+                self.ignored(head.id.clone(), line, why_ignored(head))
+            });
         }
-        match self.unit(node, head) {
-            Ok(unit) => Found::Unit(unit),
-            Err((line, message)) => self.broken(Some(head.id.clone()), line, message),
+        match self.unit(node, head, found) {
+            Ok(unit) => found.push(Found::Unit(unit)),
+            Err((line, message)) => {
+                found.push(self.broken(Some(head.id.clone()), line, message));
+            }
         }
     }
 
-    fn unit(&self, node: &Node, head: &Head<'_>) -> Result<Unit, (u32, String)> {
+    fn unit(
+        &self,
+        node: &Node,
+        head: &Head<'_>,
+        found: &mut Vec<Found>,
+    ) -> Result<Unit, (u32, String)> {
         let place = self.place(node.line);
+        check_name(&head.id, node)?;
         let objects = match head.kind {
             "Service" => {
-                let mut object: Service = read_typed(node)?;
+                let mut object: Service = self.typed(node, head, found)?;
                 place_metadata(&mut object.metadata, head);
                 service::complete(&mut object);
                 service::check(&object, node, self.options)?;
                 vec![Object::Service(Box::new(object), place.clone())]
             }
             "EndpointSlice" => {
-                let mut object: EndpointSlice = read_typed(node)?;
+                let mut object: EndpointSlice = self.typed(node, head, found)?;
                 place_metadata(&mut object.metadata, head);
                 vec![slice(object, &place)]
             }
             "Node" => {
-                let mut object: KubernetesNode = read_typed(node)?;
+                let mut object: KubernetesNode = self.typed(node, head, found)?;
                 place_metadata(&mut object.metadata, head);
                 vec![Object::Node(Box::new(object), place.clone())]
             }
             _ => {
-                let mut object: Endpoints = read_typed(node)?;
+                let mut object: Endpoints = self.typed(node, head, found)?;
                 place_metadata(&mut object.metadata, head);
                 mirror::slices(&object).into_iter().map(|one| slice(one, &place)).collect()
             }
         };
-        check_name(&head.id, node)?;
         let objects = objects.into_iter().map(Arc::new).collect();
         Ok(Unit { id: head.id.clone(), place, objects })
+    }
+
+    /// Reads an object, and says so where it has a field that its type hasn't: in most cases a
+    /// slip of the pen. `kubectl` refuses those, the API server itself only warns.
+    fn typed<T: DeserializeOwned + Serialize>(
+        &self,
+        node: &Node,
+        head: &Head<'_>,
+        found: &mut Vec<Found>,
+    ) -> Result<T, (u32, String)> {
+        let object: T = typed(node).map_err(|error| (error.line, error.to_string()))?;
+        if let Ok(known) = serde_json::to_value(&object)
+            && let Some((path, line)) = unknown_field(node, &known, 0)
+        {
+            let note = Note {
+                severity: Severity::Warning,
+                reason: UNKNOWN_FIELD,
+                about: head.id.clone(),
+                place: self.place(line),
+                message: format!("{path}: {} has no such field; it is ignored", head.kind),
+            };
+            found.push(Found::Note(note));
+        }
+        Ok(object)
+    }
+}
+
+/// The first field with content that the typed object doesn't have.
+fn unknown_field(node: &Node, known: &serde_json::Value, depth: u32) -> Option<(String, u32)> {
+    match (&node.value, known) {
+        (Value::Map(members), serde_json::Value::Object(fields)) => {
+            members.iter().find_map(|(key, member)| match fields.get(&**key) {
+                // What the API server keeps for itself has a form of its own.
+                _ if depth == 1 && **key == *"managedFields" => None,
+                None if depth == 0 && matches!(&**key, "apiVersion" | "kind") => None,
+                None if member.is_empty() => None,
+                None => Some((key.chars().take(80).collect(), member.line)),
+                Some(field) => unknown_field(member, field, depth + 1)
+                    .map(|(path, line)| (format!("{key}.{path}"), line)),
+            })
+        }
+        (Value::List(nodes), serde_json::Value::Array(fields)) => {
+            let mut pairs = nodes.iter().zip(fields).enumerate();
+            pairs.find_map(|(place, (node, field))| {
+                unknown_field(node, field, depth + 1)
+                    .map(|(path, line)| (format!("{place}.{path}"), line))
+            })
+        }
+        _ => None,
     }
 }
 
@@ -277,10 +348,6 @@ fn head_id(node: &Node, kind: &str) -> Option<UnitId> {
     let metadata = node.get("metadata")?;
     let name = metadata.text("name").filter(|name| !name.is_empty())?;
     Some(UnitId::new(kind, metadata.text("namespace"), name))
-}
-
-fn read_typed<T: DeserializeOwned>(node: &Node) -> Result<T, (u32, String)> {
-    typed(node).map_err(|error| (error.line, error.to_string()))
 }
 
 fn slice(mut object: EndpointSlice, place: &Place) -> Object {

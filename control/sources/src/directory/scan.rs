@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Bytes of one file.
 pub(super) const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -29,6 +30,13 @@ impl Stamp {
             time(metadata.mtime(), metadata.mtime_nsec()),
             time(metadata.ctime(), metadata.ctime_nsec()),
         ])
+    }
+
+    /// Whether the file changed less than `age` ago, or in the future.
+    pub(super) fn is_fresh(&self, age: Duration) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX);
+        now - self.0[4] < i128::try_from(age.as_nanos()).unwrap_or(0)
     }
 
     /// Bytes.

@@ -25,6 +25,10 @@ const EMPTY_SETTLES: Duration = Duration::from_millis(100);
 /// In a directory that is there again no file is believed to be gone sooner.
 const RETURN_SETTLES: Duration = Duration::from_millis(500);
 
+/// Two changes of a file closer than this may have the same times: filesystems take them from a
+/// clock that steps every 1 to 10 ms.
+const TIMES_COARSE: Duration = Duration::from_millis(30);
+
 /// One file as it was read last.
 #[derive(Debug)]
 struct Known {
@@ -230,10 +234,10 @@ impl DirectorySource {
     }
 }
 
-/// What is remembered of a file that was read. Where it was written to in the meantime, nothing
-/// that any later look can equal.
+/// What is remembered of a file that was read. Where it was written to in the meantime, or so
+/// lately that another write could leave the same times, nothing that any later look can equal.
 fn settled(stamp: Stamp, bytes: usize) -> Listed {
-    if stamp.size() == i128::try_from(bytes).unwrap_or(-1) {
+    if stamp.size() == i128::try_from(bytes).unwrap_or(-1) && !stamp.is_fresh(TIMES_COARSE) {
         Listed::File(stamp)
     } else {
         Listed::Odd(String::new())

@@ -7,12 +7,13 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_saphyr::Spanned;
 use std::fmt;
 
-/// Nodes of one document: a `List` of 10,000 Services has about 600,000, at about 100 bytes each.
-const NODES_MAX: usize = 4_000_000;
+/// Nodes of one document, at about 100 bytes each: a `List` of 10,000 Services has 600,000, and one
+/// of 100,000 endpoints 1,500,000.
+const NODES_MAX: usize = 2_000_000;
 /// Levels of one document; objects of Kubernetes have about 20.
 const DEPTH_MAX: usize = 64;
 /// Events that aliases may repeat in one document; what a "billion laughs" would live on.
-const ALIAS_EVENTS_MAX: usize = 100_000;
+pub(super) const ALIAS_EVENTS_MAX: usize = 20_000;
 
 /// A value and the line on which it begins.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +100,25 @@ impl Node {
 
     pub(super) const fn is_null(&self) -> bool {
         matches!(self.value, Value::Null)
+    }
+
+    /// Null, or a list or map without elements.
+    pub(super) const fn is_empty(&self) -> bool {
+        match &self.value {
+            Value::Null => true,
+            Value::List(nodes) => nodes.is_empty(),
+            Value::Map(members) => members.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// How many nodes there are, this one included.
+    pub(super) fn count(&self) -> usize {
+        match &self.value {
+            Value::List(nodes) => nodes.iter().map(Self::count).sum::<usize>() + 1,
+            Value::Map(members) => members.iter().map(|(_, node)| node.count()).sum::<usize>() + 1,
+            _ => 1,
+        }
     }
 
     /// The line of what `path` leads to, or of the last step that is there. Steps are separated

@@ -107,7 +107,6 @@ fn what_the_api_server_takes_is_taken() {
         "  type: ExternalName\n  externalName: example.org\n",
         "  ports: [{port: 80, targetPort: http-web}]\n  clusterIP: None\n  clusterIPs: [None]\n",
         "  ports: [{port: 9, protocol: SCTP}]\n",
-        "  ports: [{port: 80}]\n  noSuchField: 1\n",
         "  type: LoadBalancer\n  loadBalancerSourceRanges: [10.0.0.0/8, ' 2001:db8::/32']\n  ports: [{port: 80}]\n",
         "  ports: [{port: 80}]\n  externalIPs: [192.0.2.1, '2001:db8::1']\n  externalTrafficPolicy: Local\n",
     ];
@@ -154,4 +153,95 @@ fn the_range_of_node_ports_is_the_callers() {
     let options = Options { node_port_first: 8_000, node_port_last: 9_000 };
     let mut source = DirectorySource::open(directory.path(), options).unwrap();
     assert_eq!(source.load().changes.len(), 1);
+}
+
+#[test]
+fn a_field_that_is_not_known_is_named_and_harms_nothing() {
+    let cases = [
+        ("spec:\n  ports: [{port: 80}]\n  tpye: NodePort\n", "spec.tpye: Service has no", 6),
+        ("spec:\n  ports:\n  - port: 80\n    targetport: 81\n", "spec.ports.0.targetport: ", 7),
+        ("Spec: {a: 1}\nspec: {ports: [{port: 80}]}\n", "Spec: ", 4),
+    ];
+    for (rest, expected, line) in cases {
+        let text = format!("apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\n{rest}");
+        let directory = directory(&[("a.yaml", &text)]);
+        let changes = open(&directory).load();
+        assert_eq!(changes.changes.len(), 1, "{rest}");
+        let [event] = &changes.diagnostics[..] else { panic!("{rest}: {changes:?}") };
+        assert_eq!(event.reason, "UnknownField");
+        assert!(event.message.starts_with(expected), "{}", event.message);
+        assert_eq!(event.place, format!("a.yaml:{line}"));
+    }
+}
+
+/// Objects as `kubectl get -o yaml` writes them, with all that a cluster adds.
+#[test]
+fn objects_from_a_cluster_are_taken_without_a_word() {
+    let text = r#"apiVersion: v1
+items:
+- apiVersion: v1
+  kind: Service
+  metadata:
+    annotations: {}
+    creationTimestamp: "2026-01-02T03:04:05Z"
+    managedFields:
+    - {apiVersion: v1, fieldsType: FieldsV1, fieldsV1: {f:spec: {}}, manager: kubectl}
+    name: web
+    namespace: shop
+    resourceVersion: "12"
+    uid: 00000000-0000-0000-0000-000000000000
+  spec:
+    allocateLoadBalancerNodePorts: true
+    clusterIP: 10.96.0.10
+    clusterIPs: [10.96.0.10]
+    externalTrafficPolicy: Cluster
+    internalTrafficPolicy: Cluster
+    ipFamilies: [IPv4]
+    ipFamilyPolicy: SingleStack
+    ports:
+    - {name: http, nodePort: 30080, port: 80, protocol: TCP, targetPort: 8080}
+    selector: {app: web}
+    sessionAffinity: None
+    type: LoadBalancer
+  status: {loadBalancer: {}}
+- addressType: IPv4
+  apiVersion: discovery.k8s.io/v1
+  endpoints:
+  - addresses: [10.0.0.1]
+    conditions: {ready: true, serving: true, terminating: false}
+    nodeName: one
+    targetRef: {kind: Pod, name: web-1, namespace: shop, uid: a}
+    zone: a
+  kind: EndpointSlice
+  metadata:
+    generateName: web-
+    labels: {kubernetes.io/service-name: web}
+    name: web-abcde
+    namespace: shop
+    ownerReferences:
+    - {apiVersion: v1, blockOwnerDeletion: true, controller: true, kind: Service, name: web, uid: a}
+  ports:
+  - {name: http, port: 8080, protocol: TCP}
+- apiVersion: v1
+  kind: Node
+  metadata: {name: one}
+  spec: {podCIDR: 10.0.0.0/24, podCIDRs: [10.0.0.0/24]}
+  status:
+    addresses: [{address: 192.0.2.1, type: InternalIP}]
+    allocatable: {cpu: "2", memory: 1Gi}
+    capacity: {cpu: 2, memory: 1Gi}
+    conditions:
+    - {lastHeartbeatTime: "2026-01-02T03:04:05Z", message: ok, reason: Ok, status: "True", type: Ready}
+kind: List
+metadata: {resourceVersion: ""}
+"#;
+    let directory = directory(&[("a.yaml", text)]);
+    let (objects, events) = short(&open(&directory).load());
+    let expected = [
+        "+ Service shop/web a.yaml:3",
+        "+ EndpointSlice shop/web-abcde a.yaml:28",
+        "+ Node one a.yaml:46",
+    ];
+    assert_eq!((objects.len(), events), (3, vec![]), "{objects:?}");
+    assert_eq!(objects, expected);
 }
