@@ -95,7 +95,10 @@ fn inner<A: Address>(
         _ => return,
     };
     if let Some(field) = be16(bytes, at).filter(|field| quoted.protocol == TCP || *field != 0) {
-        put(bytes, at, &checksum::update(field, all).to_be_bytes());
+        let updated = checksum::update(field, all);
+        // For UDP 0 would mean that there is none.
+        let never_zero = if quoted.protocol == UDP && updated == 0 { 0xffff } else { updated };
+        put(bytes, at, &never_zero.to_be_bytes());
     }
 }
 
