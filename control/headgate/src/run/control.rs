@@ -62,7 +62,12 @@ fn control(plan: &Plan, running: &Running) -> anyhow::Result<()> {
     let stored = load(&store, running);
     let mut index =
         Index::resume(plan.settings.clone(), stored.allocations, running.books().desired.clone());
-    let mut source = DirectorySource::open(&plan.manifests, sources::directory::Options::default())
+    let node_port = plan.settings.node_port();
+    let options = sources::directory::Options {
+        node_port_first: node_port.first,
+        node_port_last: node_port.last,
+    };
+    let mut source = DirectorySource::open(&plan.manifests, options)
         .with_context(|| format!("manifests in {}", plan.manifests.display()))?;
     let first = source.load();
     let mut unstored: Option<Instant> = None;
