@@ -3,10 +3,10 @@
 mod common;
 
 use common::packets::{ACK, Packet, SYN};
-use common::{BACK_PORT, FRONT_PORT, World, at, backend_ip, frontend_ip};
+use common::{BACK_PORT, Buffer, FRONT_PORT, World, at, backend_ip, frontend_ip};
 use model::desired::{BackendState, Delta, DesiredState, ServicePort, ServicePortKey};
 use model::ids::{BackendId, Family, Protocol, ServiceId};
-use pipeline::frame::Verdict;
+use pipeline::frame::{Rx, Verdict};
 use pipeline::snapshot::{Compiler, Report, Snapshot};
 use pipeline::{Now, Options, Pipeline};
 use proptest::prelude::*;
@@ -21,6 +21,9 @@ const FRONTENDS: usize = 5;
 const BACKENDS: usize = 4;
 /// So few that slots are used again soon: all may be held, and one service's anew beside them.
 const SLOTS: [u32; 2] = [5, 2 * (SERVICES * BACKENDS + BACKENDS) as u32];
+
+/// So many that the first one has 256 NAT ports: connections would soon meet on one.
+const WORKERS: u8 = 250;
 
 #[derive(Clone, Debug)]
 enum Edit {
@@ -191,7 +194,7 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
-        let mut world = World::new(1);
+        let mut world = World::new(WORKERS);
         world.compiler = Compiler::new(SLOTS[0], SLOTS[1]);
         Self {
             world,
@@ -287,8 +290,11 @@ impl Run {
 
     fn send(&mut self, packet: &Packet) -> (Verdict, Option<Packet>) {
         let port = if packet.to == common::FRONT_MAC { FRONT_PORT } else { BACK_PORT };
-        let out =
-            common::one(&mut self.pipeline, &self.world.tables, &packet.build(), port, self.now);
+        // The device's hash says that all clients are the first worker's.
+        let rx = Rx { port, hash: Some(0), ..Rx::default() };
+        let mut out = [Buffer::new(&packet.build(), rx)];
+        common::process(&mut self.pipeline, &self.world.tables, &mut out, self.now);
+        let [out] = out;
         let sent = matches!(out.verdict, Verdict::Send(_)).then(|| Packet::parse(out.frame()));
         (out.verdict, sent)
     }

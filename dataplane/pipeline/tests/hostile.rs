@@ -164,7 +164,7 @@ fn valid(gateway: &mut Gateway, v6: bool) -> Vec<(&'static str, Vec<u8>, PortId)
     front("TCP", tcp.build());
     front("FIN", tcp.clone().flags(FIN | ACK).build());
     front("last hop", Packet { ttl: 1, ..tcp.clone() }.build());
-    front("too long", tcp.clone().payload([0; 1600]).build()[..].to_vec());
+    front("too long", tcp.clone().payload([0; 1600]).build());
     front("closed port", Packet::to_frontend(Protocol::Tcp, v6, 10, (3000, 81)).build());
     front("closed UDP port", Packet::to_frontend(Protocol::Udp, v6, 10, (3000, 81)).build());
     front("UDP", udp.build());
@@ -370,6 +370,63 @@ fn every_lying_length() {
             }
         }
     });
+}
+
+/// Sets a field to a value, and the IPv4 checksum right.
+fn with(bytes: &[u8], at: usize, value: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[at..at + value.len()].copy_from_slice(value);
+    if bytes[12..14] == [8, 0] {
+        raw::fix_ipv4(&mut bytes, 14);
+    }
+    bytes
+}
+
+#[test]
+fn lies_have_their_reasons() {
+    use DropReason as R;
+    let build = |protocol, v6| Packet::to_frontend(protocol, v6, 10, (3000, 80)).build();
+    let [tcp, tcp6] = [false, true].map(|v6| build(Protocol::Tcp, v6));
+    let [udp, udp6] = [false, true].map(|v6| build(Protocol::Udp, v6));
+    let chain = |body: Vec<u8>, kind| {
+        raw::extended(&Packet::to_frontend(Protocol::Tcp, true, 10, (3000, 80)), &[(kind, body)])
+    };
+    let mut wrong = tcp.clone();
+    wrong[24] ^= 1;
+    let cases = [
+        (with(&tcp, 16, &[0, 41]), R::Ipv4TotalLength),
+        (with(&tcp, 16, &[0, 19]), R::Ipv4TotalLength),
+        (with(&tcp, 16, &[0, 39]), R::L4Truncated),
+        (with(&tcp, 14, &[0x44]), R::Ipv4HeaderLength),
+        (with(&tcp[..34], 14, &[0x45]), R::Ipv4TotalLength),
+        (with(&tcp, 14, &[0x65]), R::IpVersion),
+        (wrong, R::Ipv4Checksum),
+        (with(&tcp, 46, &[0x40]), R::TcpHeaderLength),
+        (with(&tcp, 46, &[0x60]), R::TcpHeaderLength),
+        (with(&tcp6, 66, &[0x60]), R::TcpHeaderLength),
+        (with(&tcp, 47, &[0]), R::TcpFlags),
+        (with(&tcp, 47, &[SYN | FIN]), R::TcpFlags),
+        (with(&tcp, 47, &[SYN | RST]), R::TcpFlags),
+        (with(&udp, 38, &[0, 7]), R::UdpLength),
+        (with(&udp, 38, &[0, 9]), R::UdpLength),
+        (with(&udp6, 58, &[0, 9]), R::UdpLength),
+        (with(&udp, 34, &[0, 0]), R::PortZero),
+        (with(&tcp6, 18, &[0, 21]), R::Ipv6PayloadLength),
+        (with(&tcp6, 18, &[0, 19]), R::L4Truncated),
+        (with(&tcp6, 14, &[0x40]), R::IpVersion),
+        (chain(vec![0, 9, 1, 4, 0, 0, 0, 0], 0), R::Ipv6Extension),
+        (chain(vec![0, 0, 0, 1, 0, 0, 0, 0], 43), R::Ipv6Extension),
+        (with(&tcp, 20, &[0x3f, 0xff]), R::FragmentMalformed),
+        (with(&tcp, 26, &[127]), R::SourceMartian),
+        (with(&tcp, 26, &[203, 0, 113, 10]), R::Land),
+        (with(&tcp, 26, &[198, 18, 0, 1]), R::SourceOwn),
+    ];
+    let mut gateway = Gateway::new(1);
+    for (n, (bytes, reason)) in cases.iter().enumerate() {
+        let verdict = gateway.give(bytes, 0, HEADROOM, rx_of(FRONT_PORT));
+        assert_eq!(verdict, Verdict::Drop(*reason), "case {n}");
+    }
+    gateway.check();
 }
 
 /// The first segment ends anywhere, also within the headers.

@@ -65,8 +65,8 @@ impl Net {
         let owner = self.world.tables.owner(&FiveTuple { protocol, source, destination }).index();
         Flow { first, owner, seen_by_backend: None }
     }
-    /// Sends frames, each to the worker that `pin` says, else to a random one; in a random order
-    /// of workers, in the given order of packets. Returns what came out and where.
+    /// Sends frames, each to the worker that `pin` says, else to a random one. Returns what came
+    /// out and where.
     fn send(&mut self, frames: &[(Vec<u8>, bool)], pin: Option<usize>) -> Vec<(Buffer, usize)> {
         let count = self.workers.pipelines.len();
         let new = |(bytes, front): &(Vec<u8>, bool)| {
