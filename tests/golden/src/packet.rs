@@ -136,7 +136,7 @@ impl Packet {
                 bytes.extend(ports.concat());
                 bytes.extend(sequence.to_be_bytes());
                 bytes.extend(acknowledged.to_be_bytes());
-                bytes.extend([(5 + options.len() / 4 << 4) as u8, *flags]);
+                bytes.extend([((5 + options.len() / 4) << 4) as u8, *flags]);
                 bytes.extend(window.to_be_bytes());
                 bytes.extend([0; 4]);
                 bytes.extend(options);

@@ -138,7 +138,7 @@ fn network(book: &mut Book) {
                 let body = Body::Raw { protocol: 17, data: vec![0; 9000 + payload] };
                 let parts = query(f).body(body).fragments(1, &[8000, 8000 + payload]);
                 let mut bytes = parts[1].clone();
-                let word = (offset as u16 / f.of(8, 1)) | u16::from(more) * f.of(0x2000, 1);
+                let word = (offset as u16 / f.of(8, 1)) | (u16::from(more) * f.of(0x2000, 1));
                 let at = f.of(20, 56);
                 bytes[at..at + 2].copy_from_slice(&word.to_be_bytes());
                 if f == V4 {

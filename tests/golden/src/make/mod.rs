@@ -288,8 +288,7 @@ struct Book(Vec<Case>);
 impl Book {
     /// A case.
     fn case(&mut self, number: u16, name: &str, about: &str, make: impl FnOnce(&mut Maker)) {
-        let mut maker = Maker::default();
-        maker.us = 1_000_000;
+        let mut maker = Maker { us: 1_000_000, ..Maker::default() };
         make(&mut maker);
         maker.case.name = format!("{number:03}_{name}");
         maker.case.about = about.to_owned();
