@@ -66,7 +66,8 @@ impl Input {
     /// The frame of a line.
     pub fn from_line(line: &str) -> Self {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [port, vlan, hash, ip, l4, hops, ports, headroom, tailroom, tail, rest @ ..] = &words[..]
+        let [port, vlan, hash, ip, l4, hops, ports, headroom, tailroom, tail, rest @ ..] =
+            &words[..]
         else {
             panic!("ten words and the bytes: {line}")
         };

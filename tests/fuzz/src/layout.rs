@@ -140,7 +140,9 @@ pub fn ip_sum(bytes: &[u8], at: &Layout) -> u16 {
 pub fn l4_sum(bytes: &[u8], at: &Layout) -> Option<u16> {
     let field = at.l4_checksum()?;
     let l4 = bytes.get(at.l4..at.end)?;
-    if at.piece != Piece::Whole || field + 2 > at.end || (at.protocol == 17 && word(bytes, field) == 0)
+    if at.piece != Piece::Whole
+        || field + 2 > at.end
+        || (at.protocol == 17 && word(bytes, field) == 0)
     {
         return None;
     }

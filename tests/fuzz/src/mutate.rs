@@ -9,8 +9,7 @@ use std::net::IpAddr;
 
 /// No frame grows beyond this.
 const LEN_MAX: usize = 2048;
-const BYTES: [u8; 16] =
-    [0, 1, 2, 4, 5, 6, 8, 17, 44, 58, 0x0f, 0x40, 0x45, 0x60, 0x7f, 0xff];
+const BYTES: [u8; 16] = [0, 1, 2, 4, 5, 6, 8, 17, 44, 58, 0x0f, 0x40, 0x45, 0x60, 0x7f, 0xff];
 const WORDS: [u16; 20] = [
     0, 1, 7, 8, 19, 20, 21, 40, 53, 80, 0x00ff, 0x0806, 0x0800, 0x1fff, 0x2000, 0x4000, 0x7fff,
     0x8100, 0x86dd, 0xffff,
