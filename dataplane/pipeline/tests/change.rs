@@ -1,4 +1,5 @@
 //! The desired state changes under traffic, in whatever order.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! The world that the tests forward in: two interfaces, a client and a router in front, backends
 //! behind, one Service. Each test file uses a part of it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(dead_code)]
 
 pub mod packets;
