@@ -1,6 +1,7 @@
 //! Packets arrive at whichever worker: each ends at its owner after two hops at most, none is lost
 //! and none doubled. With arrivals pinned, the order within a flow stays.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 
@@ -195,7 +196,7 @@ fn fragments_find_the_owner_by_their_home() {
         let mut backend = None;
         let mut got = Vec::new();
         // One at a time, in order, each at a worker of its own.
-        for fragment in raw::fragments(&packet, 70_000 + n & 0xffff, 40) {
+        for fragment in raw::fragments(&packet, (70_000 + n) & 0xffff, 40) {
             let arrives = net.random.below(2);
             let (buffer, worker) = net.send(&[(fragment, true)], Some(arrives)).swap_remove(0);
             assert_eq!(buffer.verdict, Verdict::Send(BACK_PORT), "packet {n}");
