@@ -1,7 +1,6 @@
 //! Packets arrive at whichever worker: each ends at its owner after two hops at most, none is lost
 //! and none doubled. With arrivals pinned, the order within a flow stays.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 
