@@ -133,15 +133,23 @@ fn the_thread_runs_where_it_is_told_and_idles_cheaply() {
     });
 }
 
-/// Runs an ignored test in a process of its own, which has to be aborted.
-fn aborts(test: &str) {
+/// Says that the test runs in a process of its own.
+const ALONE: &str = "HEADGATE_TEST_ALONE";
+
+/// Runs `body` in a process of its own, which has to be aborted: the test named calls itself there.
+fn aborts(test: &str, body: impl FnOnce() + Send + 'static) {
+    if std::env::var_os(ALONE).is_some() {
+        in_namespace(body);
+        return;
+    }
     if !nix::unistd::geteuid().is_root() {
         println!("skipped: needs root, for a network namespace and a TAP");
         return;
     }
     let name = format!("mirror::tests::life::{test}");
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &name, "--ignored", "--nocapture"])
+        .args(["--exact", &name, "--nocapture"])
+        .env(ALONE, "1")
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -150,13 +158,7 @@ fn aborts(test: &str) {
 
 #[test]
 fn a_panic_of_the_thread_ends_the_process() {
-    aborts("child_panics");
-}
-
-#[test]
-#[ignore = "ends its process; run by a_panic_of_the_thread_ends_the_process"]
-fn child_panics() {
-    in_namespace(|| {
+    aborts("a_panic_of_the_thread_ends_the_process", || {
         let _mirror = Mirror::start(config(vec![twin("front", &[])]), |_| panic!("on purpose"));
         std::thread::sleep(Duration::from_secs(3));
     });
@@ -164,13 +166,7 @@ fn child_panics() {
 
 #[test]
 fn a_twin_that_is_removed_ends_the_process() {
-    aborts("child_loses_its_twin");
-}
-
-#[test]
-#[ignore = "ends its process; run by a_twin_that_is_removed_ends_the_process"]
-fn child_loses_its_twin() {
-    in_namespace(|| {
+    aborts("a_twin_that_is_removed_ends_the_process", || {
         let _bed = Bed::new(vec![twin("front", &[])]);
         ip("link del front");
         wait_for("the end", || None::<()>);
