@@ -1,10 +1,10 @@
 //! Ways to backends and announcements of frontends: what a new snapshot asks of the mirror.
 
 use crate::engine::Engine;
-use model::ids::InterfaceId;
+use model::ids::{BackendId, InterfaceId};
 use pipeline::adjacency::Adjacencies;
-use pipeline::snapshot::Snapshot;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use pipeline::snapshot::{Report, Snapshot};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,19 +13,21 @@ use std::time::{Duration, Instant};
 /// connection to a new backend would lose its SYN, and its client a second.
 const RESOLVE_MAX: Duration = Duration::from_millis(30);
 const RESOLVE_POLL: Duration = Duration::from_micros(200);
+/// How often all backends are looked at, at most: 100,000 take some 10 ms.
+const REFRESH_AFTER: Duration = Duration::from_secs(1);
 
 type Hop = (InterfaceId, IpAddr);
 
 /// What was asked of the mirror so far.
 #[derive(Debug, Default)]
 pub struct Ways {
-    /// Next hops of backends, and how many backends are behind each.
+    /// Next hops of backends, and how many backends are behind each: those that left since all
+    /// were looked at are still counted.
     hops: HashMap<Hop, u32>,
-    /// Next hops that were waited for once.
-    known: HashSet<Hop>,
-    announced: BTreeSet<IpAddr>,
-    /// The generation that `hops` was made from.
+    announced: HashSet<IpAddr>,
+    /// The generation and the time at which all backends were looked at.
     generation: u64,
+    looked: Option<Instant>,
 }
 
 fn hops(snapshot: &Snapshot, adjacencies: &Adjacencies) -> HashMap<Hop, u32> {
@@ -39,25 +41,44 @@ fn hops(snapshot: &Snapshot, adjacencies: &Adjacencies) -> HashMap<Hop, u32> {
 }
 
 impl Engine {
-    /// Publishes a snapshot. Asks for the next hops that it needs first, waits a moment for those
-    /// that are new, and announces the frontend addresses that are new. Returns the generation.
+    /// Publishes a snapshot as a whole. Returns the generation.
     pub fn publish(&self, snapshot: Arc<Snapshot>) -> u64 {
+        let everything = Report {
+            backends_changed: snapshot.backends().map(|(id, _)| id).collect(),
+            addresses_touched: snapshot.frontend_addresses(),
+            ..Report::default()
+        };
+        self.publish_change(snapshot, &everything)
+    }
+
+    /// Publishes a snapshot that differs from the one before as the report says, and costs what
+    /// that costs. Asks for the next hops that it is the first to need, waits a moment for them,
+    /// and announces the frontend addresses that are new. Returns the generation.
+    pub fn publish_change(&self, snapshot: Arc<Snapshot>, report: &Report) -> u64 {
         let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
-        self.resolve(&mut ways, &snapshot);
+        self.resolve(&mut ways, &snapshot, &report.backends_changed);
         let generation = self.publisher.update(|tables| tables.snapshot = Arc::clone(&snapshot));
-        self.announce_new(&mut ways, &snapshot);
+        self.announce_new(&mut ways, &snapshot, &report.addresses_touched);
         generation
     }
 
-    /// Looks again at the ways to backends after routes or neighbours have changed. To be called
+    /// Looks again at the ways to all backends, after routes or backends have changed. To be called
     /// now and then; costs nothing while nothing has changed.
     pub fn refresh_ways(&self) {
         self.publisher.collect();
         let latest = self.publisher.latest();
         let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
-        if ways.generation != latest.generation {
-            ways.generation = latest.generation;
-            self.set_hops(&mut ways, hops(&latest.snapshot, &latest.adjacencies));
+        let due = ways.looked.is_none_or(|looked| looked.elapsed() >= REFRESH_AFTER);
+        if ways.generation == latest.generation || !due {
+            return;
+        }
+        ways.generation = latest.generation;
+        ways.looked = Some(Instant::now());
+        let hops = hops(&latest.snapshot, &latest.adjacencies);
+        let same = hops.len() == ways.hops.len() && hops.keys().all(|h| ways.hops.contains_key(h));
+        ways.hops = hops;
+        if !same {
+            self.manage(&ways);
         }
     }
 
@@ -66,27 +87,34 @@ impl Engine {
         self.ways.lock().unwrap_or_else(PoisonError::into_inner).hops.clone()
     }
 
-    fn set_hops(&self, ways: &mut Ways, hops: HashMap<Hop, u32>) {
-        let same = hops.len() == ways.hops.len() && hops.keys().all(|h| ways.hops.contains_key(h));
-        ways.hops = hops;
-        if let (Some(mirror), false) = (&self.mirror, same) {
+    fn manage(&self, ways: &Ways) {
+        if let Some(mirror) = &self.mirror {
             mirror.set_managed(ways.hops.keys().copied().collect());
         }
     }
 
-    fn resolve(&self, ways: &mut Ways, snapshot: &Snapshot) {
+    fn resolve(&self, ways: &mut Ways, snapshot: &Snapshot, changed: &[BackendId]) {
         if self.mirror.is_none() {
             return;
         }
-        let adjacencies = Arc::clone(&self.publisher.latest().adjacencies);
-        self.set_hops(ways, hops(snapshot, &adjacencies));
-        let mut missing: Vec<Hop> =
-            ways.hops.keys().copied().filter(|hop| !ways.known.contains(hop)).collect();
-        ways.known.retain(|hop| ways.hops.contains_key(hop));
-        ways.known.extend(missing.iter().copied());
+        let adjacencies = self.adjacencies();
+        let mut missing = Vec::new();
+        for backend in changed.iter().filter_map(|id| snapshot.backend(*id)) {
+            let Some(hop) = adjacencies.hop(backend.address.ip(), backend.via) else { continue };
+            let hop = (hop.interface, hop.address);
+            let behind = ways.hops.entry(hop).or_insert(0);
+            if *behind == 0 {
+                missing.push(hop);
+            }
+            *behind += 1;
+        }
+        if missing.is_empty() {
+            return;
+        }
+        self.manage(ways);
         let until = Instant::now() + RESOLVE_MAX;
         loop {
-            let adjacencies = Arc::clone(&self.publisher.latest().adjacencies);
+            let adjacencies = self.adjacencies();
             missing.retain(|(interface, hop)| adjacencies.find(*interface, *hop).is_none());
             if missing.is_empty() || Instant::now() >= until {
                 return;
@@ -95,21 +123,21 @@ impl Engine {
         }
     }
 
-    fn announce_new(&self, ways: &mut Ways, snapshot: &Snapshot) {
-        let Some(mirror) = &self.mirror else { return };
-        let addresses: BTreeSet<IpAddr> = snapshot.frontend_addresses().into_iter().collect();
-        let adjacencies = Arc::clone(&self.publisher.latest().adjacencies);
+    fn announce_new(&self, ways: &mut Ways, snapshot: &Snapshot, touched: &[IpAddr]) {
+        let adjacencies = self.adjacencies();
         let front = || {
             let interfaces = adjacencies.interfaces().iter().enumerate();
             interfaces.filter(|(_, i)| i.role.is_front()).map(|(id, _)| InterfaceId(id as u8))
         };
-        let new: Vec<Hop> = addresses
-            .difference(&ways.announced)
-            .filter(|address| adjacencies.local(**address).is_none())
-            .flat_map(|address| front().map(|interface| (interface, *address)))
-            .collect();
-        ways.announced = addresses;
-        if !new.is_empty() {
+        let mut new: Vec<Hop> = Vec::new();
+        for address in touched {
+            if !snapshot.is_frontend_address(*address) {
+                ways.announced.remove(address);
+            } else if ways.announced.insert(*address) && adjacencies.local(*address).is_none() {
+                new.extend(front().map(|interface| (interface, *address)));
+            }
+        }
+        if let Some(mirror) = self.mirror.as_ref().filter(|_| !new.is_empty()) {
             mirror.announce(new);
         }
     }

@@ -53,7 +53,7 @@ impl Books {
             self.backend_bases.insert(id.slot, engine.backend_traffic(*id));
         }
         self.desired.apply(delta);
-        let generation = engine.publish(snapshot);
+        let generation = engine.publish_change(snapshot, &report);
         (generation, report)
     }
     /// Remembers an event.

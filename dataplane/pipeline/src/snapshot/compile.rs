@@ -7,7 +7,7 @@ use model::desired::{Delta, ServicePort, ServicePortKey};
 use model::ids::{BackendId, Family, ServiceId};
 use model::limits::{BACKENDS_MAX, BACKENDS_PER_SERVICE_MAX, SERVICE_PORTS_MAX};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Why a part of the desired state is not in the snapshot.
@@ -26,6 +26,11 @@ pub struct Report {
     pub services_begun: Vec<ServiceId>,
     /// Slots of backends that have a new holder.
     pub backends_begun: Vec<BackendId>,
+    /// Backends that are new or differ.
+    pub backends_changed: Vec<BackendId>,
+    /// Frontend addresses of the service ports that changed, before and after: some may have come,
+    /// others may have gone.
+    pub addresses_touched: Vec<IpAddr>,
     /// What could not be compiled.
     pub problems: Vec<Problem>,
 }
@@ -87,11 +92,11 @@ impl Compiler {
     pub fn apply(&mut self, delta: &Delta) -> (Arc<Snapshot>, Report) {
         let mut report = Report::default();
         for key in &delta.removed {
-            self.remove(key);
+            self.remove(key, &mut report);
         }
         // Frontends may move between the service ports of one change: all leave before any enters.
         for port in &delta.changed {
-            self.take_frontends(port);
+            self.take_frontends(port, &mut report);
         }
         for port in &delta.changed {
             self.put(port, &mut report);
@@ -107,19 +112,21 @@ impl Compiler {
         self.compiled.get(key)?.backends.get(&address).copied()
     }
 
-    fn take_frontends(&mut self, port: &ServicePort) {
+    fn take_frontends(&mut self, port: &ServicePort, report: &mut Report) {
         if let Some(old) = self.compiled.get(&port.key) {
             for frontend in &old.port.frontends {
                 let (ip, number) = (frontend.address.ip(), frontend.address.port());
+                report.addresses_touched.push(ip);
                 self.snapshot.frontends.remove(ip, old.port.key.protocol, number, old.id.slot);
             }
         }
     }
 
-    fn remove(&mut self, key: &ServicePortKey) {
+    fn remove(&mut self, key: &ServicePortKey, report: &mut Report) {
         let Some(old) = self.compiled.remove(key) else { return };
         for frontend in &old.port.frontends {
             let (ip, number) = (frontend.address.ip(), frontend.address.port());
+            report.addresses_touched.push(ip);
             self.snapshot.frontends.remove(ip, key.protocol, number, old.id.slot);
         }
         for id in old.backends.into_values() {
@@ -175,6 +182,7 @@ impl Compiler {
             if self.snapshot.backend(backend_id) != Some(&held) {
                 *self.snapshot.backends.get_mut(backend_id.slot as usize) =
                     Backend { generation: backend_id.generation, held: Some(held) };
+                report.backends_changed.push(backend_id);
             }
             has.insert(backend.address, backend_id);
         }
@@ -205,6 +213,7 @@ impl Compiler {
         };
         for frontend in &port.frontends {
             let (ip, number) = (frontend.address.ip(), frontend.address.port());
+            report.addresses_touched.push(ip);
             if !self.snapshot.frontends.insert(ip, port.key.protocol, number, id.slot) {
                 problem(format!("{} is another service port's frontend", frontend.address));
             }
