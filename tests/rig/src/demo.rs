@@ -55,7 +55,15 @@ pub fn run(check: bool) -> Result<bool> {
     world.net.instance.record_path(Path::new(FOLDER))?;
     let requests = REQUESTS[usize::from(!check)];
     let mut demo = Demo { world, summary: Summary::default(), problems: Vec::new(), requests };
-    demo.start()?;
+    if let Err(error) = demo.start() {
+        if !check {
+            return Err(error);
+        }
+        println!("FAILED to start: {error:#}");
+        demo.problems.push(format!("start: {error:#}"));
+        demo.summary.ledger = "not read".to_owned();
+        return demo.finish(begun);
+    }
     demo.step("1", Demo::serve);
     demo.step("2", Demo::drain);
     demo.step("3", Demo::refuse);

@@ -127,6 +127,10 @@ pub fn run(workspace: &Path, parts: &[Part]) -> Result<bool> {
             let note = if is_allowed { "skipped" } else { "FAILED, not an allowed skip" };
             notes.push(format!("        {note}: {reason}"));
         }
+        if tally.passed + tally.failed == 0 && tally.skipped.is_empty() {
+            tally.failed += 1;
+            notes.push("        FAILED: no test ran".to_owned());
+        }
         notes.dedup();
         lines.push(format!("{:<7} {tally}, {seconds} s", part.name()));
         lines.extend(notes);
