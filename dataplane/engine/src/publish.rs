@@ -20,6 +20,9 @@ struct Shared {
     generation: AtomicU64,
     /// The generation that each reader has begun a loop with.
     seen: Box<[CachePadded<AtomicU64>]>,
+    /// The control side's own. It lives here, so that whatever a reader may still hold goes after
+    /// the reader.
+    state: Mutex<State>,
 }
 
 impl Drop for Shared {
@@ -36,7 +39,6 @@ impl Drop for Shared {
 #[derive(Debug)]
 pub struct Publisher {
     shared: Arc<Shared>,
-    state: Mutex<State>,
 }
 
 #[derive(Debug)]
@@ -62,16 +64,16 @@ impl Publisher {
             current: AtomicPtr::new(Box::into_raw(Box::new(first.clone()))),
             generation: AtomicU64::new(generation),
             seen: (0..workers).map(|_| CachePadded::new(AtomicU64::new(0))).collect(),
+            state: Mutex::new(State { latest: Arc::new(first), retired: Vec::new() }),
         });
         let readers =
             (0..workers).map(|slot| Reader { shared: Arc::clone(&shared), slot }).collect();
-        let state = Mutex::new(State { latest: Arc::new(first), retired: Vec::new() });
-        (Self { shared, state }, readers)
+        (Self { shared }, readers)
     }
     /// Publishes what `change` makes of the latest tables, under the next generation, which it
     /// returns. Frees what no worker can hold any more.
     pub fn update(&self, change: impl FnOnce(&mut Tables)) -> u64 {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = (*state.latest).clone();
         change(&mut next);
         next.generation = state.latest.generation + 1;
@@ -92,13 +94,13 @@ impl Publisher {
     }
     /// Frees what no worker can hold any more. Returns how many are still held.
     pub fn collect(&self) -> usize {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         self.reclaim(&mut state);
         state.retired.len()
     }
     /// The latest tables.
     pub fn latest(&self) -> Arc<Tables> {
-        Arc::clone(&self.state.lock().unwrap_or_else(PoisonError::into_inner).latest)
+        Arc::clone(&self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).latest)
     }
     /// The generation that a worker runs with; the latest one where the worker has ended.
     pub fn generation_of(&self, worker: WorkerId) -> u64 {
