@@ -127,7 +127,7 @@ pub fn run(workspace: &Path, parts: &[Part]) -> Result<bool> {
             let note = if is_allowed { "skipped" } else { "FAILED, not an allowed skip" };
             notes.push(format!("        {note}: {reason}"));
         }
-        if tally.passed + tally.failed == 0 && tally.skipped.is_empty() {
+        if tally.passed <= 0 && tally.failed == 0 && tally.skipped.is_empty() {
             tally.failed += 1;
             notes.push("        FAILED: no test ran".to_owned());
         }
