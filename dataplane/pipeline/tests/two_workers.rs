@@ -218,6 +218,21 @@ fn fragments_find_the_owner_by_their_home() {
     assert_eq!(net.workers.dropped(), 0);
 }
 
+/// It can't be checked or translated before all of it is there, and is nobody's.
+#[test]
+fn an_icmp_error_in_fragments_ends_where_it_came() {
+    let mut net = Net::new(2, 12);
+    for n in 0..200u16 {
+        let flow = net.flow(n % 2 == 1, n % 4 > 1, 2000 + n);
+        let error = raw::icmp_error(&flow.first.reply(ACK, [1; 40]), 88);
+        let whole = net.send(&[(error.clone(), true)], None).swap_remove(0).0;
+        assert_eq!(whole.verdict, Verdict::Drop(DropReason::IcmpUnmatched), "error {n}");
+        let first = raw::first_fragment(&error, 64);
+        let (buffer, _) = net.send(&[(first, true)], None).swap_remove(0);
+        assert_eq!(buffer.verdict, Verdict::Drop(DropReason::IcmpUnmatched), "fragment {n}");
+    }
+}
+
 #[test]
 fn what_was_handed_over_too_often_is_dropped() {
     let mut net = Net::new(2, 1);
@@ -239,7 +254,7 @@ proptest! {
     fn nothing_is_lost_or_doubled(
         seed in any::<u64>(),
         workers in 2u8..5,
-        packets in proptest::collection::vec((0u8..8, any::<bool>(), 2000u16..2020), 1..100),
+        packets in proptest::collection::vec((0u8..9, any::<bool>(), 2000u16..2020), 1..100),
     ) {
         let mut net = Net::new(workers, seed);
         let mut frames = Vec::new();
@@ -252,6 +267,10 @@ proptest! {
                 4 => frames.extend(
                     raw::fragments(&packet, u32::from(port), 32).into_iter().map(|f| (f, true))),
                 5 => frames.push((raw::icmp_error(&packet.reply(ACK, [1; 40]), 60), true)),
+                8 => {
+                    let error = raw::icmp_error(&packet.reply(ACK, [1; 40]), 60);
+                    frames.push((raw::first_fragment(&error, 64), true));
+                }
                 6 => frames.push((raw::echo((packet.from, packet.to), addresses, &[1; 9]), true)),
                 _ => frames.push((vec![kind; usize::from(port) - 1980], true)),
             }

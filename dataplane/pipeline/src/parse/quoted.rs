@@ -1,6 +1,6 @@
 //! The packet that an ICMP error quotes: as much of its headers as tells the connection.
 
-use super::{Addresses, ICMP, ICMPV6, Parsed, TCP, UDP, be16, be32, be128};
+use super::{Addresses, Fragment, ICMP, ICMPV6, Parsed, TCP, UDP, be16, be32, be128};
 use model::ids::Family;
 
 /// Length of an ICMP or ICMPv6 error's own header.
@@ -35,8 +35,12 @@ pub fn is_error(protocol: u8, icmp_type: u8) -> bool {
 }
 
 /// The quoted packet of an ICMP error, where it is TCP or UDP of the same family, whole up to the
-/// ports, and no later fragment. Quoted IPv6 extension headers are not looked behind.
+/// ports, and no later fragment. Quoted IPv6 extension headers are not looked behind. An error in
+/// fragments quotes nothing: no worker has the whole of it, to verify and to translate.
 pub fn quoted(bytes: &[u8], parsed: &Parsed) -> Option<Quoted> {
+    if parsed.fragment != Fragment::No {
+        return None;
+    }
     let bytes = &bytes[..bytes.len().min(parsed.end())];
     let error = usize::from(parsed.l4);
     if !is_error(parsed.protocol, *bytes.get(error)?) {

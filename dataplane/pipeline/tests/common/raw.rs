@@ -135,6 +135,24 @@ pub fn fragments(packet: &Packet, id: u32, size: usize) -> Vec<Vec<u8>> {
     out
 }
 
+/// The first fragment of a whole IP packet, `len` bytes (a multiple of 8) of its payload.
+pub fn first_fragment(whole: &[u8], len: usize) -> Vec<u8> {
+    let v4 = whole[14] >> 4 == 4;
+    let header = if v4 { 34 } else { 54 };
+    let mut bytes = whole[..header].to_vec();
+    if v4 {
+        bytes[16..18].copy_from_slice(&(20 + len as u16).to_be_bytes());
+        bytes[20] = 0x20;
+        fix_ipv4(&mut bytes, 14);
+    } else {
+        bytes[18..20].copy_from_slice(&(8 + len as u16).to_be_bytes());
+        bytes[20] = 44;
+        bytes.extend([whole[20], 0, 0, 1, 0, 0, 0, 7]);
+    }
+    bytes.extend(&whole[header..header + len]);
+    bytes
+}
+
 /// Puts the right checksum in an IPv4 header.
 pub fn fix_ipv4(bytes: &mut [u8], l3: usize) {
     let len = usize::from(bytes[l3] & 15) * 4;

@@ -198,6 +198,17 @@ fn unmatched(book: &mut Book) {
             m.drop(BACK, error.bytes(), "icmp_unmatched");
         }
     });
+    book.both(530, "error_in_fragments", "an error that comes in fragments is nobody's", |m, f| {
+        let flow = m.dns(f);
+        let sent = flow.up(udp(&[1; 800]));
+        m.forward(&flow, &sent);
+        let quoted = flow.forwarded(&sent).ip();
+        let about = f.port_unreachable();
+        let error = quoting(BACKEND, (flow.backend, flow.nat), about, 0, &quoted);
+        let parts = error.fragments(3, &[400]);
+        m.drop(BACK, parts[0].clone(), "icmp_unmatched");
+        m.drop(BACK, parts[1].clone(), "fragment_unknown");
+    });
     book.both(
         528,
         "error_of_fragment",
