@@ -23,7 +23,14 @@ impl Namespace {
     }
 
     fn ip(&self, arguments: &[&str]) -> String {
-        ip(&[&["-n", self.0.as_str()], arguments].concat())
+        run(self.command("ip").args(arguments))
+    }
+
+    /// A program in the namespace. `ip netns exec` would mount over /sys, which fails in a chroot.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.0)).arg("--").arg(program);
+        command
     }
 }
 
@@ -46,9 +53,14 @@ fn delete_stale_namespaces() {
 }
 
 fn ip(arguments: &[&str]) -> String {
-    let output = Command::new("ip").args(arguments).output().unwrap();
+    run(Command::new("ip").args(arguments))
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "ip {arguments:?}: {text}{:?}", output.stderr);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {text}{error}");
     text
 }
 
@@ -93,7 +105,7 @@ fn receive(rx: &mut RxQueue, ethertype: [u8; 2], wanted: usize) -> Vec<Vec<u8>> 
 
 fn arp_request(asked: [u8; 4]) -> Vec<u8> {
     let mut frame = vec![0xff; 6];
-    frame.extend([2, 0, 0, 0, 0, 9, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 9, 10, 0, 0, 9]);
+    frame.extend([2, 0, 0, 0, 0, 9, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 9, 198, 18, 0, 9]);
     frame.extend([0; 6]);
     frame.extend(asked);
     frame.resize(60, 0);
@@ -110,21 +122,22 @@ fn push(burst: &mut Burst<32>, pool: &Pool, bytes: &[u8]) {
 fn ask(rx: &mut RxQueue, tx: &mut TxQueue, pool: &Pool, host: u8) {
     let mut burst = Burst::<32>::new();
     push(&mut burst, pool, &[0; 1600]);
-    push(&mut burst, pool, &arp_request([10, 0, 0, host]));
+    push(&mut burst, pool, &arp_request([198, 18, 0, host]));
     let sent = tx.send_all(&mut burst, 3);
     assert_eq!((sent.sent, sent.dropped), (1, 1));
     let answers = receive(rx, [8, 6], 1);
-    assert_eq!(answers.len(), 1, "no ARP answer from 10.0.0.{host}");
+    assert_eq!(answers.len(), 1, "no ARP answer from 198.18.0.{host}");
     let answer = &answers[0];
     assert_eq!((&answer[..6], &answer[20..22]), (&[2, 0, 0, 0, 0, 9][..], &[0, 2][..]));
-    assert_eq!(answer[28..32], [10, 0, 0, host]);
+    assert_eq!(answer[28..32], [198, 18, 0, host]);
 }
 
 /// Frames from the kernel, many bursts of them: the port must go on polling, whatever signals say.
 fn flood(rx: &mut RxQueue, namespace: &Namespace) {
-    let mut child = Command::new("ip")
-        .args(["netns", "exec", &namespace.0, "bash", "-c"])
-        .arg("for i in {1..5000}; do echo x > /dev/udp/10.0.0.77/9; done")
+    let mut child = namespace
+        .command("bash")
+        .arg("-c")
+        .arg("for i in {1..5000}; do echo x > /dev/udp/198.18.0.77/9; done")
         .spawn()
         .unwrap();
     let frames = receive(rx, [8, 0], 3000);
@@ -166,13 +179,13 @@ fn frames_cross_a_tap_in_a_namespace() {
     for (namespace, number, host) in [(&here, 0, 1), (&there, 1, 2)] {
         let iface = format!("hg{number}");
         namespace.ip(&["link", "set", &iface, "address", "02:00:00:00:01:01"]);
-        namespace.ip(&["addr", "add", &format!("10.0.0.{host}/24"), "dev", &iface]);
+        namespace.ip(&["addr", "add", &format!("198.18.0.{host}/24"), "dev", &iface]);
         namespace.ip(&["link", "set", &iface, "up"]);
     }
     ask(&mut rx, &mut tx, &pool, 1);
     ask(&mut rx2, &mut tx2, &pool, 2);
 
-    here.ip(&["neigh", "add", "10.0.0.77", "lladdr", "02:00:00:00:00:09", "dev", "hg0"]);
+    here.ip(&["neigh", "add", "198.18.0.77", "lladdr", "02:00:00:00:00:09", "dev", "hg0"]);
     flood(&mut rx, &here);
     ask(&mut rx, &mut tx, &pool, 1);
     println!("{:?}", first.stats().unwrap());
