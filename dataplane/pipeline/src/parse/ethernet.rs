@@ -26,7 +26,8 @@ pub(super) fn parse(
     let mut ethertype = u16::from_be_bytes([header[12], header[13]]);
     let mut l3 = ETHERNET_LEN;
     let mut vlan = rx.vlan;
-    if ethertype == ETHERTYPE_VLAN {
+    // One tag alone: what a device leaves behind the one that it took off is an unknown Ethertype.
+    if ethertype == ETHERTYPE_VLAN && rx.vlan.is_none() {
         let tag = be16(bytes, l3).ok_or(DropReason::EthernetTruncated)?;
         ethertype = be16(bytes, l3 + 2).ok_or(DropReason::EthernetTruncated)?;
         l3 += VLAN_TAG_LEN;

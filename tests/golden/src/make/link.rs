@@ -77,7 +77,7 @@ pub(super) fn cases(book: &mut Book) {
     book.case(
         311,
         "vlan_and_device",
-        "a tag that the frame still has counts, if the device took none",
+        "out by a VLAN, and back with the tag taken off by the device",
         |m| {
             let flow = m.tagged();
             m.forward(&flow, &flow.up(tcp(SYN)));
@@ -85,6 +85,22 @@ pub(super) fn cases(book: &mut Book) {
             let sent = flow.down(tcp(SYN | ACK));
             let bytes = sent.clone().tag(None).bytes();
             m.forward_as(&flow, &sent, (bytes, flow.forwarded(&sent).bytes()));
+        },
+    );
+    book.case(
+        312,
+        "vlan_twice_and_device",
+        "a tag behind the one that the device took off doesn't choose the interface",
+        |m| {
+            let sent = from_vlan(m.web(V4)).up(tcp(SYN)).bytes();
+            m.one_less(V4);
+            m.counts("web").connections = 0;
+            for (packet, vlan, reason) in
+                [(1, 300, "vlan_unknown"), (2, VLAN_FRONT, "ethertype_unsupported")]
+            {
+                m.case.meta.rx.push(Rx { packet, vlan: Some(vlan), ..Rx::default() });
+                m.drop(FRONT, sent.clone(), reason);
+            }
         },
     );
 }
