@@ -278,12 +278,7 @@ pub fn refuse(
     if parsed.fragment == Fragment::No && !answer::verify(frame, parsed) {
         return Verdict::Drop(DropReason::L4Checksum);
     }
-    let Some(interface) = tables.adjacencies.interface(parsed.interface) else {
-        return Verdict::Drop(otherwise);
-    };
-    if context.may(class, now) && answer::error(frame, parsed, interface, error) {
-        Verdict::Answer(interface.port)
-    } else {
-        Verdict::Drop(DropReason::AnswerLimited)
-    }
+    context.answer(class, tables, (frame, parsed), now, |frame, interface| {
+        answer::error(frame, parsed, interface, error)
+    })
 }

@@ -104,14 +104,9 @@ fn echo(
     if !answer::verify(frame, parsed) {
         return Verdict::Drop(DropReason::L4Checksum);
     }
-    let Some(interface) = tables.adjacencies.interface(parsed.interface) else {
-        return Verdict::Drop(DropReason::NotOurs);
-    };
-    if context.may(Class::Echo, now) && answer::echo(frame, parsed, interface) {
-        Verdict::Answer(interface.port)
-    } else {
-        Verdict::Drop(DropReason::AnswerLimited)
-    }
+    context.answer(Class::Echo, tables, (frame, parsed), now, |frame, interface| {
+        answer::echo(frame, parsed, interface)
+    })
 }
 
 /// An ICMP error: translated where the packet that it quotes belongs to a connection of ours. The
@@ -195,14 +190,7 @@ fn neighbour_discovery(
     if !matches!(parsed.addresses, Addresses::V6 { .. }) || !answer::verify(frame, parsed) {
         return Verdict::Drop(DropReason::L4Checksum);
     }
-    let Some(interface) = tables.adjacencies.interface(parsed.interface) else {
-        return Verdict::Drop(DropReason::NdNotOurs);
-    };
-    if context.may(Class::Neighbour, now)
-        && answer::neighbour_advertisement(frame, parsed, interface, target)
-    {
-        Verdict::Answer(interface.port)
-    } else {
-        Verdict::Drop(DropReason::AnswerLimited)
-    }
+    context.answer(Class::Neighbour, tables, (frame, parsed), now, |frame, interface| {
+        answer::neighbour_advertisement(frame, parsed, interface, target)
+    })
 }

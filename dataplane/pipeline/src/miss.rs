@@ -216,14 +216,9 @@ fn reject(
     if parsed.fragment == Fragment::No && !answer::verify(frame, parsed) {
         return Verdict::Drop(DropReason::L4Checksum);
     }
-    let Some(interface) = tables.adjacencies.interface(parsed.interface) else {
-        return Verdict::Drop(DropReason::NotOurs);
-    };
-    if context.may(Class::Refusal, now) && answer::reset(frame, parsed, interface) {
-        Verdict::Answer(interface.port)
-    } else {
-        Verdict::Drop(DropReason::AnswerLimited)
-    }
+    context.answer(Class::Refusal, tables, (frame, parsed), now, |frame, interface| {
+        answer::reset(frame, parsed, interface)
+    })
 }
 
 /// Gives the packet to the host, within the rate of its class.
@@ -268,16 +263,10 @@ pub fn arp(
     };
     match operation {
         Some(REPLY) => to_host_as(context, Class::HostNeighbour, frame, parsed, now),
-        Some(REQUEST) if holds(tables, parsed.interface, parsed.addresses.destination()) => {
-            let Some(interface) = tables.adjacencies.interface(parsed.interface) else {
-                return Verdict::Drop(DropReason::ArpNotOurs);
-            };
-            if context.may(Class::Neighbour, now) && answer::arp_reply(frame, parsed, interface) {
-                Verdict::Answer(interface.port)
-            } else {
-                Verdict::Drop(DropReason::AnswerLimited)
-            }
-        }
+        Some(REQUEST) if holds(tables, parsed.interface, parsed.addresses.destination()) => context
+            .answer(Class::Neighbour, tables, (frame, parsed), now, |frame, interface| {
+                answer::arp_reply(frame, parsed, interface)
+            }),
         Some(REQUEST) => {
             let asked = parsed.addresses.destination();
             // A gratuitous request tells where its sender is now.

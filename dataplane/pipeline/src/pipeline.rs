@@ -1,16 +1,19 @@
 //! One worker's pipeline: its connection tables and all else that its packets may change.
 
-use crate::adjacency::{Hop, Mac};
+use crate::adjacency::{Hop, Interface, Mac};
 use crate::answer::{Buckets, Class, Rates};
 use crate::arch::memory::{Memory, OutOfMemory};
 use crate::connections::{Shard, Timeouts};
 use crate::counters::Counters;
-use crate::frame::Verdict;
+use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
 use crate::learned::Learned;
 use crate::mirror::NeighbourRequest;
+use crate::parse::Parsed;
 use crate::select::mum;
 use crate::steer::FragmentPorts;
+use crate::tables::Tables;
+use model::drops::DropReason;
 use model::ids::{InterfaceId, WorkerId};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -160,6 +163,26 @@ impl Context {
     #[inline]
     pub fn may(&mut self, class: Class, now: Now) -> bool {
         self.buckets.take(class, now.ms)
+    }
+    /// Turns the frame into an answer by `make`, unless the rate of its class is used up or the frame
+    /// has no room for it.
+    pub fn answer(
+        &mut self,
+        class: Class,
+        tables: &Tables,
+        (frame, parsed): (&mut Frame<'_>, &Parsed),
+        now: Now,
+        make: impl FnOnce(&mut Frame<'_>, &Interface) -> bool,
+    ) -> Verdict {
+        // Parsing has found the interface in these very tables.
+        let Some(interface) = tables.adjacencies.interface(parsed.interface) else {
+            return Verdict::Drop(DropReason::VlanUnknown);
+        };
+        if self.may(class, now) && make(frame, interface) {
+            Verdict::Answer(interface.port)
+        } else {
+            Verdict::Drop(DropReason::AnswerLimited)
+        }
     }
     /// The next of a sequence that nobody outside can guess.
     pub const fn random(&mut self) -> u64 {
