@@ -166,7 +166,6 @@ where
         backend_adjacency: adjacency(to_backend.adjacency),
         protocol: key.protocol,
         state: ConnectionState::Embryonic as u8,
-        client_interface: parsed.interface.0,
         ..Entry::default()
     };
     entry.set_differences();

@@ -98,10 +98,6 @@ impl SteerTable {
     pub fn blocks(&self, worker: WorkerId, interface: InterfaceId, family: Family) -> &[Block] {
         self.blocks.get(&(worker, interface, family)).map_or(&[], Vec::as_slice)
     }
-    /// The redirection table, for devices that spread packets by the same hash.
-    pub const fn reta(&self) -> &[WorkerId; RETA_LEN] {
-        &self.reta
-    }
     /// The owner of a packet with ports, or `None` where any worker may deal with it.
     /// `device_hash` is the device's Toeplitz hash over the 4-tuple.
     #[inline]

@@ -61,8 +61,6 @@ pub struct Entry<A> {
     pub state: u8,
     /// Which sides have sent FIN.
     pub flags: u8,
-    /// Interface on which the client was first seen.
-    pub client_interface: u8,
     /// Its place in the ring of embryonic connections, from 1; 0 where it is none.
     pub embryo: u32,
 }
