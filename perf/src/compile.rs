@@ -38,7 +38,7 @@ pub fn measure(services: u32, changes: usize, seed: u64) -> Result<Compiled> {
         let backend = &mut port.backends[random.below(backends)];
         backend.state = match backend.state {
             BackendState::Active => BackendState::Draining,
-            BackendState::Draining => BackendState::Active,
+            BackendState::Draining | BackendState::Unserving => BackendState::Active,
         };
         ports[at] = Arc::new(port);
         let delta = Delta { changed: vec![Arc::clone(&ports[at])], removed: Vec::new() };

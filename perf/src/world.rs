@@ -3,7 +3,8 @@
 
 use crate::packet::End;
 use model::desired::{
-    Backend, BackendState, DesiredState, Frontend, ObjectName, Origin, ServicePort, ServicePortKey,
+    Backend, BackendState, DesiredState, Frontend, ObjectName, Origin, Scope, ServicePort,
+    ServicePortKey,
 };
 use model::ids::{InterfaceId, PortId, Protocol};
 use pipeline::adjacency::{Adjacencies, AdjacencyInput, Interface, Mac, Role, Route};
@@ -68,6 +69,7 @@ pub fn service_port(number: u32, first_backend: u32, backends: u32) -> ServicePo
             service: ObjectName::new("bench", &format!("service-{number}")),
             port_name: "http".into(),
             protocol: Protocol::Tcp,
+            scope: Scope::External,
         },
         uid: "".into(),
         frontends: vec![Frontend {
@@ -89,6 +91,7 @@ pub fn service_port(number: u32, first_backend: u32, backends: u32) -> ServicePo
         refusal: Default::default(),
         affinity: None,
         source_ranges: Vec::new(),
+        reset_after_s: None,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::slices::{Odd, Usable, backends};
 use crate::spec::{PortSpec, Spec};
 use model::answers::{ServicePortRow, ServiceStatus};
 use model::desired::{
-    Backend, BackendState, Forwarding, Frontend, ObjectName, Origin, Refusal, ServicePort,
+    Backend, BackendState, Forwarding, Frontend, ObjectName, Origin, Refusal, Scope, ServicePort,
     ServicePortKey, Target,
 };
 use model::limits::{BACKENDS_MAX, FRONTENDS_MAX, PROBLEMS_PER_SERVICE_MAX, SERVICE_PORTS_MAX};
@@ -282,6 +282,7 @@ impl Index {
                 service: spec.name().clone(),
                 port_name: port.name.clone(),
                 protocol: port.protocol,
+                scope: Scope::External,
             },
             port: port.port,
             node_port: self.node_port(spec, port).map(|(number, _)| number),
@@ -313,6 +314,7 @@ impl Index {
             refusal: pool.map_or(Refusal::Reject, |pool| pool.refusal),
             affinity: spec.affinity,
             source_ranges: spec.source_ranges.ranges.clone(),
+            reset_after_s: None,
         }
     }
 }

@@ -4,10 +4,12 @@ use crate::allocations::{Allocations, Ledger};
 use crate::claims::{Claim, ClaimChange, Claims};
 use crate::nodes::{NodeAddresses, Nodes};
 use crate::object::{Kind, Object, ObjectKey, Place};
+use crate::probes::ProbeChange;
 use crate::problem::Problem;
 use crate::settings::Settings;
 use crate::slices::Slice;
 use crate::spec::{Rank, Spec};
+use crate::writes::StatusWrite;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use model::answers::{Event, ServiceStatus};
@@ -28,6 +30,10 @@ pub struct Built {
     pub removed: Vec<ObjectName>,
     /// What began or ended; their time is for the caller to set.
     pub events: Vec<Event>,
+    /// Statuses to write, where Services live in an API server.
+    pub writes: Vec<StatusWrite>,
+    /// Probes that begin and end.
+    pub probes: ProbeChange,
     /// [`Index::allocations`] differ: to be stored before the delta is published.
     pub allocations_changed: bool,
     /// Services that were looked at.
@@ -183,6 +189,8 @@ impl Index {
             Object::Service(service, place) => self.apply_service(&service, place),
             Object::EndpointSlice(slice, place) => self.apply_slice(&slice, place),
             Object::Node(node, _) => self.apply_node(&node),
+            // Nothing is chosen by these yet.
+            Object::Namespace(..) | Object::ServiceCidr(..) => {}
         }
     }
 
@@ -194,6 +202,7 @@ impl Index {
                 self.remove_slice(&key.name);
             }
             Kind::Node => self.replace_node(&key.name.name, None),
+            Kind::Namespace | Kind::ServiceCidr => {}
         }
     }
 

@@ -30,11 +30,13 @@ mod frontends;
 mod index;
 mod nodes;
 mod object;
+pub mod probes;
 pub mod problem;
 pub mod settings;
 mod slices;
 mod source_ranges;
 pub mod spec;
+pub mod writes;
 
 pub use allocations::Allocations;
 pub use index::{Built, Counts, Index};

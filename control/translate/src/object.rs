@@ -1,7 +1,8 @@
 //! What the index is told.
 
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use model::desired::ObjectName;
 use std::fmt;
@@ -38,6 +39,10 @@ pub enum Kind {
     EndpointSlice,
     /// `v1/Node`.
     Node,
+    /// `v1/Namespace`: its labels choose among pools.
+    Namespace,
+    /// `networking.k8s.io/v1/ServiceCIDR`.
+    ServiceCidr,
 }
 
 impl Kind {
@@ -47,6 +52,8 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Node => "Node",
+            Self::Namespace => "Namespace",
+            Self::ServiceCidr => "ServiceCIDR",
         }
     }
 }
@@ -62,7 +69,7 @@ impl fmt::Display for Kind {
 pub struct ObjectKey {
     /// Its kind.
     pub kind: Kind,
-    /// Its name; a Node's has no namespace.
+    /// Its name; those of a Node, a Namespace and a ServiceCIDR have no namespace.
     pub name: ObjectName,
 }
 
@@ -81,6 +88,10 @@ pub enum Object {
     EndpointSlice(Box<EndpointSlice>, Place),
     /// A Node.
     Node(Box<Node>, Place),
+    /// A Namespace.
+    Namespace(Box<Namespace>, Place),
+    /// A ServiceCIDR.
+    ServiceCidr(Box<ServiceCIDR>, Place),
 }
 
 impl Object {
@@ -93,18 +104,26 @@ impl Object {
             Self::EndpointSlice(object, _) => {
                 ObjectKey { kind: Kind::EndpointSlice, name: namespaced(&object.metadata) }
             }
-            Self::Node(object, _) => ObjectKey {
-                kind: Kind::Node,
-                name: ObjectName::new("", object.metadata.name.as_deref().unwrap_or_default()),
-            },
+            Self::Node(object, _) => of_cluster(Kind::Node, &object.metadata),
+            Self::Namespace(object, _) => of_cluster(Kind::Namespace, &object.metadata),
+            Self::ServiceCidr(object, _) => of_cluster(Kind::ServiceCidr, &object.metadata),
         }
     }
     /// Where it came from.
     pub const fn place(&self) -> &Place {
         match self {
-            Self::Service(_, place) | Self::EndpointSlice(_, place) | Self::Node(_, place) => place,
+            Self::Service(_, place)
+            | Self::EndpointSlice(_, place)
+            | Self::Node(_, place)
+            | Self::Namespace(_, place)
+            | Self::ServiceCidr(_, place) => place,
         }
     }
+}
+
+/// The key of an object that lives in no namespace.
+fn of_cluster(kind: Kind, metadata: &ObjectMeta) -> ObjectKey {
+    ObjectKey { kind, name: ObjectName::new("", metadata.name.as_deref().unwrap_or_default()) }
 }
 
 /// The name of an object that lives in a namespace, which is `default` where not given.

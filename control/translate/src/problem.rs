@@ -108,6 +108,7 @@ impl Problem {
             reason: self.reason.to_owned(),
             kind: kind.to_owned(),
             object: object.clone(),
+            uid: String::new(),
             place: place.to_string(),
             message: self.message.clone(),
         }
@@ -122,6 +123,7 @@ pub fn normal(reason: &str, service: &ObjectName, place: &Place, message: String
         reason: reason.to_owned(),
         kind: "Service".to_owned(),
         object: service.clone(),
+        uid: String::new(),
         place: place.to_string(),
         message,
     }

@@ -170,7 +170,7 @@ pub(crate) struct Usable<'a> {
 /// The backends of one service port, in order of address; and how many a limit cut off.
 ///
 /// For each family: ready endpoints are active; if there are none, those that serve while they
-/// terminate; the others drain.
+/// terminate; of the others those that serve drain.
 pub(crate) fn backends(
     usable: &[Usable<'_>],
     port_name: &str,
@@ -195,7 +195,13 @@ pub(crate) fn backends(
     let any_ready = [ready(Family::V4), ready(Family::V6)];
     let state = |endpoint: &Endpoint, family: Family| {
         let last_resort = !any_ready[family.index()] && endpoint.serving && endpoint.terminating;
-        if endpoint.ready || last_resort { BackendState::Active } else { BackendState::Draining }
+        if endpoint.ready || last_resort {
+            BackendState::Active
+        } else if endpoint.serving {
+            BackendState::Draining
+        } else {
+            BackendState::Unserving
+        }
     };
     let mut backends: Vec<Backend> = Vec::with_capacity(found.len());
     for (&address, endpoint) in &found {
@@ -236,7 +242,7 @@ fn cut(backends: &mut Vec<Backend>, family: Family) {
         let left = match backend.state {
             _ if !of_family(backend) => return true,
             BackendState::Active => &mut actives_left,
-            BackendState::Draining => &mut draining_left,
+            BackendState::Draining | BackendState::Unserving => &mut draining_left,
         };
         let keep = *left > 0;
         *left = left.saturating_sub(1);

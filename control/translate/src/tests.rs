@@ -164,7 +164,7 @@ impl Index {
         all.iter()
             .map(|one| match one.state {
                 BackendState::Active => one.address.to_string(),
-                BackendState::Draining => format!("({})", one.address),
+                BackendState::Draining | BackendState::Unserving => format!("({})", one.address),
             })
             .collect()
     }

@@ -30,6 +30,9 @@ pub struct Event {
     pub kind: String,
     /// The object.
     pub object: ObjectName,
+    /// The object's UID; empty where the source has none.
+    #[serde(default)]
+    pub uid: String,
     /// File and line that it came from, as `web.yaml:12`; empty where it came from no file.
     pub place: String,
     /// What happened and what to do.

@@ -49,6 +49,30 @@ pub struct ServicePortKey {
     pub port_name: Arc<str>,
     /// The port's protocol.
     pub protocol: Protocol,
+    /// Whose clients it serves.
+    #[serde(default, skip_serializing_if = "Scope::is_external")]
+    pub scope: Scope,
+}
+
+/// Whose clients a service port serves. A Service that has ClusterIP frontends has its ports
+/// twice, since the two obey different policies and may have different backends.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// LoadBalancer addresses, externalIPs and NodePorts: `externalTrafficPolicy`.
+    #[default]
+    External,
+    /// ClusterIPs: `internalTrafficPolicy`.
+    Internal,
+}
+
+impl Scope {
+    /// True for [`Scope::External`].
+    pub fn is_external(&self) -> bool {
+        *self == Self::External
+    }
 }
 
 fn str_is_empty(text: &Arc<str>) -> bool {
@@ -64,7 +88,8 @@ impl fmt::Display for ServicePortKey {
         if !self.port_name.is_empty() {
             write!(f, ":{}", self.port_name)?;
         }
-        write!(f, "/{}", self.protocol)
+        write!(f, "/{}", self.protocol)?;
+        if self.scope == Scope::Internal { f.write_str(" (ClusterIP)") } else { Ok(()) }
     }
 }
 
@@ -105,6 +130,15 @@ pub struct Frontend {
     pub origin: Origin,
 }
 
+impl Frontend {
+    /// True where the service port's source ranges guard it: LoadBalancer addresses, and the
+    /// NodePorts of such a Service, which would otherwise be a way round them. externalIPs and
+    /// ClusterIPs are open, as with kube-proxy.
+    pub const fn is_guarded(&self) -> bool {
+        matches!(self.origin, Origin::LoadBalancer { .. } | Origin::NodePort)
+    }
+}
+
 /// How packets reach the backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -125,7 +159,7 @@ pub enum Target {
     /// Pod endpoints.
     #[default]
     Endpoint,
-    /// Node addresses and nodePorts. Not forwarded yet.
+    /// Node addresses and nodePorts.
     Node,
 }
 
@@ -153,8 +187,12 @@ pub struct Affinity {
 pub enum BackendState {
     /// Takes new connections.
     Active,
-    /// Keeps its connections and takes no new ones: not ready, or terminating while others serve.
+    /// Keeps its connections and takes no new ones: it serves while it terminates and others are
+    /// ready.
     Draining,
+    /// It doesn't serve: TCP connections are kept, since they may yet end in order; UDP flows
+    /// towards it end, so that their clients find another backend.
+    Unserving,
 }
 
 /// Where a connection goes: a pod's address and port, or a node's address and nodePort.
@@ -171,7 +209,7 @@ pub struct Backend {
     pub name: Arc<str>,
     /// Share of new connections in proportion to the others of the service port; 1 to 1000.
     pub weight: u16,
-    /// Active or draining.
+    /// Where it stands in its life.
     pub state: BackendState,
 }
 
@@ -198,9 +236,13 @@ pub struct ServicePort {
     /// Session affinity, where asked for.
     #[serde(default)]
     pub affinity: Option<Affinity>,
-    /// Client prefixes that may use the LoadBalancer frontends; empty means all.
+    /// Client prefixes that may use the guarded frontends ([`Frontend::is_guarded`]), each for its
+    /// own family; a family without a prefix is open to all. Others are dropped.
     #[serde(default)]
     pub source_ranges: Vec<IpNet>,
+    /// Seconds after which a TCP client of a backend that has gone gets a RST; never where `None`.
+    #[serde(default)]
+    pub reset_after_s: Option<u32>,
 }
 
 impl ServicePort {
@@ -280,6 +322,7 @@ mod tests {
             service: ObjectName::new("default", "web"),
             port_name: "http".into(),
             protocol: Protocol::Tcp,
+            scope: Scope::External,
         };
         let port = ServicePort {
             key: key.clone(),
@@ -294,6 +337,7 @@ mod tests {
             refusal: Refusal::Reject,
             affinity: None,
             source_ranges: Vec::new(),
+            reset_after_s: None,
         };
         let mut state = DesiredState::default();
         state.apply(&Delta { changed: vec![Arc::new(port)], removed: vec![] });

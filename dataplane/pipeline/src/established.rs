@@ -85,7 +85,7 @@ where
 }
 
 /// Looks at a connection again after a publication. False where it has to end: UDP towards a
-/// backend that takes no new connections any more. TCP is never ended by an update.
+/// backend that no longer serves. TCP is never ended by an update.
 #[cold]
 fn revalidate<A: Address>(shard: &mut Shard<A>, tables: &Tables, at: u32) -> bool
 where
@@ -93,7 +93,7 @@ where
 {
     let Some(entry) = shard.entry_mut(at) else { return false };
     let standing = tables.snapshot.standing(entry.backend_id());
-    if entry.protocol == UDP && standing != Standing::Active {
+    if entry.protocol == UDP && matches!(standing, Standing::Unserving | Standing::Gone) {
         return false;
     }
     let adjacency =

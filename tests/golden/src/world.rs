@@ -3,8 +3,8 @@
 
 use crate::packet::Mac;
 use model::desired::{
-    Backend, BackendState, Delta, Forwarding, Frontend, ObjectName, Origin, Refusal, ServicePort,
-    ServicePortKey, Target,
+    Backend, BackendState, Delta, Forwarding, Frontend, ObjectName, Origin, Refusal, Scope,
+    ServicePort, ServicePortKey, Target,
 };
 use model::ids::{InterfaceId, PortId, Protocol};
 use pipeline::adjacency::{Adjacencies, AdjacencyInput, Interface, Mac as WireMac, Role, Route};
@@ -138,6 +138,7 @@ pub fn service(
         refusal: Refusal::Reject,
         affinity: None,
         source_ranges: Vec::new(),
+        reset_after_s: None,
     }
 }
 
@@ -147,6 +148,7 @@ fn key(name: &str, protocol: Protocol) -> ServicePortKey {
         service: ObjectName::new("default", name),
         port_name: "".into(),
         protocol,
+        scope: Scope::External,
     }
 }
 

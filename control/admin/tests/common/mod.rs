@@ -3,7 +3,7 @@
 
 use admin::{Gateway, GatewayError, Options, Server, TrafficReadings};
 use model::answers::*;
-use model::desired::{ObjectName, ServicePortKey};
+use model::desired::{ObjectName, Scope, ServicePortKey};
 use model::drops::DropReason;
 use model::ids::{FiveTuple, Protocol, WorkerId};
 use std::path::PathBuf;
@@ -27,6 +27,7 @@ pub fn key() -> ServicePortKey {
         service: ObjectName::new("default", "web"),
         port_name: "http".into(),
         protocol: Protocol::Tcp,
+        scope: Scope::External,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use model::answers::*;
-use model::desired::{ObjectName, ServicePortKey};
+use model::desired::{ObjectName, Scope, ServicePortKey};
 use model::drops::DropReason;
 use model::ids::{FiveTuple, Protocol, WorkerId};
 use model::record::{ConnectionRecord, ConnectionState, RECORD_VERSION};
@@ -16,6 +16,7 @@ fn key(port_name: &str) -> ServicePortKey {
         service: ObjectName::new("default", "web"),
         port_name: port_name.into(),
         protocol: Protocol::Tcp,
+        scope: Scope::External,
     }
 }
 
@@ -308,6 +309,7 @@ fn the_other_lists() {
         reason: "AddressRefused".into(),
         kind: "Service".into(),
         object: ObjectName::new("default", "web"),
+        uid: String::new(),
         place: "web.yaml:4".into(),
         message: "no".into(),
     };

@@ -211,6 +211,7 @@ fn own_event(reason: &str, message: String) -> Event {
         reason: reason.to_owned(),
         kind: "Gateway".to_owned(),
         object: ObjectName::new("", "headgate"),
+        uid: String::new(),
         place: String::new(),
         message,
     }

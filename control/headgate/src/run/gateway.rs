@@ -135,6 +135,7 @@ impl Running {
                     state: match backend.state {
                         BackendState::Active => "active".to_owned(),
                         BackendState::Draining => "draining".to_owned(),
+                        BackendState::Unserving => "unserving".to_owned(),
                     },
                     weight: backend.weight,
                     way,

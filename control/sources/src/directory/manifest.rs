@@ -75,6 +75,7 @@ impl Note {
             reason: self.reason.to_owned(),
             kind: self.about.kind.to_string(),
             object: self.about.name.clone(),
+            uid: String::new(),
             place: if *line == 0 { file.to_string() } else { self.place.to_string() },
             message: self.message.clone(),
         }

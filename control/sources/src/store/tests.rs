@@ -1,7 +1,7 @@
 //! What comes back, and what doesn't.
 
 use super::*;
-use model::desired::{Frontend, ObjectName, Origin, ServicePort, ServicePortKey};
+use model::desired::{Frontend, ObjectName, Origin, Scope, ServicePort, ServicePortKey};
 use model::ids::Protocol;
 use proptest::prelude::*;
 use std::net::SocketAddr;
@@ -17,6 +17,7 @@ fn desired(count: u16) -> DesiredState {
             service: ObjectName::new("default", &format!("web-{number}")),
             port_name: "http".into(),
             protocol: Protocol::Tcp,
+            scope: Scope::External,
         };
         let port = ServicePort {
             key: key.clone(),
@@ -31,6 +32,7 @@ fn desired(count: u16) -> DesiredState {
             refusal: Default::default(),
             affinity: None,
             source_ranges: vec!["192.0.2.0/24".parse().unwrap()],
+            reset_after_s: Some(30),
         };
         state.service_ports.insert(key, Arc::new(port));
     }

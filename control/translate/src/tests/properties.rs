@@ -20,6 +20,8 @@ impl std::fmt::Debug for Step {
             Self::Apply(Object::Service(object, _)) => serde_json::to_string(object),
             Self::Apply(Object::EndpointSlice(object, _)) => serde_json::to_string(object),
             Self::Apply(Object::Node(object, _)) => serde_json::to_string(object),
+            Self::Apply(Object::Namespace(object, _)) => serde_json::to_string(object),
+            Self::Apply(Object::ServiceCidr(object, _)) => serde_json::to_string(object),
             Self::Delete(key) => return write!(f, "delete {key}"),
             Self::Build => return f.write_str("build"),
         };

@@ -12,8 +12,8 @@ use dpdk::{Burst, Eal, EalOptions, LogLevel, Mbuf, Pool, RingEnd, RingPort};
 use engine::{Device, Engine, EngineConfig, EngineError, Idle, InterfaceSpec, PortSpec};
 use model::answers::Ledger;
 use model::desired::{
-    Backend, BackendState, Delta, Forwarding, Frontend, ObjectName, Origin, Refusal, ServicePort,
-    ServicePortKey, Target,
+    Backend, BackendState, Delta, Forwarding, Frontend, ObjectName, Origin, Refusal, Scope,
+    ServicePort, ServicePortKey, Target,
 };
 use model::drops::DropReason;
 use model::ids::{InterfaceId, PortId, Protocol, WorkerId};
@@ -230,6 +230,7 @@ pub fn service(
             service: ObjectName::new("default", name),
             port_name: "".into(),
             protocol,
+            scope: Scope::External,
         },
         uid: "".into(),
         frontends: frontends.collect(),
@@ -239,6 +240,7 @@ pub fn service(
         refusal: Refusal::Reject,
         affinity: None,
         source_ranges: Vec::new(),
+        reset_after_s: None,
     })
 }
 

@@ -59,6 +59,8 @@ pub enum Standing {
     Active,
     /// It keeps its connections.
     Draining,
+    /// It keeps its TCP connections; UDP flows end.
+    Unserving,
     /// It has left the service port.
     Gone,
 }
@@ -105,6 +107,7 @@ impl Snapshot {
         match self.backend(id).map(|backend| backend.state) {
             Some(BackendState::Active) => Standing::Active,
             Some(BackendState::Draining) => Standing::Draining,
+            Some(BackendState::Unserving) => Standing::Unserving,
             None => Standing::Gone,
         }
     }

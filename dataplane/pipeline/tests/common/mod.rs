@@ -9,8 +9,8 @@ pub mod workers;
 
 use model::answers::ConnectionFilter;
 use model::desired::{
-    Backend, BackendState, Delta, Forwarding, Frontend, ObjectName, Origin, Refusal, ServicePort,
-    ServicePortKey, Target,
+    Backend, BackendState, Delta, Forwarding, Frontend, ObjectName, Origin, Refusal, Scope,
+    ServicePort, ServicePortKey, Target,
 };
 use model::drops::DropReason;
 use model::ids::{InterfaceId, PortId, Protocol};
@@ -79,6 +79,7 @@ pub fn key(name: &str, protocol: Protocol) -> ServicePortKey {
         service: ObjectName::new("default", name),
         port_name: "".into(),
         protocol,
+        scope: Scope::External,
     }
 }
 
@@ -112,6 +113,7 @@ pub fn service(
         refusal: Refusal::Reject,
         affinity: None,
         source_ranges: Vec::new(),
+        reset_after_s: None,
     }
 }
 
