@@ -47,7 +47,7 @@ enum Step {
     Burst(Vec<(Make, u8)>),
     Time(u64),
     Sweep,
-    /// For each backend: 0 gone, 1 draining, else active.
+    /// For each backend: 0 gone, 1 draining, 2 not serving, else active.
     Backends(Vec<u8>),
     NoService,
     /// True: the neighbour of this place in the list loses its MAC; false: all have theirs.
@@ -88,7 +88,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => proptest::collection::vec((make(), hops), 1..70).prop_map(Step::Burst),
         3 => time.prop_map(Step::Time),
         1 => Just(Step::Sweep),
-        2 => proptest::collection::vec(0u8..4, 6).prop_map(Step::Backends),
+        2 => proptest::collection::vec(0u8..5, 6).prop_map(Step::Backends),
         1 => Just(Step::NoService),
         1 => proptest::option::of(0usize..80).prop_map(Step::Unresolved),
         1 => (0usize..80).prop_map(Step::Moved),
@@ -134,7 +134,7 @@ impl Run {
             now: Now { ms: 1000 },
             past: Vec::new(),
         };
-        run.backends(&[2; 6]);
+        run.backends(&[3; 6]);
         run
     }
 
@@ -143,7 +143,11 @@ impl Run {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let mut backends = Vec::new();
             for (n, state) in states.iter().enumerate().filter(|(_, state)| **state > 0) {
-                let state = if *state == 1 { BackendState::Draining } else { BackendState::Active };
+                let state = match state {
+                    1 => BackendState::Draining,
+                    2 => BackendState::Unserving,
+                    _ => BackendState::Active,
+                };
                 for v6 in [false, true] {
                     backends.push((at(backend_ip(v6, 10 + n as u8), 8080), state));
                 }

@@ -30,7 +30,7 @@ const WORKERS: u8 = 250;
 enum Edit {
     /// The frontend now belongs to this service.
     Move(usize, usize),
-    /// 0: the backend leaves; 1: it drains; else it is active.
+    /// 0: the backend leaves; 1: it doesn't serve; 2: it drains; else it is active.
     Backend(usize, usize, u8),
     Remove(usize),
 }
@@ -38,7 +38,7 @@ enum Edit {
 fn edit() -> impl Strategy<Value = Edit> {
     prop_oneof![
         2 => (0..FRONTENDS, 0..SERVICES).prop_map(|(f, s)| Edit::Move(f, s)),
-        8 => (0..SERVICES, 0..BACKENDS, 0u8..4).prop_map(|(s, b, n)| Edit::Backend(s, b, n)),
+        8 => (0..SERVICES, 0..BACKENDS, 0u8..5).prop_map(|(s, b, n)| Edit::Backend(s, b, n)),
         1 => (0..SERVICES).prop_map(Edit::Remove),
     ]
 }
@@ -52,6 +52,13 @@ struct Wanted {
     exists: [bool; SERVICES],
 }
 
+fn state_of(number: u8) -> BackendState {
+    match number {
+        1 => BackendState::Unserving,
+        2 => BackendState::Draining,
+        _ => BackendState::Active,
+    }
+}
 fn service_key(service: usize) -> ServicePortKey {
     common::key(["a", "b", "c", "d"][service], protocol(service))
 }
@@ -74,7 +81,7 @@ impl Wanted {
                 self.exists[service] = true;
             }
             Edit::Backend(service, backend, state) => {
-                self.backends[service][backend] = state.min(2);
+                self.backends[service][backend] = state.min(3);
                 self.exists[service] = true;
             }
             Edit::Remove(service) => {
@@ -91,8 +98,7 @@ impl Wanted {
             let mine = (0..FRONTENDS).filter(|f| self.frontends[*f] == Some(service));
             frontends.extend(mine.map(|f| frontend(f, v6)));
             for (n, state) in self.backends[service].iter().enumerate().filter(|b| *b.1 > 0) {
-                let state = if *state == 1 { BackendState::Draining } else { BackendState::Active };
-                backends.push((backend(service, n, v6), state));
+                backends.push((backend(service, n, v6), state_of(*state)));
             }
         }
         common::service(&service_key(service), &frontends, &backends)
@@ -103,9 +109,16 @@ impl Wanted {
                 self.backends[service][n] > 0 && backend(service, n, address.is_ipv6()) == address
             })
     }
+    /// True where a UDP flow to it goes on.
+    fn serves(&self, service: usize, address: SocketAddr) -> bool {
+        let v6 = address.is_ipv6();
+        let to = |n: &usize| backend(service, *n, v6) == address;
+        self.exists[service]
+            && (0..BACKENDS).find(to).is_some_and(|n| self.backends[service][n] >= 2)
+    }
     fn active(&self, service: usize, v6: bool) -> BTreeSet<SocketAddr> {
         (0..BACKENDS)
-            .filter(|n| self.exists[service] && self.backends[service][*n] == 2)
+            .filter(|n| self.exists[service] && self.backends[service][*n] == 3)
             .map(|n| backend(service, n, v6))
             .collect()
     }
@@ -304,18 +317,21 @@ impl Run {
     fn existing(&mut self, coverage: &mut Coverage) {
         let mut connections = std::mem::take(&mut self.connections);
         connections.retain_mut(|c| {
-            c.stays &= self.wanted.has(c.service, c.backend);
+            // Of UDP, only what its backend serves goes on.
+            let udp = c.client.protocol == Protocol::Udp;
+            c.stays &= if udp {
+                self.wanted.serves(c.service, c.backend)
+            } else {
+                self.wanted.has(c.service, c.backend)
+            };
             let (verdict, sent) = self.send(&c.client);
             let Some(sent) = sent else {
-                assert!(!c.stays || c.client.protocol == Protocol::Udp, "lost: {verdict:?}");
+                assert!(!c.stays, "lost: {verdict:?}");
                 return false;
             };
             if (sent.source, sent.destination) != (c.nat, c.backend) {
-                // A draining backend keeps TCP alone.
-                assert_eq!(c.client.protocol, Protocol::Udp, "moved from {}", c.backend);
+                assert!(udp && !c.stays, "moved from {}, which stays", c.backend);
                 let v6 = c.backend.is_ipv6();
-                let still = self.wanted.active(c.service, v6).contains(&c.backend);
-                assert!(!(c.stays && still), "moved from {}, which stays", c.backend);
                 let owner = self.owner(c.client.destination).unwrap();
                 assert!(self.wanted.active(owner, v6).contains(&sent.destination));
                 (c.service, c.backend, c.nat) = (owner, sent.destination, sent.source);

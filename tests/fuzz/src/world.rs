@@ -130,9 +130,11 @@ impl World {
                 service.backends.retain(|_| rng.u8(..3) == 0);
                 for backend in &mut service.backends {
                     backend.weight = rng.u16(1..4);
-                    if rng.u8(..4) == 0 {
-                        backend.state = BackendState::Draining;
-                    }
+                    backend.state = match rng.u8(..6) {
+                        0 => BackendState::Draining,
+                        1 => BackendState::Unserving,
+                        _ => BackendState::Active,
+                    };
                 }
             }
             Delta { changed: vec![Arc::new(service.clone())], removed: Vec::new() }

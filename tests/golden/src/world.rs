@@ -118,7 +118,7 @@ pub fn adjacency_input() -> AdjacencyInput {
 }
 
 /// A service port as the cases write it: name, frontends, backends (`ADDRESS:PORT`, and
-/// ` draining` or ` via ADDRESS` after it).
+/// ` draining`, ` unserving` or ` via ADDRESS` after it).
 pub fn service(
     name: &str,
     protocol: Protocol,
@@ -166,6 +166,7 @@ pub fn backend(text: &str) -> Backend {
     while let Some(word) = words.next() {
         match word {
             "draining" => backend.state = BackendState::Draining,
+            "unserving" => backend.state = BackendState::Unserving,
             "via" => backend.via = words.next().map(ip),
             other => panic!("{other} of backend {text}"),
         }

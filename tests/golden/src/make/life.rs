@@ -141,16 +141,38 @@ fn draining(book: &mut Book) {
             m.forward(&old, &old.up(tcp(SYN)));
         },
     );
-    book.both(922, "udp_draining", "UDP leaves a draining backend", |m, f| {
+    book.both(922, "udp_draining", "a draining backend keeps its UDP flows too", |m, f| {
         let old = m.dns(f);
         m.forward(&old, &old.up(udp(b"?")));
         let draining =
             ["198.18.1.11:5353 draining", "[2001:db8:b::11]:5353 draining", DNS[0], DNS[1]];
         m.backends("dns", &draining);
+        m.forward(&old, &old.up(udp(b"and?")));
+        m.forward(&old, &old.down(udp(b"that was all")));
+        let new = m.dns(f).backend(f, 12, 5353);
+        m.forward(&new, &new.up(udp(b"new here")));
+    });
+    book.both(926, "udp_unserving", "UDP leaves a backend that doesn't serve", |m, f| {
+        let old = m.dns(f);
+        m.forward(&old, &old.up(udp(b"?")));
+        m.forward(&old, &old.down(udp(b"!")));
+        let unserving =
+            ["198.18.1.11:5353 unserving", "[2001:db8:b::11]:5353 unserving", DNS[0], DNS[1]];
+        m.backends("dns", &unserving);
         let new = m.dns(f).backend(f, 12, 5353);
         let new = Flow { client: old.client, ..new };
         m.forward(&new, &new.up(udp(b"??")));
         m.one_less(f);
+    });
+    book.both(928, "tcp_unserving", "TCP stays with a backend that doesn't serve", |m, f| {
+        let old = m.web(f);
+        m.handshake(&old);
+        let unserving =
+            ["198.18.1.11:8080 unserving", "[2001:db8:b::11]:8080 unserving", WEB[2], WEB[3]];
+        m.backends("web", &unserving);
+        m.forward(&old, &old.down(tcp(ACK)).data(b"still here"));
+        let new = m.web(f).backend(f, 12, 8080);
+        m.forward(&new, &new.up(tcp(SYN)));
     });
     book.both(
         924,
