@@ -311,7 +311,7 @@ impl Index {
             backends,
             forwarding: Forwarding::Nat,
             target: Target::Endpoint,
-            refusal: pool.map_or(Refusal::Reject, |pool| pool.refusal),
+            refusal: [pool.map_or(Refusal::Reject, |pool| pool.refusal); 2],
             affinity: spec.affinity,
             source_ranges: spec.source_ranges.ranges.clone(),
             reset_after_s: None,

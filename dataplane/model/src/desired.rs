@@ -230,9 +230,9 @@ pub struct ServicePort {
     /// What backends are made of.
     #[serde(default)]
     pub target: Target,
-    /// What becomes of new connections while no backend is active.
+    /// What becomes of new connections of a family while no backend of it is active; IPv4 first.
     #[serde(default)]
-    pub refusal: Refusal,
+    pub refusal: [Refusal; 2],
     /// Session affinity, where asked for.
     #[serde(default)]
     pub affinity: Option<Affinity>,
@@ -334,7 +334,7 @@ mod tests {
             backends: Vec::new(),
             forwarding: Forwarding::Nat,
             target: Target::Endpoint,
-            refusal: Refusal::Reject,
+            refusal: [Refusal::Reject; 2],
             affinity: None,
             source_ranges: Vec::new(),
             reset_after_s: None,

@@ -115,7 +115,7 @@ where
         if let Some(counters) = counters {
             counters.refused.add(1);
         }
-        return Err(match service.refusal {
+        return Err(match service.refusal[A::FAMILY.index()] {
             Refusal::Reject => reject(context, tables, frame, parsed, now),
             Refusal::Drop => Verdict::Drop(DropReason::NoBackend),
         });

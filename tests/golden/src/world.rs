@@ -135,7 +135,7 @@ pub fn service(
         backends: backends.iter().map(|text| backend(text)).collect(),
         forwarding: Forwarding::Nat,
         target: Target::Endpoint,
-        refusal: Refusal::Reject,
+        refusal: [Refusal::Reject; 2],
         affinity: None,
         source_ranges: Vec::new(),
         reset_after_s: None,
@@ -178,7 +178,7 @@ pub fn backend(text: &str) -> Backend {
 pub fn services() -> Vec<ServicePort> {
     use Protocol::{Tcp, Udp};
     let silent = ServicePort {
-        refusal: Refusal::Drop,
+        refusal: [Refusal::Drop; 2],
         ..service("silent", Tcp, &["203.0.113.21:80", "[2001:db8:a::21]:80"], &[])
     };
     let web = ["203.0.113.10:80", "[2001:db8:a::10]:80"];

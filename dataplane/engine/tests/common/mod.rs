@@ -237,7 +237,7 @@ pub fn service(
         backends,
         forwarding: Forwarding::Nat,
         target: Target::Endpoint,
-        refusal: Refusal::Reject,
+        refusal: [Refusal::Reject; 2],
         affinity: None,
         source_ranges: Vec::new(),
         reset_after_s: None,

@@ -24,8 +24,8 @@ pub struct Service {
     pub key: ServicePortKey,
     /// Its slot.
     pub id: ServiceId,
-    /// What becomes of new connections while no backend is active.
-    pub refusal: Refusal,
+    /// What becomes of new connections of a family while no backend of it is active.
+    pub refusal: [Refusal; 2],
     /// Its backends, by family.
     pub maglev: [Maglev; 2],
 }

@@ -110,7 +110,7 @@ pub fn service(
             .collect(),
         forwarding: Forwarding::Nat,
         target: Target::Endpoint,
-        refusal: Refusal::Reject,
+        refusal: [Refusal::Reject; 2],
         affinity: None,
         source_ranges: Vec::new(),
         reset_after_s: None,
