@@ -1,6 +1,6 @@
 //! What `check` looks at beside the configuration: whether this host can run it.
 
-use crate::config::{Config, Device};
+use crate::config::{Config, Device, Source};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -216,7 +216,8 @@ fn namespaces(config: &Config, host: &Host) -> Vec<Finding> {
 }
 
 fn directories(config: &Config, host: &Host) -> Vec<Finding> {
-    let path = config.manifests.display().to_string();
+    let Source::Directory(path) = &config.source else { return Vec::new() };
+    let path = path.display().to_string();
     if host.path(&path).is_dir() {
         return vec![good("manifests", path)];
     }

@@ -30,6 +30,10 @@ async fn commands_ask_a_running_gateway() {
     let (code, out, _) = ask("show be --service web -o json").await;
     let rows: Vec<model::answers::BackendRow> = serde_json::from_str(&out).unwrap();
     assert_eq!((code, rows), (0, vec![common::backend(0), common::backend(1)]));
+    let (code, out, _) = ask("show be --service web -o yaml").await;
+    let rows: Vec<model::answers::BackendRow> = serde_saphyr::from_str(&out).unwrap();
+    assert_eq!((code, rows), (0, vec![common::backend(0), common::backend(1)]));
+    assert!(out.starts_with("---\n- service:\n"), "{out}");
     let (_, out, _) = ask("show backends -n other").await;
     assert_eq!(out, "No backends.\n");
     let (code, out, _) = ask("show conn --src 198.18.0.10 --limit 3").await;

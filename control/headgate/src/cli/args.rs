@@ -95,6 +95,9 @@ pub struct Run {
     /// Directory of manifests to serve ([manifests] dir).
     #[arg(long, value_name = "DIR")]
     pub manifests: Option<PathBuf>,
+    /// Kubeconfig of the API server to watch ([kubernetes] kubeconfig).
+    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
+    pub kubeconfig: Option<PathBuf>,
     /// Directory for what must outlive the process ([state] dir).
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -124,6 +127,8 @@ pub enum Format {
     Wide,
     /// For programs.
     Json,
+    /// For programs, and persons.
+    Yaml,
 }
 
 /// How an answer is shown, and how often.

@@ -45,16 +45,23 @@ async fn present<T: Serialize>(
         let answer = ask().await?;
         let text = match output.format {
             Format::Json => serde_json::to_string_pretty(&answer)? + "\n",
+            Format::Yaml => yaml(&answer)?,
             Format::Table | Format::Wide => table(&answer, look(output.format)),
         };
         if !output.watch {
             return say(&text);
         }
         // A terminal shows one screen; a file or a program gets one answer after the other.
-        let clear = output.format != Format::Json && std::io::stdout().is_terminal();
+        let program = matches!(output.format, Format::Json | Format::Yaml);
+        let clear = !program && std::io::stdout().is_terminal();
         say(&if clear { format!("\x1b[H\x1b[2J{text}") } else { text })?;
         tokio::time::sleep(WATCH_EVERY).await;
     }
+}
+
+/// One document, begun by its marker: `-w` writes one after the other.
+pub(super) fn yaml<T: Serialize>(answer: &T) -> anyhow::Result<String> {
+    Ok(format!("---\n{}", serde_saphyr::to_string(answer)?))
 }
 
 /// Without arguments: the state, and what to try next.

@@ -70,6 +70,10 @@ fn sources(cli: &Cli) -> Sources {
         if let Some(directory) = &run.manifests {
             set("--manifests", "manifests", "dir", directory.display().to_string());
         }
+        if let Some(file) = &run.kubeconfig {
+            let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+            set("--kubeconfig", "kubernetes", "kubeconfig", file.display().to_string());
+        }
         if let Some(directory) = &run.state_dir {
             set("--state-dir", "state", "dir", directory.display().to_string());
         }

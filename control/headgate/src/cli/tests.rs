@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use model::desired::ObjectName;
 use model::drops::DropReason;
 use model::ids::Protocol;
+use std::path::Path;
 
 fn parse(line: &str) -> Result<Cli, ErrorKind> {
     let words = std::iter::once("headgate").chain(line.split_whitespace());
@@ -77,6 +78,7 @@ fn what_makes_no_sense_is_refused() {
         "show connections --protocol icmp",
         "show services -n a -A",
         "show services -o yml",
+        "run --manifests /m --kubeconfig /k",
         "explain tcp 198.18.0.10 203.0.113.10:80",
         "explain service a/b/c",
         "explain service /",
@@ -116,6 +118,14 @@ fn flags_of_run_are_the_strongest_layer() {
     assert_eq!(flags, expected.map(|(table, value)| (table, value.to_owned())));
     let cli = parse("--config a.toml --config b.toml status").unwrap();
     assert_eq!(sources(&cli).files.len(), 2);
+}
+
+#[test]
+fn a_kubeconfig_may_be_named_from_where_one_stands() {
+    let flags = sources(&parse("run --kubeconfig k").unwrap()).flags;
+    let [(flag, "kubernetes", "kubeconfig", path)] = &flags[..] else { panic!("{flags:?}") };
+    assert_eq!(*flag, "--kubeconfig");
+    assert!(Path::new(path).is_absolute() && path.ends_with("/k"), "{path}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::tree::{Node, Table};
 use super::types::{Idle, Rate, duration, host_address, prefix};
 use super::{
     Admin, Answers, Config, Connections, Host, NodePort, Pool, Service, Timeouts, cross, devices,
-    layers,
+    kubernetes, layers,
 };
 use devices::Item;
 use model::limits::CONNECTIONS_PER_WORKER_MAX;
@@ -18,8 +18,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Makes the configuration, or notes everything that is in its way.
-pub(super) fn config(root: &Table, log: &mut Log) -> Option<Config> {
+/// Makes the configuration, or notes everything that is in its way. `kubeconfig` is what the
+/// environment says of it.
+pub(super) fn config(root: &Table, kubeconfig: &str, log: &mut Log) -> Option<Config> {
     let eal = devices::eal(root, log);
     let workers = devices::workers(root, log);
     let ports = devices::ports(root, log);
@@ -41,7 +42,7 @@ pub(super) fn config(root: &Table, log: &mut Log) -> Option<Config> {
     let backend = section(root, "backend", log);
     let backend_ranges = backend.list("ranges", log, parsed(prefix));
     let backend_ranges = backend.has("ranges").then_some(backend_ranges);
-    let manifests = directory(root, "manifests", "/etc/headgate/manifests", log);
+    let source = kubernetes::source(root, kubeconfig, log);
     let service = service(root, log);
     let connections = connections(root, log);
     let timeouts = timeouts(root, log);
@@ -76,7 +77,7 @@ pub(super) fn config(root: &Table, log: &mut Log) -> Option<Config> {
         node_port: node_port?,
         external_ips,
         backend_ranges,
-        manifests: manifests?,
+        source: source?,
         service: service?,
         connections: connections?,
         timeouts: timeouts?,
@@ -116,7 +117,12 @@ fn node_port<'a>(root: &'a Table, log: &mut Log) -> (Option<NodePort>, Section<'
     (range.map(|range| NodePort { addresses, range }), section)
 }
 
-fn directory(root: &Table, table: &'static str, default: &str, log: &mut Log) -> Option<PathBuf> {
+pub(super) fn directory(
+    root: &Table,
+    table: &'static str,
+    default: &str,
+    log: &mut Log,
+) -> Option<PathBuf> {
     section(root, table, log).or("dir", PathBuf::from(default), log, read::path)
 }
 
@@ -133,7 +139,9 @@ fn service(root: &Table, log: &mut Log) -> Option<Service> {
     };
     let ours = Arc::from("headgate.dev/gateway");
     let load_balancer_class = section.or("load_balancer_class", ours, log, parsed(class));
-    let default_class = section.or("default_class", true, log, boolean);
+    // In a cluster there may be another controller that serves those.
+    let alone = !root.contains_key("kubernetes");
+    let default_class = section.or("default_class", alone, log, boolean);
     Some(Service { load_balancer_class: load_balancer_class?, default_class: default_class? })
 }
 
@@ -150,7 +158,7 @@ fn connections(root: &Table, log: &mut Log) -> Option<Connections> {
 }
 
 /// A duration within a range: a string with units, or whole seconds.
-fn within(least: &str, most: &str) -> impl Fn(&Node) -> Result<Duration, String> {
+pub(super) fn within(least: &str, most: &str) -> impl Fn(&Node) -> Result<Duration, String> {
     move |node| {
         let found = match &node.value {
             super::tree::Value::Integer(Some(seconds)) => seconds.to_string(),

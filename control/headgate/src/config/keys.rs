@@ -98,9 +98,19 @@ keys! {
     "manifests" {
         RestartOnly "dir" "absolute path" "/etc/headgate/manifests" "Directory of manifests to serve.";
     }
+    "kubernetes" {
+        RestartOnly "kubeconfig" "absolute path" "$KUBECONFIG, then a pod's" "Kubeconfig of the API server; reread as it changes.";
+        RestartOnly "context" "name in the kubeconfig" "the current one" "Context of the kubeconfig.";
+        RestartOnly "lease" "NAMESPACE/NAME or none" "headgate-system/headgate" "Lease of the gateways; none for a single one.";
+        RestartOnly "lease_duration" "5s to 10m" "15s" "How long the Lease's holder may be silent.";
+        RestartOnly "identity" "1 to 63 characters" "the host's name" "Name of this gateway, in Lease and Events.";
+        RestartOnly "write" "true or false" "true" "Allocate and write status, where the Lease is ours.";
+        RestartOnly "events" "true or false" "true" "Write Events.";
+        RestartOnly "hold_back" "0s to 10m" "30s" "Delay of a re-list that removes most backends.";
+    }
     "service" {
         RestartOnly "load_balancer_class" "DOMAIN/NAME" "headgate.dev/gateway" "Class that is ours.";
-        RestartOnly "default_class" "true or false" "true" "Serve Services without a class.";
+        RestartOnly "default_class" "true or false" "not with [kubernetes]" "Serve Services without a class.";
     }
     "connections" {
         RestartOnly "ipv4" "1024 to 268435456" "262144" "IPv4 connections for each worker, 64 bytes each.";

@@ -64,7 +64,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     let (root, files) = merged(sources, &mut log);
     if !files.is_empty() || !log.problems.is_empty() {
         known_tables(&root, &mut log);
-        if let Some(config) = build::config(&root, &mut log) {
+        if let Some(config) = build::config(&root, kubeconfig(sources), &mut log) {
             return Ok(Loaded { config, warnings: log.warnings, files });
         }
     } else {
@@ -76,6 +76,12 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     }
     log.problems.sort_by(|a, b| order(&a.place).cmp(&order(&b.place)));
     Err(Problems(log.problems))
+}
+
+/// What the environment says of the kubeconfig, as for every client of an API server.
+fn kubeconfig(sources: &Sources) -> &str {
+    let set = sources.environment.iter().find(|(name, _)| name == "KUBECONFIG");
+    set.map_or("", |(_, value)| value)
 }
 
 /// Problems are told file by file from the top, then the rest.
@@ -174,11 +180,6 @@ fn environment(root: &mut Table, variables: &[(String, String)], log: &mut Log) 
 fn known_tables(root: &Table, log: &mut Log) {
     for (name, node) in root {
         if TABLES.contains(&name.as_str()) {
-            continue;
-        }
-        if name == "kubernetes" {
-            let what = "watching an API server comes later; use [manifests] dir for now";
-            log.problem(node.place.clone(), name, what);
             continue;
         }
         // A key that lacks its table is the commonest slip.

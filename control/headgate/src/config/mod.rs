@@ -8,12 +8,14 @@ mod build;
 mod cross;
 mod devices;
 pub mod keys;
+mod kubernetes;
 mod layers;
 mod problem;
 mod read;
 mod tree;
 mod types;
 
+pub use kubernetes::{Kubernetes, Source};
 pub use layers::{DIRECTORY, Loaded, Sources, admin_socket, load};
 pub use problem::{Place, Problem, Problems};
 pub use types::{AddressRange, Device, Idle, MacAddr, PortRange, Rate, Role, Vlan};
@@ -49,8 +51,8 @@ pub struct Config {
     pub external_ips: Vec<IpNet>,
     /// Where endpoints may be; `None` lets every unicast address be one.
     pub backend_ranges: Option<Vec<IpNet>>,
-    /// The directory of manifests.
-    pub manifests: PathBuf,
+    /// Where objects come from.
+    pub source: Source,
     /// Which Services are ours.
     pub service: Service,
     /// Sizes of the connection tables.

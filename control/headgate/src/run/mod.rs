@@ -12,7 +12,7 @@ mod explain;
 mod gateway;
 mod plan;
 
-use crate::config::Config;
+use crate::config::{Config, Source};
 use admin::{Options, Server};
 use anyhow::Context as _;
 use engine::{Eal, Engine};
@@ -60,9 +60,12 @@ async fn serve(config: Config, spare: Vec<usize>) -> anyhow::Result<()> {
     // The socket first: a second gateway learns that it is one before it touches a device.
     let admin = Options { socket: config.admin.socket.clone(), metrics: config.admin.metrics };
     let server = Server::bind(&admin).await?;
+    let Source::Directory(manifests) = config.source.clone() else {
+        anyhow::bail!("watching an API server comes later; use [manifests] dir for now");
+    };
     let control = control::Plan {
         settings: plan::settings(&config)?,
-        manifests: config.manifests.clone(),
+        manifests,
         state_dir: config.state_dir.clone(),
     };
     let engine = plan::engine(&config, spare.clone())?;
@@ -116,8 +119,16 @@ fn facts(config: &Config, started: Instant) -> Facts {
             "none".to_owned()
         },
         cores: config.workers.iter().map(|worker| worker.core).collect(),
-        source: format!("directory {}", config.manifests.display()),
+        source: source_name(&config.source),
         started,
+    }
+}
+
+/// The source in a few words.
+fn source_name(source: &Source) -> String {
+    match source {
+        Source::Directory(path) => format!("directory {}", path.display()),
+        Source::Kubernetes(_) => "API server".to_owned(),
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) const BAD: &[(&str, &str, &str)] = &[
     (
         "[eal]",
         "[eall]",
-        "headgate.toml:2: eall: unknown table; did you mean \"eal\"? there are eal, worker, port, interface, nat, pool, node_port, external_ips, backend, manifests, service, connections, timeouts, answers, host, idle, admin, state",
+        "headgate.toml:2: eall: unknown table; did you mean \"eal\"? there are eal, worker, port, interface, nat, pool, node_port, external_ips, backend, manifests, kubernetes, service, connections, timeouts, answers, host, idle, admin, state",
     ),
     (
         "[eal]",
@@ -39,8 +39,21 @@ pub(super) const BAD: &[(&str, &str, &str)] = &[
     ),
     (
         "[eal]",
-        "[kubernetes]\n[eal]",
-        "headgate.toml:2: kubernetes: watching an API server comes later; use [manifests] dir for now",
+        "[kubernetes]\n[manifests]\ndir = \"/m\"\n[eal]",
+        "headgate.toml:4: manifests.dir: [kubernetes] at headgate.toml:2 names another source: objects come from one, remove the other",
+    ),
+    (
+        "[eal]",
+        "[kubernetes]\nkubeconfg = \"/k\"\n[eal]",
+        "headgate.toml:3: kubernetes.kubeconfg: unknown key; did you mean \"kubeconfig\"? [kubernetes] has kubeconfig, context, lease, lease_duration, identity, write, events, hold_back",
+    ),
+    (
+        "[eal]",
+        "[kubernetes]\nkubeconfig = \"k\"\nlease = \"headgate\"\nlease_duration = \"1s\"\nidentity = \"a b\"\n[eal]",
+        "headgate.toml:3: kubernetes.kubeconfig: \"k\": expected an absolute path\n\
+         headgate.toml:4: kubernetes.lease: \"headgate\": expected NAMESPACE/NAME in lower case, as headgate-system/headgate, or none\n\
+         headgate.toml:5: kubernetes.lease_duration: \"1s\" is out of range; allowed are 5s to 10m\n\
+         headgate.toml:6: kubernetes.identity: \"a b\": expected 1 to 63 characters without spaces, and another one on each gateway",
     ),
     (
         "core = 1",

@@ -2,6 +2,7 @@
 
 use super::*;
 use bad::BAD;
+use model::desired::ObjectName;
 use std::fs;
 use std::path::Path;
 
@@ -191,7 +192,7 @@ fn flags_are_stronger_than_the_environment_and_that_than_files() {
     sources.environment.push(("HEADGATE_STATE_DIR".into(), "/from/environment".into()));
     sources.environment.push(("HEADGATE_MANIFESTS_DIR".into(), "/manifests".into()));
     assert_eq!(state(&sources), Path::new("/from/environment"));
-    assert_eq!(load(&sources).unwrap().config.manifests, Path::new("/manifests"));
+    assert_eq!(load(&sources).unwrap().config.source, Source::Directory("/manifests".into()));
     sources.flags.push(("--state-dir", "state", "dir", "/from/flag".into()));
     assert_eq!(state(&sources), Path::new("/from/flag"));
     sources.flags.push(("--state-dir", "state", "dir", "relative".into()));
@@ -252,6 +253,45 @@ fn warnings_dont_stop_anything() {
 }
 
 #[test]
+fn an_api_server_is_the_source_where_it_is_named() {
+    let kubernetes = |text: &str, environment: &[(&str, &str)]| {
+        let config = read_with(text, environment).unwrap().config;
+        let class = config.service.default_class;
+        match config.source {
+            Source::Kubernetes(kubernetes) => Some((kubernetes, class)),
+            Source::Directory(_) => None,
+        }
+    };
+    let environment = [("KUBECONFIG", "/a:/b:")];
+    assert_eq!(kubernetes(GOOD, &environment), None);
+    let (plain, class) = kubernetes(&format!("[kubernetes]\n{GOOD}"), &[]).unwrap();
+    assert!(plain.kubeconfig.is_empty() && !class && plain.write && plain.events);
+    assert_eq!(plain.lease, Some(ObjectName::new("headgate-system", "headgate")));
+    assert!(!plain.identity.is_empty());
+    let (merged, _) = kubernetes(&format!("[kubernetes]\n{GOOD}"), &environment).unwrap();
+    assert_eq!(merged.kubeconfig, [Path::new("/a"), Path::new("/b")]);
+    let text = format!(
+        "[service]\ndefault_class = true\n[kubernetes]\nkubeconfig = \"/k\"\ncontext = \"c\"\n\
+         lease = \"none\"\nwrite = false\nhold_back = 5\n{GOOD}"
+    );
+    let (set, class) = kubernetes(&text, &environment).unwrap();
+    assert!(class && !set.write && set.lease.is_none());
+    assert_eq!(set.kubeconfig, [Path::new("/k")]);
+    assert_eq!((set.context.as_deref(), set.hold_back.as_secs()), (Some("c"), 5));
+    // The environment alone is enough.
+    let variable = [("HEADGATE_KUBERNETES_KUBECONFIG", "/e")];
+    assert_eq!(kubernetes(GOOD, &variable).unwrap().0.kubeconfig, [Path::new("/e")]);
+    let both = [variable[0], ("HEADGATE_MANIFESTS_DIR", "/m")];
+    let said = read_with(GOOD, &both).map(|loaded| loaded.config).unwrap_err();
+    assert_eq!(
+        said,
+        "environment HEADGATE_MANIFESTS_DIR: manifests.dir: [kubernetes] at environment \
+         HEADGATE_KUBERNETES_KUBECONFIG names another source: objects come from one, remove the \
+         other"
+    );
+}
+
+#[test]
 fn no_configuration_at_all_says_where_one_is_expected() {
     let directory = tempfile::tempdir().unwrap();
     let error = load(&sources(directory.path())).unwrap_err().to_string();
@@ -274,7 +314,11 @@ fn keys_are_described_and_read() {
         assert!(described.contains(key.meaning));
     }
     // A key of the table that the reader doesn't know would silently mean nothing.
-    let source = concat!(include_str!("../build.rs"), include_str!("../devices.rs"));
+    let source = concat!(
+        include_str!("../build.rs"),
+        include_str!("../devices.rs"),
+        include_str!("../kubernetes.rs")
+    );
     for key in keys::KEYS {
         let stem = key.name.trim_end_matches("_per_second").trim_end_matches("_burst");
         assert!(
