@@ -5,5 +5,8 @@
 //! the process. Neither knows what the objects are for.
 #![forbid(unsafe_code)]
 
+mod changes;
 pub mod directory;
 pub mod store;
+
+pub use changes::{Change, Changes};

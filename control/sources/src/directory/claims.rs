@@ -1,6 +1,6 @@
 //! Which file's version of a thing counts, and what that changes.
 
-use super::Change;
+use crate::Change;
 use super::content::{Content, twice};
 use super::manifest::{Note, Unit, UnitId};
 use std::collections::{BTreeMap, BTreeSet};

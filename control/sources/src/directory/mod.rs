@@ -19,11 +19,8 @@ mod tree;
 mod typed;
 mod watch;
 
-use model::answers::Event;
 use std::io;
 use std::path::PathBuf;
-use std::time::Instant;
-use translate::{Object, ObjectKey};
 
 pub use source::DirectorySource;
 
@@ -59,32 +56,4 @@ pub enum SourceError {
         /// What the system said.
         cause: io::Error,
     },
-}
-
-/// One object's change.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Change {
-    /// It is new or differs.
-    Apply(Object),
-    /// It is gone.
-    Delete(ObjectKey),
-}
-
-/// What a read found.
-#[derive(Clone, Debug)]
-pub struct Changes {
-    /// What differs from the read before; what is gone comes first.
-    pub changes: Vec<Change>,
-    /// What is wrong or worth a note since this read. Said once while it lasts.
-    pub diagnostics: Vec<Event>,
-    /// When the change was seen, before it was read.
-    pub detected: Instant,
-    /// The first read: everything there is.
-    pub full: bool,
-}
-
-impl Changes {
-    const fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.diagnostics.is_empty() && !self.full
-    }
 }

@@ -8,11 +8,13 @@ mod services;
 mod watching;
 
 use super::*;
+use crate::{Change, Changes};
 use model::answers::Severity;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use translate::{Object, ObjectKey};
 
 pub(super) const WEB: &str = "\
 apiVersion: v1
