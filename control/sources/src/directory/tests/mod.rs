@@ -9,7 +9,7 @@ mod watching;
 
 use super::*;
 use crate::{Change, Changes};
-use model::answers::Severity;
+use model::answers::{Event, Severity};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
