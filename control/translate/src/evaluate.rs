@@ -153,6 +153,8 @@ impl Index {
         let cut = outcome.problems.len().saturating_sub(PROBLEMS_PER_SERVICE_MAX);
         outcome.problems.truncate(PROBLEMS_PER_SERVICE_MAX);
         outcome.status.problems = outcome.problems.iter().map(Problem::text).collect();
+        let reasons = outcome.problems.iter().map(|problem| problem.reason.to_owned());
+        outcome.status.facts.reasons = reasons.collect();
         if cut > 0 {
             outcome.status.problems.push(format!("{cut} more problems"));
         }
@@ -212,6 +214,7 @@ impl Index {
             ports: rows,
             problems: Vec::new(),
             place: spec.place.to_string(),
+            facts: self.facts(spec),
         };
         Outcome { ports, status, problems }
     }

@@ -26,6 +26,7 @@ mod allocate;
 pub mod allocations;
 mod claims;
 mod evaluate;
+mod facts;
 mod frontends;
 mod index;
 mod nodes;

@@ -35,6 +35,12 @@ pub(crate) struct Endpoint {
     terminating: bool,
 }
 
+impl Endpoint {
+    pub(crate) const fn is_ready(&self) -> bool {
+        self.ready
+    }
+}
+
 /// A slice as the index keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Slice {

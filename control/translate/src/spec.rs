@@ -1,5 +1,6 @@
 //! A Service, read once into what the rest of the index trusts.
 
+use crate::facts::Said;
 use crate::object::{Place, namespaced};
 use crate::problem::{Problem, reason};
 use crate::settings::Settings;
@@ -85,6 +86,7 @@ pub(crate) struct Spec {
     /// Why nothing of the Service is forwarded.
     pub(crate) withheld: Option<String>,
     pub(crate) problems: Vec<Problem>,
+    pub(crate) said: Said,
 }
 
 impl Spec {
@@ -151,6 +153,7 @@ impl Spec {
             source_ranges: SourceRanges::default(),
             withheld,
             problems: Vec::new(),
+            said: Said::read(service, spec),
         };
         if balanced {
             read.request =

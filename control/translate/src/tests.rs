@@ -3,6 +3,7 @@
 mod addresses;
 mod conflicts;
 mod endpoints;
+mod facts;
 mod properties;
 mod refusals;
 mod scale;

@@ -1,5 +1,9 @@
 //! What `status`, `show` and `explain` answer, as they travel over the admin socket.
 
+mod control;
+
+pub use control::{Leadership, Live, PoolRow, ProbeCounts, ServiceFacts, SourceState, WriteCounts};
+
 use crate::desired::{ObjectName, ServicePortKey};
 use crate::drops::DropReason;
 use crate::ids::{FiveTuple, Protocol, WorkerId};
@@ -71,6 +75,9 @@ pub struct ServiceStatus {
     pub problems: Vec<String>,
     /// File and line that it came from.
     pub place: String,
+    /// What `explain service` needs beside it.
+    #[serde(default)]
+    pub facts: ServiceFacts,
 }
 
 /// A service port's traffic, summed over the workers.
@@ -97,6 +104,9 @@ pub struct ServiceRow {
     pub status: ServiceStatus,
     /// Its traffic, for each port in the order of `status.ports`.
     pub traffic: Vec<Traffic>,
+    /// What the workers run with; `None` where nothing of it is forwarded.
+    #[serde(default)]
+    pub live: Option<Live>,
 }
 
 /// A backend in `show backends`.
@@ -312,6 +322,9 @@ pub struct Status {
     pub uptime_s: u64,
     /// Where the objects come from, as `directory /etc/headgate/manifests`.
     pub source: String,
+    /// How that is doing.
+    #[serde(default)]
+    pub source_state: SourceState,
     /// Services known, and those of them that are served.
     pub services: [u32; 2],
     /// Service ports that are forwarded.

@@ -78,6 +78,7 @@ impl Gateway for Fake {
             cores: vec![1],
             uptime_s: 12,
             source: "directory /etc/headgate/manifests".into(),
+            source_state: SourceState { loaded: true, in_step: true, ..SourceState::default() },
             services: [2, 1],
             service_ports: 1,
             backends: [3, 4],

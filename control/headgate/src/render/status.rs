@@ -2,7 +2,7 @@
 
 use super::{Look, age, plain};
 use crate::host::{Finding, Verdict};
-use model::answers::{Ledger, Status};
+use model::answers::{Leadership, Ledger, Status};
 
 /// One screen.
 pub fn status(status: &Status, look: Look) -> String {
@@ -33,14 +33,16 @@ pub fn status(status: &Status, look: Look) -> String {
     );
     let rows = [
         ("up", age(status.uptime_s)),
-        ("source", plain(&status.source)),
+        ("source", source(status)),
         ("services", format!("{served} of {known} served, {} ports", status.service_ports)),
         ("backends", format!("{active} of {backends} active")),
         ("connections", status.connections.to_string()),
         ("generation", format!("{generation}{change}")),
         ("ledger", ledger(&status.ledger)),
     ];
-    for (name, value) in rows {
+    let writes = status.source_state.leadership.as_ref().map(|who| ("writes", writes(who)));
+    let (first, rest) = rows.split_at(2);
+    for (name, value) in first.iter().chain(&writes).chain(rest) {
         text.push_str(&format!("{name:<12} {value}\n"));
     }
     if status.degraded.is_empty() {
@@ -52,6 +54,28 @@ pub fn status(status: &Status, look: Look) -> String {
         text.push_str(&format!("{:<12} {what} (for {since})\n", look.bad("DEGRADED")));
     }
     text
+}
+
+/// Where objects come from, and whether that is what is forwarded.
+fn source(status: &Status) -> String {
+    let state = &status.source_state;
+    let step = match (state.loaded, state.in_step) {
+        (_, true) => "in step".to_owned(),
+        (false, _) => "not read yet".to_owned(),
+        (true, false) => format!("not in step for {}", age(state.stale_ms / 1_000)),
+    };
+    format!("{}, {step}", plain(&status.source))
+}
+
+/// Whether this gateway allocates and writes, and who does where it doesn't.
+fn writes(leadership: &Leadership) -> String {
+    let lease = plain(&leadership.lease);
+    match (leadership.ours, lease.is_empty()) {
+        (true, true) => "yes, it is the only gateway".to_owned(),
+        (true, false) => format!("yes, holds {lease}"),
+        (false, true) => format!("no: {}", plain(&leadership.problem)),
+        (false, false) => format!("no: {} ({lease})", plain(&leadership.problem)),
+    }
 }
 
 /// `900 us` as `0.9 ms`.

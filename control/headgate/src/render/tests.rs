@@ -34,8 +34,10 @@ fn web() -> ServiceRow {
             ports: vec![port("http", 80), port("https", 443)],
             problems: vec![],
             place: "web.yaml:1".into(),
+            facts: ServiceFacts::default(),
         },
         traffic: vec![Traffic { connections: 5, bytes_in: 2_048, ..Traffic::default() }; 2],
+        live: None,
     }
 }
 
@@ -233,6 +235,7 @@ fn the_state_on_one_screen() {
         cores: vec![1],
         uptime_s: 192,
         source: "directory /etc/headgate/manifests".into(),
+        source_state: SourceState { loaded: true, in_step: true, ..SourceState::default() },
         services: [4, 3],
         service_ports: 5,
         backends: [3, 4],
@@ -246,7 +249,7 @@ fn the_state_on_one_screen() {
         status(&whole, NARROW),
         "Headgate 0.1.0 abc1234 · DPDK 22.11 net_tap · 1 worker on core 1 · huge pages 256 x 2 MiB\n\
          up           3m12s\n\
-         source       directory /etc/headgate/manifests\n\
+         source       directory /etc/headgate/manifests, in step\n\
          services     3 of 4 served, 5 ports\n\
          backends     3 of 4 active\n\
          connections  12\n\
@@ -254,6 +257,29 @@ fn the_state_on_one_screen() {
          ledger       received 41223 + from host 14 = sent 41194 + to host 31 + dropped 12\n\
          health       good\n"
     );
+    whole.source_state = SourceState {
+        stale_ms: 61_000,
+        leadership: Some(Leadership {
+            lease: "headgate-system/headgate".into(),
+            holder: "gate-b".into(),
+            problem: "gate-b holds the Lease".into(),
+            ..Leadership::default()
+        }),
+        ..whole.source_state
+    };
+    let text = status(&whole, NARROW);
+    assert!(text.contains("source       directory /etc/headgate/manifests, in step\n"), "{text}");
+    assert!(
+        text.contains("writes       no: gate-b holds the Lease (headgate-system/headgate)\n"),
+        "{text}"
+    );
+    whole.source_state.in_step = false;
+    if let Some(leadership) = &mut whole.source_state.leadership {
+        leadership.ours = true;
+    }
+    let text = status(&whole, NARROW);
+    assert!(text.contains(", not in step for 1m1s\n"), "{text}");
+    assert!(text.contains("writes       yes, holds headgate-system/headgate\n"), "{text}");
     whole.degraded = vec![Degraded { what: "port front is down".into(), since_s: 940 }];
     whole.generation = [8, 7];
     whole.ledger.received += 1;

@@ -1,11 +1,11 @@
 //! What the control side knows and the admin API tells.
 
 use engine::{BackendTraffic, Engine};
-use model::answers::{Degraded, Event, ServiceStatus, Traffic};
-use model::desired::{Backend, BackendState, DesiredState, ObjectName, ServicePortKey};
+use model::answers::{Degraded, Event, Live, ServiceStatus, SourceState, Traffic};
+use model::desired::{Backend, BackendState, Delta, DesiredState, ObjectName, ServicePortKey};
 use model::limits::EVENTS_KEPT;
 use pipeline::snapshot::{Compiler, Report};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,8 +27,10 @@ pub struct Books {
     degraded: BTreeMap<String, u64>,
     /// From the detection of the latest change to its use by the last worker, in microseconds.
     pub last_change_us: Option<u64>,
-    /// Whether the source has been read in full once.
-    loaded: bool,
+    /// How the source is doing.
+    pub source: SourceState,
+    /// What the workers run with, and since when.
+    pub live: BTreeMap<ObjectName, Live>,
 }
 
 /// What is wrong until the source has been read.
@@ -41,10 +43,16 @@ pub fn epoch_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// The Services that a change is about.
+fn services_of(delta: &Delta) -> BTreeSet<&ObjectName> {
+    let changed = delta.changed.iter().map(|port| &port.key.service);
+    changed.chain(delta.removed.iter().map(|key| &key.service)).collect()
+}
+
 impl Books {
     /// Makes a change: compiles and publishes it. Returns the generation, and what could not be
     /// compiled.
-    pub fn change(&mut self, engine: &Engine, delta: &model::desired::Delta) -> (u64, Report) {
+    pub fn change(&mut self, engine: &Engine, delta: &Delta) -> (u64, Report) {
         let (snapshot, report) = self.compiler.apply(delta);
         for id in &report.services_begun {
             self.service_bases.insert(id.slot, engine.service_traffic(*id));
@@ -54,7 +62,20 @@ impl Books {
         }
         self.desired.apply(delta);
         let generation = engine.publish_change(snapshot, &report);
+        for name in services_of(delta) {
+            let live = Live { generation, changed_s: epoch_s(), took_us: None };
+            self.live.insert(name.clone(), live);
+        }
         (generation, report)
+    }
+    /// Every worker runs with a change since `took_us` microseconds after the source told it.
+    pub fn in_use(&mut self, delta: &Delta, took_us: u64) {
+        self.last_change_us = Some(took_us);
+        for name in services_of(delta) {
+            if let Some(live) = self.live.get_mut(name) {
+                live.took_us = Some(took_us);
+            }
+        }
     }
     /// Remembers an event.
     pub fn record(&mut self, mut event: Event) {
@@ -82,11 +103,12 @@ impl Books {
     }
     /// Whether the source has been read in full once.
     pub const fn is_loaded(&self) -> bool {
-        self.loaded
+        self.source.loaded
     }
     /// The source has been read in full.
     pub fn set_loaded(&mut self, source: &str) {
-        self.loaded = true;
+        self.source.loaded = true;
+        self.source.in_step = true;
         self.degrade(&not_read(source), false);
     }
     /// What is wrong.

@@ -165,6 +165,7 @@ fn take_in(index: &mut Index, store: &Store, running: &Running, changes: Changes
         }
         for name in &built.removed {
             books.statuses.remove(name);
+            books.live.remove(name);
         }
         for status in built.statuses {
             books.statuses.insert(status.name.clone(), status);
@@ -179,7 +180,7 @@ fn take_in(index: &mut Index, store: &Store, running: &Running, changes: Changes
         let used = wait_everywhere(&running.engine, generation);
         if used {
             let took = changes.detected.elapsed().as_micros() as u64;
-            running.books().last_change_us = Some(took);
+            running.books().in_use(&built.delta, took);
         }
     }
     generation.is_some()

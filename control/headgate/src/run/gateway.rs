@@ -6,7 +6,8 @@ use admin::{Gateway, GatewayError, TrafficReadings};
 use engine::{Engine, NoAnswer};
 use model::answers::{
     BackendRow, ConnectionFilter, Connections, Degraded, DropRow, Event, FlowExplanation,
-    NeighbourRow, PortRow, ServiceExplanation, ServiceRow, ServiceTraffic, Status, Workers,
+    NeighbourRow, PortRow, ServiceExplanation, ServiceRow, ServiceTraffic, SourceState, Status,
+    Workers,
 };
 use model::desired::{BackendState, ObjectName};
 use model::ids::FiveTuple;
@@ -84,6 +85,16 @@ impl Running {
         (silent > HEARTBEAT_MAX_MS).then_some(silent)
     }
 
+    /// How the source is doing. While the control side hangs, nobody hears it.
+    fn source_state(&self, books: &Books) -> SourceState {
+        let mut state = books.source.clone();
+        if let Some(ms) = self.hangs_for_ms() {
+            state.in_step = false;
+            state.stale_ms = state.stale_ms.max(ms);
+        }
+        state
+    }
+
     fn status_now(&self) -> Status {
         let books = self.books();
         Status {
@@ -94,6 +105,7 @@ impl Running {
             cores: self.facts.cores.clone(),
             uptime_s: self.facts.started.elapsed().as_secs(),
             source: self.facts.source.clone(),
+            source_state: self.source_state(&books),
             services: books.service_counts(),
             service_ports: books.desired.service_ports.len() as u32,
             backends: books.backend_counts(),
@@ -110,6 +122,7 @@ impl Running {
         let row = |status: &model::answers::ServiceStatus| ServiceRow {
             traffic: status.ports.iter().map(|p| books.traffic(&self.engine, &p.key)).collect(),
             status: status.clone(),
+            live: books.live.get(&status.name).copied(),
         };
         books.statuses.values().map(row).collect()
     }
@@ -236,7 +249,7 @@ impl Gateway for Shared {
         Ok(TrafficReadings {
             services,
             backends: self.0.backend_rows(),
-            source_stale_ms: self.0.hangs_for_ms().unwrap_or(0),
+            source_stale_ms: self.0.source_state(&self.0.books()).stale_ms,
         })
     }
 }

@@ -1,0 +1,55 @@
+//! What stands in a Service and its slices, for whoever asks why it isn't reached.
+
+use crate::index::Index;
+use crate::spec::{ADDRESSES, NODE_PORTS, POOL, ServiceType, Spec};
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use model::answers::ServiceFacts;
+
+/// Annotations that are read of type LoadBalancer alone.
+const BALANCED_ONLY: [&str; 3] = [ADDRESSES, POOL, NODE_PORTS];
+
+/// What a Service itself says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    class: String,
+    selector: String,
+    idle_annotations: Vec<String>,
+}
+
+impl Said {
+    /// Reads it.
+    pub(crate) fn read(service: &Service, spec: &ServiceSpec) -> Self {
+        let selector = spec.selector.iter().flatten().map(|(key, value)| format!("{key}={value}"));
+        let annotations = service.metadata.annotations.as_ref();
+        let idle = |key: &&str| annotations.is_some_and(|all| all.contains_key(*key));
+        let balanced = spec.type_.as_deref() == Some("LoadBalancer");
+        let idle = BALANCED_ONLY.iter().filter(|_| !balanced).copied().filter(idle);
+        Self {
+            class: spec.load_balancer_class.clone().unwrap_or_default(),
+            selector: selector.collect::<Vec<_>>().join(","),
+            idle_annotations: idle.map(str::to_owned).collect(),
+        }
+    }
+}
+
+impl Index {
+    /// The facts of one Service; the reasons of its problems come later.
+    pub(crate) fn facts(&self, spec: &Spec) -> ServiceFacts {
+        let mut facts = ServiceFacts {
+            foreign: spec.service_type == ServiceType::LoadBalancer && !spec.balanced,
+            class: spec.said.class.clone(),
+            selector: spec.said.selector.clone(),
+            idle_annotations: spec.said.idle_annotations.clone(),
+            ..ServiceFacts::default()
+        };
+        for name in self.slices_of.get(spec.name()).into_iter().flatten() {
+            let Some(slice) = self.slices.get(name) else { continue };
+            let ready = slice.endpoints.iter().filter(|endpoint| endpoint.is_ready()).count();
+            let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+            facts.slices += 1;
+            facts.endpoints = facts.endpoints.saturating_add(count(slice.endpoints.len()));
+            facts.ready = facts.ready.saturating_add(count(ready));
+        }
+        facts
+    }
+}
