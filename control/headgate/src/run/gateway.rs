@@ -4,6 +4,7 @@ use super::books::{Books, epoch_s, not_read};
 use super::explain;
 use admin::{Gateway, GatewayError, TrafficReadings};
 use engine::{Engine, NoAnswer};
+use ipnet::IpNet;
 use model::answers::{
     BackendRow, ConnectionFilter, Connections, Degraded, DropRow, Event, FlowExplanation,
     NeighbourRow, PortRow, ServiceExplanation, ServiceRow, ServiceTraffic, SourceState, Status,
@@ -11,6 +12,7 @@ use model::answers::{
 };
 use model::desired::{BackendState, ObjectName};
 use model::ids::FiveTuple;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -42,6 +44,12 @@ pub struct Facts {
     pub cores: Vec<u32>,
     /// Where the objects come from.
     pub source: String,
+    /// The class of LoadBalancer Services that is ours.
+    pub class: String,
+    /// Where NodePorts are answered.
+    pub node_ports: Vec<IpAddr>,
+    /// Prefixes of the links towards clients.
+    pub fronts: Vec<IpNet>,
     /// When the gateway started.
     pub started: Instant,
 }
@@ -231,7 +239,8 @@ impl Gateway for Shared {
     async fn explain_flow(&self, flow: FiveTuple) -> Result<FlowExplanation, GatewayError> {
         self.blocking(move |running| {
             let answer = running.engine.explain(flow).map_err(no_answer)?;
-            Ok(explain::flow(&running.books().desired, flow, answer))
+            let node_ports = &running.facts.node_ports;
+            Ok(explain::flow(&running.books().desired, node_ports, flow, answer))
         })
         .await
     }

@@ -11,6 +11,7 @@ mod control;
 mod explain;
 mod gateway;
 mod plan;
+mod walk;
 
 use crate::config::{Config, Source};
 use admin::{Options, Server};
@@ -120,6 +121,14 @@ fn facts(config: &Config, started: Instant) -> Facts {
         },
         cores: config.workers.iter().map(|worker| worker.core).collect(),
         source: source_name(&config.source),
+        class: config.service.load_balancer_class.to_string(),
+        node_ports: config.node_port.addresses.clone(),
+        fronts: config
+            .interfaces
+            .iter()
+            .filter(|interface| interface.role.is_front())
+            .flat_map(|interface| interface.addresses.clone())
+            .collect(),
         started,
     }
 }
