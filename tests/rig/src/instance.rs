@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, Once};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 /// Where the instances of this machine are recorded; gone when there is none.
@@ -23,8 +23,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Instances of this process, for whoever catches Ctrl-C.
 static LIVE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// All that one run makes.
-pub struct Instance {
+/// All that one run makes. Clones are the same instance: it is removed with the last of them.
+#[derive(Clone)]
+pub struct Instance(Arc<Things>);
+
+struct Things {
     dir: PathBuf,
     logs: PathBuf,
     tag: String,
@@ -54,21 +57,21 @@ impl Instance {
             let logs = logs_folder().join(kind);
             let _ = fs::remove_dir_all(&logs);
             fs::create_dir_all(&logs)?;
-            return Ok(Self { dir, logs, tag });
+            return Ok(Self(Arc::new(Things { dir, logs, tag })));
         }
         bail!("{BASE} is full of instances: remove it")
     }
     /// Its folder for files that go away with it.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        &self.0.dir
     }
     /// Its folder for logs, which stay.
     pub fn logs(&self) -> &Path {
-        &self.logs
+        &self.0.logs
     }
     /// Four characters that no other instance has: for names of interfaces and namespaces.
     pub fn tag(&self) -> &str {
-        &self.tag
+        &self.0.tag
     }
     /// Records a namespace, to be called before it is made.
     pub fn record_namespace(&self, name: &str) -> Result<()> {
@@ -87,14 +90,19 @@ impl Instance {
     pub fn record_huge_pages(&self, former: u64) -> Result<()> {
         self.record(&format!("hugepages {former}"))
     }
+    /// The file of records, for programs that make things themselves: lines as `netns NAME` and
+    /// `process PID START`.
+    pub fn record_file(&self) -> PathBuf {
+        self.0.dir.join("things")
+    }
     fn record(&self, line: &str) -> Result<()> {
-        let path = self.dir.join("things");
+        let path = self.record_file();
         let mut file = File::options().create(true).append(true).open(&path)?;
         writeln!(file, "{line}").with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
-impl Drop for Instance {
+impl Drop for Things {
     fn drop(&mut self) {
         remove(&self.dir);
     }

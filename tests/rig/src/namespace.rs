@@ -2,9 +2,10 @@
 
 use crate::command::{feed, output_of};
 use crate::instance::Instance;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::Command;
 use std::thread::{self, JoinHandle};
 
@@ -40,6 +41,14 @@ impl Namespace {
         })??;
         namespace.ip("link set lo up")?;
         Ok(namespace)
+    }
+    /// `hg-ROLE-TAG`, which somebody else has made.
+    pub fn existing(instance: &Instance, role: &str) -> Result<Self> {
+        let name = format!("hg-{role}-{}", instance.tag());
+        if !Path::new("/run/netns").join(&name).exists() {
+            bail!("there is no namespace {name}");
+        }
+        Ok(Self { name })
     }
     /// Its name, as `ip netns` knows it.
     pub fn name(&self) -> &str {

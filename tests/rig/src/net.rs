@@ -164,7 +164,7 @@ fn client_addresses(lines: &mut String, link: &str, address: impl Fn(u16) -> [Ip
 }
 
 /// Whole checksums on everything that leaves by `link`.
-fn without_offload(namespace: &Namespace, link: &str) -> Result<()> {
+pub(crate) fn without_offload(namespace: &Namespace, link: &str) -> Result<()> {
     output_of(namespace.command("ethtool").args(["-K", link, "tx", "off"]))
         .map(drop)
         .with_context(|| format!("cannot turn checksum offload off on {link}"))

@@ -1,0 +1,156 @@
+//! The cluster's programs: ours, built from `tests/cluster` with Go's own cache, or those of
+//! `KUBEBUILDER_ASSETS`.
+
+use crate::command::output_of;
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// The version of Kubernetes, as `go.mod` has it.
+pub const VERSION: &str = "v1.36.3";
+
+/// Where the real components are, if not ours shall be used: kube-apiserver, etcd and kubectl.
+const ASSETS: &str = "KUBEBUILDER_ASSETS";
+
+/// A program that plays a role, as the words before its arguments.
+#[derive(Clone, Debug)]
+pub(super) struct Role(Vec<OsString>);
+
+impl Role {
+    pub(super) fn words(&self) -> &[OsString] {
+        &self.0
+    }
+}
+
+/// The built program.
+#[derive(Clone, Debug)]
+pub(super) struct Program {
+    path: PathBuf,
+    assets: Option<PathBuf>,
+}
+
+impl Program {
+    /// Builds it, which takes seconds where nothing has changed.
+    pub(super) fn build() -> Result<Self> {
+        let assets = std::env::var_os(ASSETS).map(PathBuf::from);
+        Ok(Self { path: build()?, assets })
+    }
+    /// `real` is the component's name among the assets, where they hold it.
+    pub(super) fn role(&self, role: &str, real: Option<&str>) -> Role {
+        let asset = self.assets.as_ref().zip(real).map(|(dir, name)| dir.join(name));
+        match asset.filter(|path| path.is_file()) {
+            Some(path) => Role(vec![path.into()]),
+            None => Role(vec![self.path.clone().into(), role.into()]),
+        }
+    }
+}
+
+/// Builds the program with Go; gives its path. The first build takes four minutes on two cores,
+/// and says so.
+pub fn build() -> Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cluster").canonicalize()?;
+    check_go(&source)?;
+    let folder = folder()?;
+    fs::create_dir_all(&folder)?;
+    let program = folder.join("cluster");
+    // Tests are processes of their own and may all come here at once.
+    let lock = File::create(folder.join("lock"))?;
+    let _alone = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+    let begun = Instant::now();
+    if !program.is_file() {
+        eprintln!("building Kubernetes {VERSION} from tests/cluster: four minutes the first time");
+    }
+    let mut child = Command::new("go")
+        .args(["build", "-v", "-ldflags", &linker_flags(), "-o"])
+        .arg(&program)
+        .arg(".")
+        .current_dir(&source)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start go")?;
+    let mut words = Vec::new();
+    if let Some(output) = child.stderr.take() {
+        for (number, line) in BufReader::new(output).lines().map_while(Result::ok).enumerate() {
+            if number % 100 == 99 {
+                eprintln!("  {} modules and packages, {} s", number + 1, begun.elapsed().as_secs());
+            }
+            words.push(line);
+        }
+    }
+    if !child.wait()?.success() {
+        let tail = words[words.len().saturating_sub(20)..].join("\n");
+        bail!("go can't build {}:\n{tail}", source.display());
+    }
+    Ok(program)
+}
+
+/// One sentence that says what to install, where Go is missing or too old.
+fn check_go(source: &Path) -> Result<()> {
+    let needed = fs::read_to_string(source.join("go.mod")).context("go.mod")?;
+    let needed = needed.lines().find_map(|line| line.strip_prefix("go ")).unwrap_or("1.26");
+    let remedy = format!("install Go {needed} or newer from https://go.dev/dl");
+    let Ok(found) = output_of(Command::new("go").args(["env", "GOVERSION"]).current_dir("/"))
+    else {
+        bail!("there is no Go here, which the test cluster is built with: {remedy}");
+    };
+    let found = found.trim().trim_start_matches("go");
+    if numbers(found) < numbers(needed) {
+        bail!("Go {found} is too old for the test cluster: {remedy}");
+    }
+    Ok(())
+}
+
+fn numbers(version: &str) -> Vec<u32> {
+    version.split(['.', '-', ' ']).map_while(|word| word.parse().ok()).collect()
+}
+
+/// In the folder that cargo builds in, for all profiles.
+fn folder() -> Result<PathBuf> {
+    let exe = std::env::current_exe()?;
+    let target = exe.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
+    Ok(target.map_or_else(std::env::temp_dir, Path::to_path_buf).join("cluster"))
+}
+
+/// No symbols, and the version that kubectl and clients ask for.
+fn linker_flags() -> String {
+    let mut flags = "-s -w".to_owned();
+    let minor = VERSION.split('.').nth(1).unwrap_or("0");
+    for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
+        for (name, value) in [
+            ("gitVersion", VERSION),
+            ("gitMajor", "1"),
+            ("gitMinor", minor),
+            ("gitTreeState", "clean"),
+            ("buildDate", "1970-01-01T00:00:00Z"),
+        ] {
+            flags.push_str(&format!(" -X {package}.{name}={value}"));
+        }
+    }
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert!(numbers("1.9.1") < numbers("1.26.0"));
+        assert!(numbers("1.26.8") >= numbers("1.26.0"));
+        assert!(numbers("1.27rc1") >= numbers("1.26.0") || numbers("1.27rc1") == [1]);
+        assert_eq!(numbers("1.26.8 X:nocoverageredesign"), [1, 26, 8]);
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_module() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cluster/go.mod");
+        let text = fs::read_to_string(file).unwrap();
+        assert!(text.contains(&format!("k8s.io/kubernetes {VERSION}")), "{VERSION}");
+    }
+}
