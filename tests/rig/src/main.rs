@@ -23,9 +23,9 @@ enum Subcommands {
         #[arg(long)]
         check: bool,
     },
-    /// Run tests: unit, golden, netns, fuzz; all unless named.
+    /// Run tests: unit, golden, netns, kubernetes, fuzz; all unless named.
     Test {
-        #[arg(value_parser = ["unit", "golden", "netns", "fuzz"])]
+        #[arg(value_parser = ["unit", "golden", "netns", "kubernetes", "fuzz"])]
         parts: Vec<String>,
         /// The workspace's folder.
         #[arg(long, default_value = ".")]

@@ -1,5 +1,6 @@
 //! What stands behind `./run test`: the parts, one after the other, and one line for each.
 
+use crate::cluster;
 use crate::hugepages;
 use crate::instance::Instance;
 use anyhow::{Context, Result, bail};
@@ -21,13 +22,16 @@ pub enum Part {
     Golden,
     /// Network namespaces and real programs.
     Netns,
+    /// A real Kubernetes cluster.
+    Kubernetes,
     /// The whole pipeline against random input.
     Fuzz,
 }
 
 impl Part {
     /// In the order in which they run.
-    pub const ALL: [Self; 4] = [Self::Unit, Self::Golden, Self::Netns, Self::Fuzz];
+    pub const ALL: [Self; 5] =
+        [Self::Unit, Self::Golden, Self::Netns, Self::Kubernetes, Self::Fuzz];
 
     /// The word for it.
     pub const fn name(self) -> &'static str {
@@ -35,6 +39,7 @@ impl Part {
             Self::Unit => "unit",
             Self::Golden => "golden",
             Self::Netns => "netns",
+            Self::Kubernetes => "kubernetes",
             Self::Fuzz => "fuzz",
         }
     }
@@ -51,7 +56,9 @@ impl Part {
                     args.extend(["--exclude", part.name()]);
                 }
             }
-            Self::Golden | Self::Netns | Self::Fuzz => args.extend(["--package", self.name()]),
+            Self::Golden | Self::Netns | Self::Kubernetes | Self::Fuzz => {
+                args.extend(["--package", self.name()])
+            }
         }
         args.extend(["--", "--show-output"]);
         args
@@ -132,7 +139,7 @@ pub fn run(workspace: &Path, parts: &[Part]) -> Result<bool> {
             notes.push("        FAILED: no test ran".to_owned());
         }
         notes.dedup();
-        lines.push(format!("{:<7} {tally}, {seconds} s", part.name()));
+        lines.push(format!("{:<10} {tally}, {seconds} s", part.name()));
         lines.extend(notes);
         total.add(&tally);
     }
@@ -143,7 +150,11 @@ pub fn run(workspace: &Path, parts: &[Part]) -> Result<bool> {
 fn run_part(workspace: &Path, part: Part) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut huge_pages = None;
-    if part == Part::Netns {
+    if part == Part::Kubernetes {
+        // Here, where its progress can be seen.
+        cluster::build()?;
+    }
+    if matches!(part, Part::Netns | Part::Kubernetes) {
         // The tests start the binary: it must be there, and of this very source.
         let built = Command::new("cargo")
             .args(["build", "--package", "headgate"])

@@ -1,0 +1,325 @@
+//! The test cluster itself, before any gateway: what other tests rely on.
+
+use anyhow::{Context, Result, ensure};
+use kubernetes::{get, wait, who_answers};
+use rig::cluster::{AuditMark, Cluster, ClusterOptions, Credentials, Via};
+use serde_json::Value;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const WEB: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 20
+      containers:
+      - name: nginx
+        image: nginx
+        ports: [{name: http, containerPort: 8080}]
+        readinessProbe: {httpGet: {path: /ready, port: http}, periodSeconds: 1, failureThreshold: 1}
+        lifecycle: {preStop: {sleep: {seconds: 3}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: NodePort
+  ipFamilyPolicy: RequireDualStack
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: http, nodePort: 30080}]
+";
+
+const ECHO: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: echo, labels: {app: echo}}
+spec:
+  containers:
+  - name: echo
+    image: headgate.dev/echo
+    ports: [{containerPort: 7007, protocol: TCP}, {containerPort: 7007, protocol: UDP}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: shell}
+spec:
+  containers:
+  - name: shell
+    image: anything
+    command: [sh, -c, 'echo $POD_NAME; exec sleep 1000']
+";
+
+/// One endpoint of a Service: pod, ready, serving, terminating.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Seen(String, bool, bool, bool);
+
+/// The IPv4 endpoints of a Service, as its slices have them.
+fn endpoints(cluster: &Cluster, service: &str) -> Result<Vec<Seen>> {
+    let list = cluster.get(&format!("endpointslices -l kubernetes.io/service-name={service}"))?;
+    let mut seen = Vec::new();
+    for slice in list["items"].as_array().context("items")? {
+        if slice["addressType"] != "IPv4" {
+            continue;
+        }
+        for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
+            let is = |name: &str| endpoint["conditions"][name] == Value::Bool(true);
+            let pod = endpoint["targetRef"]["name"].as_str().unwrap_or_default();
+            seen.push(Seen(pod.into(), is("ready"), is("serving"), is("terminating")));
+        }
+    }
+    seen.sort();
+    Ok(seen)
+}
+
+fn wait_for_ready(cluster: &Cluster, count: usize) -> Result<()> {
+    wait(&format!("{count} endpoints, all ready"), || {
+        let seen = endpoints(cluster, "web")?;
+        Ok(seen.len() == count && seen.iter().all(|endpoint| endpoint.1))
+    })
+}
+
+#[test]
+fn a_deployment_is_served_scaled_and_loses_a_pod() -> Result<()> {
+    let Some(test) = kubernetes::begin("cluster", &ClusterOptions::default(), 2)? else {
+        return Ok(());
+    };
+    let (cluster, client) = (&test.cluster, &test.net.client);
+    test.net.join_plain()?;
+    cluster.apply(WEB)?;
+    cluster.kubectl("rollout status deployment/web --timeout=60s")?;
+    wait_for_ready(cluster, 3)?;
+    let targets: Vec<SocketAddr> = cluster
+        .nodes()
+        .iter()
+        .flat_map(|node| node.addresses)
+        .map(|address| SocketAddr::new(address, 30_080))
+        .collect();
+    assert_eq!(targets.len(), 4);
+    for target in &targets {
+        wait(&format!("kube-proxy serves {target}"), || get(client, *target, "/").map(|_| true))?;
+        let answers = who_answers(client, *target, 40)?;
+        ensure!(answers.len() == 3, "{target} is answered by {answers:?}, expected three pods");
+    }
+
+    cluster.kubectl("scale deployment/web --replicas=5")?;
+    wait_for_ready(cluster, 5)?;
+    let pods = cluster.get("pods -l app=web")?;
+    let node_of = |pod: &Value| pod["spec"]["nodeName"].as_str().unwrap_or("").to_owned();
+    let on_first =
+        pods["items"].as_array().context("pods")?.iter().filter(|p| node_of(p) == "node-1").count();
+    ensure!((2..=3).contains(&on_first), "{on_first} of 5 pods are on node-1");
+
+    // A pod that fails its probe is no ready endpoint, and comes back.
+    let pod = endpoints(cluster, "web")?.remove(0).0;
+    let unready = cluster.pod_dir("default", &pod).join("unready");
+    std::fs::write(&unready, "")?;
+    let is = |wanted: bool| -> Result<bool> {
+        Ok(endpoints(cluster, "web")?.contains(&Seen(pod.clone(), wanted, wanted, false)))
+    };
+    wait("an unready endpoint", || is(false))?;
+    std::fs::remove_file(&unready)?;
+    wait("a ready endpoint", || is(true))?;
+
+    // A pod that is deleted serves on while it is terminating.
+    let address: IpAddr = cluster
+        .kubectl(&format!("get pod {pod} -o jsonpath={{.status.podIP}}"))?
+        .parse()
+        .context("podIP")?;
+    let begun = Instant::now();
+    cluster.kubectl(&format!("delete pod {pod} --wait=false"))?;
+    let terminating = Seen(pod.clone(), false, true, true);
+    wait("a serving, terminating endpoint", || {
+        Ok(endpoints(cluster, "web")?.contains(&terminating))
+    })?;
+    let node = &cluster.nodes()[0].namespace;
+    let answer = get(node, SocketAddr::new(address, 8080), "/")?;
+    ensure!(answer == pod || begun.elapsed() > Duration::from_secs(3), "answered {answer}");
+    cluster.kubectl(&format!("wait --for=delete pod/{pod} --timeout=30s"))?;
+    ensure!(begun.elapsed() >= Duration::from_secs(3), "the preStop hook was cut short");
+    wait_for_ready(cluster, 5)?;
+    // Its address leads nowhere, neither to the gateway nor round in circles.
+    let inside = cluster.nodes()[1].namespace.clone();
+    ensure!(get(&inside, SocketAddr::new(address, 8080), "/").is_err(), "{address} answers still");
+
+    // With no grace it is gone at once, with its namespace.
+    let pod = endpoints(cluster, "web")?.remove(0).0;
+    cluster.kubectl(&format!("delete pod {pod} --grace-period=0 --force"))?;
+    wait("the pod's namespace is gone", || Ok(cluster.pod_namespace("default", &pod).is_err()))?;
+    wait_for_ready(cluster, 5)?;
+
+    let writes = cluster.audit(&AuditMark::default())?;
+    let scaled = writes.iter().any(|e| e.is_write() && e.object.subresource == "scale");
+    ensure!(scaled, "no write to deployments/scale among {} entries", writes.len());
+    check_nothing_is_left(test)
+}
+
+fn check_nothing_is_left(test: kubernetes::Test) -> Result<()> {
+    let tag = test.net.instance.tag().to_owned();
+    let dir = test.net.instance.dir().to_owned();
+    let things = std::fs::read_to_string(test.net.instance.record_file())?;
+    let pids: Vec<&str> =
+        things.lines().filter_map(|l| l.strip_prefix("process ")?.split(' ').next()).collect();
+    ensure!(pids.len() > 10, "{} processes were recorded", pids.len());
+    drop(test);
+    let left: Vec<_> = std::fs::read_dir("/run/netns")?
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().ends_with(&format!("-{tag}")))
+        .collect();
+    ensure!(left.is_empty(), "namespaces are left: {left:?}");
+    ensure!(!dir.exists(), "{dir:?} is left");
+    for pid in pids {
+        let words = std::fs::read(Path::new("/proc").join(pid).join("cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words);
+        ensure!(!words.contains(&*dir.to_string_lossy()), "{pid} is left: {words}");
+    }
+    Ok(())
+}
+
+#[test]
+fn access_is_by_rbac_and_tokens_end() -> Result<()> {
+    let options = ClusterOptions { api_only: true, ..ClusterOptions::default() };
+    let Some(mut test) = kubernetes::begin("access", &options, 0)? else { return Ok(()) };
+    let net = &test.net;
+    let cluster = &mut test.cluster;
+    cluster.attach(&net.gateway)?;
+    cluster.kubectl("create namespace gate")?;
+    cluster.kubectl("create sa gate -n gate")?;
+    cluster.kubectl("create clusterrole looks --verb=get,list,watch --resource=services")?;
+    cluster.kubectl(
+        "create clusterrolebinding looks --clusterrole=looks --serviceaccount=gate:gate",
+    )?;
+    let ask = |kubeconfig: &Path, what: &str| {
+        let url = format!("--kubeconfig={}", kubeconfig.display());
+        let mut command = net.gateway.command(&cluster.kubectl_program()?.display().to_string());
+        rig::command::output_of(command.args([&url, "get", what, "-A"]))
+    };
+    // From the gateway's namespace, both families, as who it is.
+    let mark = cluster.audit_mark();
+    let hour = Duration::from_secs(3600);
+    let who = cluster.credentials_for_account("gate", "gate", hour)?;
+    for via in [Via::V4(0), Via::V6(0), Via::Shared] {
+        ask(&cluster.kubeconfig_with("gate", &who, via)?, "services")?;
+    }
+    let kubeconfig = cluster.kubeconfig_with("gate", &who, Via::V4(0))?;
+    ensure!(ask(&kubeconfig, "secrets").is_err(), "secrets were given");
+    let refused: Vec<_> =
+        cluster.audit(&mark)?.into_iter().filter(|entry| entry.code() == 403).collect();
+    ensure!(!refused.is_empty() && refused.iter().all(|e| e.object.resource == "secrets"));
+    ensure!(refused[0].user.username == "system:serviceaccount:gate:gate", "{refused:?}");
+    // A token that has ended is of no use, and its file takes a new one.
+    let brief = cluster.credentials_for_account("gate", "gate", Duration::from_secs(1))?;
+    wait("the token's end", || Ok(ask(&kubeconfig, "services").is_err()))?;
+    cluster.renew_token(&brief, hour)?;
+    ask(&kubeconfig, "services")?;
+    // A user with a certificate, and somebody outside of all namespaces.
+    let user = cluster.kubeconfig_for_user("somebody", &["people"])?;
+    ensure!(ask(&user, "services").is_err(), "somebody was let in");
+    let outside = cluster.host_kubeconfig()?;
+    let mut kubectl = std::process::Command::new(cluster.kubectl_program()?);
+    let flag = format!("--kubeconfig={}", outside.display());
+    let version = rig::command::output_of(kubectl.args([&flag, "version"]))?;
+    ensure!(version.contains(&format!("Server Version: {}", rig::cluster::VERSION)), "{version}");
+    ensure!(matches!(who, Credentials::Token { .. }));
+    Ok(())
+}
+
+#[test]
+fn api_servers_stop_freeze_and_share_an_etcd() -> Result<()> {
+    let options = ClusterOptions { api_only: true, ..ClusterOptions::default() };
+    let Some(mut test) = kubernetes::begin("servers", &options, 0)? else { return Ok(()) };
+    let cluster = &mut test.cluster;
+    cluster.attach(&test.net.gateway)?;
+    let second = cluster.add_api_server()?;
+    cluster.kubectl("create namespace one")?;
+    // What one was told the other knows; frozen, the first one says nothing.
+    cluster.freeze_api_server(0)?;
+    let ask = |cluster: &Cluster, server: usize, words: &[&str]| {
+        let mut command = cluster.kubectl_command(server)?;
+        rig::command::output_of(command.arg("--request-timeout=3s").args(words))
+    };
+    ask(cluster, second, &["get", "namespace", "one"])?;
+    ensure!(ask(cluster, 0, &["get", "namespace", "one"]).is_err(), "a frozen API server answers");
+    cluster.move_shared_address(second)?;
+    let who = cluster.credentials_for_user("root", &["system:masters"])?;
+    let kubeconfig = cluster.kubeconfig_with("shared", &who, Via::Shared)?;
+    let mut kubectl = test.net.gateway.command(&cluster.kubectl_program()?.display().to_string());
+    let flag = format!("--kubeconfig={}", kubeconfig.display());
+    rig::command::output_of(kubectl.args([&flag, "get", "namespace", "one"]))?;
+    ask(cluster, second, &["create", "namespace", "two"])?;
+    cluster.thaw_api_server(0)?;
+    wait("the first API server catches up", || {
+        Ok(ask(cluster, 0, &["get", "namespace", "two"]).is_ok())
+    })?;
+    // An old revision is gone once etcd has forgotten it and no API server remembers it.
+    let version = cluster.get("namespace/one")?["metadata"]["resourceVersion"].clone();
+    let version = version.as_str().context("resourceVersion")?.to_owned();
+    cluster.kubectl("create namespace three")?;
+    cluster.kill_api_server(0)?;
+    cluster.compact_etcd()?;
+    cluster.start_api_server(0)?;
+    let watch = format!("/api/v1/namespaces?watch=1&timeoutSeconds=3&resourceVersion={version}");
+    let said = ask(cluster, 0, &["get", "--raw", &watch]);
+    let text = format!("{said:?}");
+    ensure!(text.contains("too old resource version") || text.contains("410"), "{text}");
+    // A cut namespace reaches nobody, and is joined again.
+    cluster.cut(&test.net.gateway, true)?;
+    let kubectl = || {
+        let mut command =
+            test.net.gateway.command(&cluster.kubectl_program()?.display().to_string());
+        rig::command::output_of(command.args([&flag, "--request-timeout=2s", "get", "namespaces"]))
+    };
+    ensure!(kubectl().is_err(), "a cut namespace reaches the API server");
+    cluster.cut(&test.net.gateway, false)?;
+    kubectl().map(drop)
+}
+
+#[test]
+fn kubelets_fall_silent_and_run_any_program() -> Result<()> {
+    let grace = Duration::from_secs(4);
+    let options = ClusterOptions { node_grace: grace, ..ClusterOptions::default() };
+    let Some(test) = kubernetes::begin("kubelets", &options, 2)? else { return Ok(()) };
+    let cluster = &test.cluster;
+    cluster.apply(ECHO)?;
+    cluster.kubectl("wait --for=condition=Ready pod/echo pod/shell --timeout=60s")?;
+    let addresses = cluster.get("pod/echo")?["status"]["podIPs"].clone();
+    let node = cluster.nodes()[0].namespace.clone();
+    for entry in addresses.as_array().context("podIPs")? {
+        let address: IpAddr = entry["ip"].as_str().context("ip")?.parse()?;
+        let answer = node.within(|| -> std::io::Result<String> {
+            let socket = std::net::UdpSocket::bind(match address {
+                IpAddr::V4(_) => "0.0.0.0:0",
+                IpAddr::V6(_) => "[::]:0",
+            })?;
+            socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+            socket.send_to(b"hello", (address, 7007))?;
+            let mut buffer = [0; 64];
+            let length = socket.recv(&mut buffer)?;
+            Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+        })??;
+        ensure!(answer == "echo hello", "{address} answered {answer:?}");
+    }
+    let log = std::fs::read_to_string(cluster.pod_dir("default", "shell").join("shell/log"))?;
+    ensure!(log == "shell\n", "{log:?}");
+    // Scheduled evenly, these two are on different nodes.
+    let node_of =
+        |pod: &str| cluster.kubectl(&format!("get pod {pod} -o jsonpath={{.spec.nodeName}}"));
+    ensure!(node_of("echo")? != node_of("shell")?, "both pods are on {}", node_of("echo")?);
+
+    let ready = |wanted: &str| -> Result<bool> {
+        let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
+        Ok(cluster.kubectl(&format!("get node/node-1 -o {path}"))? == wanted)
+    };
+    ensure!(ready("True")?, "node-1 isn't ready");
+    cluster.stop_kubelet(0)?;
+    wait("a node that is Unknown", || ready("Unknown"))?;
+    cluster.start_kubelet(0)?;
+    wait("a node that is ready again", || ready("True"))?;
+    cluster.kubectl("wait --for=condition=Ready pod/echo pod/shell --timeout=60s").map(drop)
+}
