@@ -36,6 +36,10 @@ impl Index {
         if let Some(what) = self.settings.reserved(address) {
             return Some(what.to_owned());
         }
+        let api_servers = &self.settings.wishes().forwarding.api_servers;
+        if api_servers.contains(&address) || self.api_servers.contains_key(&address) {
+            return Some("the address of an API server".to_owned());
+        }
         self.nodes.owner(address).map(|node| format!("an address of Node {node}"))
     }
 
@@ -180,8 +184,11 @@ impl Index {
     /// where it searched in vain.
     fn free_in(&mut self, pool: usize, family: Family) -> Option<IpAddr> {
         let (settings, nodes, external) = (&self.settings, &self.nodes, &self.external_ips);
+        let (api, configured) = (&self.api_servers, &settings.wishes().forwarding.api_servers);
         self.ledger.find_address(settings, pool, family, |address| {
             settings.reserved(address).is_some()
+                || api.contains_key(&address)
+                || configured.contains(&address)
                 || nodes.owner(address).is_some()
                 || external.contains_key(&address)
         })

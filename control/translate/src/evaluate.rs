@@ -1,17 +1,19 @@
 //! Last step of a build: what becomes of the Services that a change concerns.
 
+use crate::backends::Chosen;
+use crate::choice::tell_choice;
 use crate::index::{Built, Counts, Entry, Index};
+use crate::probes::{Cadence, ProbeKey};
 use crate::problem::{Problem, begun, reason};
-use crate::settings::not_global_unicast;
-use crate::slices::{Odd, Usable, backends};
+use crate::slices::Usable;
 use crate::spec::{PortSpec, Spec};
 use model::answers::{ServicePortRow, ServiceStatus};
 use model::desired::{
     Backend, BackendState, Forwarding, Frontend, ObjectName, Origin, Refusal, Scope, ServicePort,
-    ServicePortKey, Target,
+    ServicePortKey,
 };
 use model::limits::{BACKENDS_MAX, FRONTENDS_MAX, PROBLEMS_PER_SERVICE_MAX, SERVICE_PORTS_MAX};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,6 +22,9 @@ struct Outcome {
     ports: Vec<ServicePort>,
     status: ServiceStatus,
     problems: Vec<Problem>,
+    probes: BTreeMap<ProbeKey, Cadence>,
+    /// Endpoints refused, probes overruled.
+    counted: [usize; 2],
 }
 
 impl Index {
@@ -147,6 +152,11 @@ impl Index {
         built: &mut Built,
     ) {
         let Some(entry) = self.services.get_mut(name) else { return };
+        self.asked.want(name, &entry.probes, &outcome.probes);
+        entry.probes = std::mem::take(&mut outcome.probes);
+        let counted = std::mem::replace(&mut entry.counted, outcome.counted);
+        self.count(counted, outcome.counted);
+        let Some(entry) = self.services.get_mut(name) else { return };
         entry.keys = keys;
         let mut seen = BTreeSet::new();
         outcome.problems.retain(|problem| seen.insert(problem.clone()));
@@ -177,56 +187,83 @@ impl Index {
         problems.extend(entry.address_problems.iter().cloned());
         problems.extend(entry.node_port_problems.iter().cloned());
         problems.extend(entry.claim_problems.iter().cloned());
-        let mut frontends = self.won(entry, &mut problems);
-        let usable = self.usable(spec, &mut problems);
-        let (mut ports, mut rows) = (Vec::new(), Vec::new());
-        let mut addresses: Vec<IpAddr> = Vec::new();
-        for (position, port) in spec.ports.iter().enumerate() {
-            let via = |node: &str, family| self.nodes.via(node, family);
-            let (backends, cut) = backends(&usable, &port.name, port.protocol, via);
-            if cut > 0 {
-                let what = format!("{cut} backends of port {} are beyond the limit", port.port);
-                problems.push(Problem::new(reason::LIMIT_EXCEEDED, what));
-            }
-            let frontends = frontends.get_mut(position).map(std::mem::take).unwrap_or_default();
-            let mut row = self.row(spec, port, &backends);
-            if frontends.is_empty() {
-                let lost = entry.claims.iter().any(|claim| claim.port == position);
-                row.not_forwarded = Some(if lost {
-                    "its frontends belong to other Services".to_owned()
-                } else {
-                    self.without_frontend(spec, port)
-                });
-            } else {
-                note_addresses(&mut addresses, &frontends);
-                ports.push(self.service_port(spec, row.key.clone(), frontends, backends));
-            }
-            rows.push(row);
-        }
-        if spec.affinity.is_some() && !ports.is_empty() {
-            let what = "session affinity is not applied yet: each connection chooses anew";
-            problems.push(Problem::new(reason::AFFINITY_NOT_APPLIED, what));
-        }
+        let frontends = self.won(entry, &mut problems);
+        let served = frontends.iter().flatten().any(|list| !list.is_empty());
+        let (usable, refused) = self.usable(spec, served, &mut problems);
         let status = ServiceStatus {
             name: spec.name().clone(),
             service_type: spec.type_name.clone(),
-            addresses,
-            ports: rows,
+            addresses: Vec::new(),
+            ports: Vec::new(),
             problems: Vec::new(),
             place: spec.place.to_string(),
             facts: self.facts(spec),
         };
-        Outcome { ports, status, problems }
+        let mut outcome = Outcome {
+            ports: Vec::new(),
+            status,
+            problems,
+            probes: BTreeMap::new(),
+            counted: [if served { refused } else { 0 }, 0],
+        };
+        for (position, [external, internal]) in frontends.into_iter().enumerate() {
+            if !external.is_empty() || internal.is_empty() {
+                self.one_port(entry, (position, Scope::External), external, &usable, &mut outcome);
+            }
+            if !internal.is_empty() {
+                self.one_port(entry, (position, Scope::Internal), internal, &usable, &mut outcome);
+            }
+        }
+        outcome
     }
 
-    /// For each port the frontends that are the Service's, with a problem for each that isn't.
-    fn won(&self, entry: &Entry, problems: &mut Vec<Problem>) -> Vec<Vec<Frontend>> {
+    /// One port for one scope: its row, and its service port where it has frontends.
+    fn one_port(
+        &self,
+        entry: &Entry,
+        (position, scope): (usize, Scope),
+        frontends: Vec<Frontend>,
+        usable: &[Usable<'_>],
+        outcome: &mut Outcome,
+    ) {
         let spec = &entry.spec;
-        let mut frontends = vec![Vec::new(); spec.ports.len()];
+        let Some(port) = spec.ports.get(position) else { return };
+        let mut refused = Vec::new();
+        let chosen = self.choose(spec, port, scope, usable, &mut refused);
+        let mut row = self.row(spec, port, scope, &chosen.backends);
+        if frontends.is_empty() {
+            let lost = entry.claims.iter().any(|claim| claim.port == position);
+            row.not_forwarded = Some(if lost {
+                "its frontends belong to other Services".to_owned()
+            } else {
+                self.without_frontend(spec, port)
+            });
+            outcome.status.ports.push(row);
+            return;
+        }
+        outcome.problems.append(&mut refused);
+        tell_choice(port, &chosen, &mut outcome.problems);
+        outcome.counted[1] += usize::from(chosen.failing);
+        for (key, cadence) in &chosen.probes {
+            outcome.probes.insert(key.clone(), *cadence);
+        }
+        note_addresses(&mut outcome.status.addresses, &frontends);
+        outcome.ports.push(self.service_port(spec, row.key.clone(), frontends, chosen));
+        outcome.status.ports.push(row);
+    }
+
+    /// For each port the frontends that are the Service's, those for clients outside the cluster
+    /// first, with a problem for each that isn't.
+    fn won(&self, entry: &Entry, problems: &mut Vec<Problem>) -> Vec<[Vec<Frontend>; 2]> {
+        let spec = &entry.spec;
+        let mut frontends = vec![[Vec::new(), Vec::new()]; spec.ports.len()];
         for claim in &entry.claims {
             let owner = self.claims.owner(&claim.socket);
             if owner == Some(spec.name()) {
-                if let Some(list) = frontends.get_mut(claim.port) {
+                let internal = usize::from(claim.origin == Origin::ClusterIp);
+                if let Some(list) =
+                    frontends.get_mut(claim.port).and_then(|both| both.get_mut(internal))
+                {
                     let address = claim.socket.address();
                     list.push(Frontend { address, origin: claim.origin.clone() });
                 }
@@ -238,45 +275,13 @@ impl Index {
         frontends
     }
 
-    /// The Service's slices with those endpoints that may be backends.
-    fn usable(&self, spec: &Spec, problems: &mut Vec<Problem>) -> Vec<Usable<'_>> {
-        let mut usable = Vec::new();
-        if spec.withheld.is_some() {
-            return usable;
-        }
-        for name in self.slices_of.get(spec.name()).into_iter().flatten() {
-            let Some(slice) = self.slices.get(name) else { continue };
-            let mut odd = Odd::default();
-            let mut endpoints = Vec::with_capacity(slice.endpoints.len());
-            for endpoint in &slice.endpoints {
-                match self.refused(endpoint.address) {
-                    None => endpoints.push(endpoint),
-                    Some(why) => {
-                        odd.add(format!("endpoint {} is refused: {why}", endpoint.address))
-                    }
-                }
-            }
-            problems.extend(slice.problems.iter().cloned());
-            problems.extend(odd.problems(&slice.name, &slice.place));
-            usable.push(Usable { slice, endpoints });
-        }
-        usable
-    }
-
-    /// Why no endpoint may have `address`.
-    fn refused(&self, address: IpAddr) -> Option<String> {
-        let what = not_global_unicast(address).map(|what| format!("it is {what} address"));
-        let what = what.or_else(|| {
-            let what = self.settings.reserved(address).or_else(|| self.claims.guarded(address));
-            what.map(|what| format!("it is {what}"))
-        });
-        what.or_else(|| {
-            (!self.settings.allows_backend(address))
-                .then(|| "the configuration allows no backend there ([backend] ranges)".to_owned())
-        })
-    }
-
-    fn row(&self, spec: &Spec, port: &PortSpec, backends: &[Backend]) -> ServicePortRow {
+    fn row(
+        &self,
+        spec: &Spec,
+        port: &PortSpec,
+        scope: Scope,
+        backends: &[Backend],
+    ) -> ServicePortRow {
         let active = backends.iter().filter(|one| one.state == BackendState::Active).count();
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         ServicePortRow {
@@ -285,7 +290,7 @@ impl Index {
                 service: spec.name().clone(),
                 port_name: port.name.clone(),
                 protocol: port.protocol,
-                scope: Scope::External,
+                scope,
             },
             port: port.port,
             node_port: self.node_port(spec, port).map(|(number, _)| number),
@@ -300,8 +305,9 @@ impl Index {
         spec: &Spec,
         key: ServicePortKey,
         frontends: Vec<Frontend>,
-        backends: Vec<Backend>,
+        chosen: Chosen,
     ) -> ServicePort {
+        let target = spec.target(key.scope);
         let pool = frontends.iter().find_map(|frontend| match &frontend.origin {
             Origin::LoadBalancer { pool } => self.settings.pool_named(pool),
             _ => None,
@@ -311,13 +317,17 @@ impl Index {
             key,
             uid: spec.uid().clone(),
             frontends,
-            backends,
+            backends: chosen.backends,
             forwarding: Forwarding::Nat,
-            target: Target::Endpoint,
-            refusal: [pool.map_or(Refusal::Reject, |pool| pool.refusal); 2],
+            target,
+            refusal: chosen.out_of_reach.map(|out_of_reach| match pool {
+                _ if out_of_reach => Refusal::Drop,
+                Some(pool) => pool.refusal,
+                None => Refusal::Reject,
+            }),
             affinity: spec.affinity,
             source_ranges: spec.source_ranges.ranges.clone(),
-            reset_after_s: None,
+            reset_after_s: spec.wants.reset_after_s,
         }
     }
 }

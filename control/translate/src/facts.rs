@@ -44,7 +44,7 @@ impl Index {
         };
         for name in self.slices_of.get(spec.name()).into_iter().flatten() {
             let Some(slice) = self.slices.get(name) else { continue };
-            let ready = slice.endpoints.iter().filter(|endpoint| endpoint.is_ready()).count();
+            let ready = slice.endpoints.iter().filter(|endpoint| endpoint.ready).count();
             let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
             facts.slices += 1;
             facts.endpoints = facts.endpoints.saturating_add(count(slice.endpoints.len()));

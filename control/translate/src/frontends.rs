@@ -45,6 +45,7 @@ impl Index {
             self.claim_balanced(spec, &mut collected);
             self.claim_external(spec, &mut collected);
             self.claim_node_ports(spec, &mut collected);
+            self.claim_cluster_ips(spec, &mut collected);
         }
         if collected.cut {
             let what = format!("only its first {FRONTENDS_PER_SERVICE_MAX} frontends are served");
@@ -63,17 +64,15 @@ impl Index {
         }
         for AllocatedAddress { address, pool } in self.ledger.addresses_of(spec.name()) {
             let family = Family::of(*address);
-            if spec.source_ranges.restrict(family) {
+            if spec.source_ranges.withhold(family) {
                 let what = format!(
-                    "{address} is not forwarded: source ranges are not enforced yet, and without \
-                     them everybody would get in"
+                    "{address} is not forwarded: none of its source ranges can be read as \
+                     {family}, and without them everybody would get in"
                 );
                 to.problem(reason::NOT_FORWARDED, what);
                 continue;
             }
-            if !spec.source_ranges.ranges.is_empty()
-                && !spec.source_ranges.ranges.iter().any(|one| Family::of(one.addr()) == family)
-            {
+            if !spec.source_ranges.ranges.is_empty() && !spec.source_ranges.guard(family) {
                 let what = format!("no source range is {family}: {address} is open to everybody");
                 to.problem(reason::FAMILY_OPEN, what);
             }
@@ -149,10 +148,10 @@ impl Index {
                 if !spec.families.contains(&family) {
                     continue;
                 }
-                if spec.source_ranges.restrict(family) {
+                if spec.source_ranges.withhold(family) {
                     let what = format!(
-                        "nodePort {number} on {address} is not forwarded: source ranges are not \
-                         enforced yet"
+                        "nodePort {number} on {address} is not forwarded: none of its source \
+                         ranges can be read as {family}"
                     );
                     to.problem(reason::NOT_FORWARDED, what);
                     continue;
@@ -167,6 +166,35 @@ impl Index {
         }
     }
 
+    fn claim_cluster_ips(&self, spec: &Spec, to: &mut Collected) {
+        if !spec.wants_cluster_ips {
+            return;
+        }
+        for &address in &spec.cluster_ips {
+            let owner = self.ledger.owner(address);
+            let what = match self.never_a_services(address) {
+                Some(whose) => Some(whose),
+                None => not_global_unicast(address)
+                    .map(|what| format!("{what} address"))
+                    .or(owner.map(|owner| format!("a LoadBalancer address of {owner}"))),
+            };
+            if let Some(what) = what {
+                let what = format!("clusterIP {address} is refused: it is {what}");
+                to.problem(reason::ADDRESS_REFUSED, what);
+                continue;
+            }
+            let ports = spec.ports.iter().enumerate();
+            for (position, port) in ports.filter(|(_, port)| port.withheld.is_none()) {
+                to.add(Claim {
+                    socket: socket(address, port, port.port),
+                    port: position,
+                    origin: Origin::ClusterIp,
+                    held: true,
+                });
+            }
+        }
+    }
+
     /// The nodePort of a service port, and whether it was allocated here.
     pub(crate) fn node_port(&self, spec: &Spec, port: &PortSpec) -> Option<(u16, bool)> {
         let allocated = || self.ledger.node_port_of(spec.name(), &port.name, port.protocol);
@@ -175,7 +203,8 @@ impl Index {
 
     /// Why a service port has no frontend at all.
     pub(crate) fn without_frontend(&self, spec: &Spec, port: &PortSpec) -> String {
-        if let Some(why) = spec.withheld.as_ref().or(port.withheld.as_ref()) {
+        let why = spec.withheld.as_ref().or(port.withheld.as_ref());
+        if let Some(why) = why.or(port.withheld_outside.as_ref()) {
             return why.clone();
         }
         if spec.balanced {
@@ -183,8 +212,8 @@ impl Index {
             if held.is_empty() {
                 return "it has no LoadBalancer address yet".to_owned();
             }
-            if held.iter().all(|one| spec.source_ranges.restrict(Family::of(one.address))) {
-                return "source ranges are not enforced yet".to_owned();
+            if held.iter().all(|one| spec.source_ranges.withhold(Family::of(one.address))) {
+                return "its source ranges can't be read".to_owned();
             }
         }
         match spec.service_type {
@@ -204,9 +233,10 @@ impl Index {
     }
 }
 
-/// The ports that may have frontends, with their positions.
+/// The ports that may have frontends for clients outside the cluster, with their positions.
 fn forwarded(spec: &Spec) -> impl Iterator<Item = (usize, &PortSpec)> {
-    spec.ports.iter().enumerate().filter(|(_, port)| port.withheld.is_none())
+    let may = |port: &PortSpec| port.withheld.is_none() && port.withheld_outside.is_none();
+    spec.ports.iter().enumerate().filter(move |(_, port)| may(port))
 }
 
 const fn socket(address: IpAddr, port: &PortSpec, number: u16) -> Socket {

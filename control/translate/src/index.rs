@@ -2,18 +2,18 @@
 
 use crate::allocations::{Allocations, Ledger};
 use crate::claims::{Claim, ClaimChange, Claims};
-use crate::nodes::{NodeAddresses, Nodes};
+use crate::nodes::Nodes;
 use crate::object::{Kind, Object, ObjectKey, Place};
-use crate::probes::ProbeChange;
+use crate::probes::{Asked, Cadence, ProbeChange, ProbeKey};
 use crate::problem::Problem;
 use crate::settings::Settings;
 use crate::slices::Slice;
 use crate::spec::{Rank, Spec};
 use crate::writes::StatusWrite;
-use k8s_openapi::api::core::v1::{Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Service;
 use model::answers::{Event, ServiceStatus};
-use model::desired::{Delta, DesiredState, ObjectName, ServicePortKey};
+use model::desired::{Delta, DesiredState, ObjectName, ServicePortKey, Target};
 use model::ids::{Family, Protocol};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -51,6 +51,10 @@ pub struct Counts {
     pub frontends: usize,
     /// Their backends.
     pub backends: usize,
+    /// Endpoints of forwarded Services that are refused.
+    pub endpoints_refused: usize,
+    /// Service ports whose backends all fail their probe and are used nevertheless.
+    pub probes_overruled: usize,
 }
 
 /// What a Service waits for.
@@ -78,6 +82,10 @@ pub(crate) struct Entry {
     pub(crate) claim_problems: Vec<Problem>,
     /// Service ports in the desired state.
     pub(crate) keys: BTreeSet<ServicePortKey>,
+    /// What its backends are asked.
+    pub(crate) probes: BTreeMap<ProbeKey, Cadence>,
+    /// Its part of [`Counts`]: endpoints refused, probes overruled.
+    pub(crate) counted: [usize; 2],
     /// As last told, with the problems that it shows.
     pub(crate) status: Option<(ServiceStatus, Vec<Problem>)>,
 }
@@ -92,6 +100,8 @@ impl Entry {
             node_port_problems: Vec::new(),
             claim_problems: Vec::new(),
             keys: BTreeSet::new(),
+            probes: BTreeMap::new(),
+            counted: [0; 2],
             status: None,
         }
     }
@@ -104,11 +114,17 @@ pub struct Index {
     pub(crate) ledger: Ledger,
     pub(crate) services: BTreeMap<ObjectName, Entry>,
     pub(crate) nodes: Nodes,
+    pub(crate) asked: Asked,
+    pub(crate) service_cidrs: BTreeMap<ObjectName, Vec<IpNet>>,
+    /// Endpoints of `default/kubernetes`, with the number of slices that have them.
+    pub(crate) api_servers: HashMap<IpAddr, usize>,
+    /// Services whose backends are nodes.
+    pub(crate) node_targets: BTreeSet<ObjectName>,
     pub(crate) claims: Claims,
     pub(crate) slices: HashMap<ObjectName, Slice>,
     pub(crate) slices_of: HashMap<ObjectName, BTreeSet<ObjectName>>,
-    slices_on: HashMap<Arc<str>, BTreeSet<ObjectName>>,
-    slices_at: HashMap<IpAddr, BTreeSet<ObjectName>>,
+    pub(crate) slices_on: HashMap<Arc<str>, BTreeSet<ObjectName>>,
+    pub(crate) slices_at: HashMap<IpAddr, BTreeSet<ObjectName>>,
     /// Services that name an address as externalIP and may have it as far as they themselves tell.
     pub(crate) external_ips: HashMap<IpAddr, BTreeSet<ObjectName>>,
     /// Services that give a nodePort themselves.
@@ -134,6 +150,8 @@ pub struct Index {
     pub(crate) events: Vec<Event>,
     /// Services that a limit keeps from being forwarded, whenever it was.
     pub(crate) over_limit: BTreeSet<ObjectName>,
+    /// Which nodes are to be asked may differ.
+    pub(crate) ask_nodes: bool,
     first: bool,
 }
 
@@ -160,6 +178,10 @@ impl Index {
             ledger: Ledger::new(allocations, pools),
             services: BTreeMap::new(),
             nodes: Nodes::default(),
+            asked: Asked::default(),
+            service_cidrs: BTreeMap::new(),
+            api_servers: HashMap::new(),
+            node_targets: BTreeSet::new(),
             claims: Claims::default(),
             slices: HashMap::new(),
             slices_of: HashMap::new(),
@@ -179,6 +201,7 @@ impl Index {
             removed: BTreeSet::new(),
             events: Vec::new(),
             over_limit: BTreeSet::new(),
+            ask_nodes: false,
             first: true,
         }
     }
@@ -189,8 +212,9 @@ impl Index {
             Object::Service(service, place) => self.apply_service(&service, place),
             Object::EndpointSlice(slice, place) => self.apply_slice(&slice, place),
             Object::Node(node, _) => self.apply_node(&node),
+            Object::ServiceCidr(cidr, _) => self.apply_service_cidr(&cidr),
             // Nothing is chosen by these yet.
-            Object::Namespace(..) | Object::ServiceCidr(..) => {}
+            Object::Namespace(..) => {}
         }
     }
 
@@ -202,7 +226,10 @@ impl Index {
                 self.remove_slice(&key.name);
             }
             Kind::Node => self.replace_node(&key.name.name, None),
-            Kind::Namespace | Kind::ServiceCidr => {}
+            Kind::ServiceCidr => {
+                self.service_cidrs.remove(&key.name);
+            }
+            Kind::Namespace => {}
         }
     }
 
@@ -220,12 +247,14 @@ impl Index {
         }
         self.note(change);
         self.stale.append(&mut touched);
+        self.ask_about_nodes();
         let built = self.evaluate_stale();
         if std::mem::replace(&mut self.first, false) {
             self.ledger.forget_absent();
         }
         Built {
             allocations_changed: self.ledger.take_changed() || built.allocations_changed,
+            probes: self.asked.take_change(),
             ..built
         }
     }
@@ -303,9 +332,21 @@ impl Index {
         self.unregister(name);
         let Some(entry) = self.services.remove(name) else { return };
         self.withdraw(&entry.spec.rank, &entry.claims, &entry.waits);
+        self.asked.want(name, &entry.probes, &BTreeMap::new());
+        self.count(entry.counted, [0; 2]);
         self.dropped.extend(entry.keys);
         self.over_limit.remove(name);
         self.removed.insert(name.clone());
+    }
+
+    /// A Service's part of the counts differs.
+    pub(crate) fn count(&mut self, before: [usize; 2], now: [usize; 2]) {
+        let Counts { endpoints_refused, probes_overruled, .. } = &mut self.counts;
+        for (count, (before, now)) in
+            [endpoints_refused, probes_overruled].into_iter().zip(before.into_iter().zip(now))
+        {
+            *count = (*count + now).saturating_sub(before);
+        }
     }
 
     /// Takes claims and waits of a Service back.
@@ -359,6 +400,10 @@ impl Index {
                 self.node_ports.entry(key).or_default().insert(spec.name().clone());
             }
         }
+        if spec.wants.target == Target::Node && spec.withheld.is_none() {
+            self.ask_nodes |= self.node_targets.is_empty();
+            self.node_targets.insert(spec.name().clone());
+        }
         self.note(change);
     }
 
@@ -366,6 +411,8 @@ impl Index {
     fn unregister(&mut self, name: &ObjectName) {
         let Some(entry) = self.services.get(name) else { return };
         let mut change = ClaimChange::default();
+        self.node_targets.remove(name);
+        self.ask_nodes |= self.node_targets.is_empty();
         for &address in &entry.spec.cluster_ips {
             self.claims.cluster_ip(address, false, &mut change);
         }
@@ -392,63 +439,10 @@ impl Index {
             self.stale.extend(services);
         }
     }
-
-    fn apply_slice(&mut self, slice: &EndpointSlice, place: Place) {
-        let slice = Slice::read(slice, place);
-        if self.slices.get(&slice.name) == Some(&slice) {
-            return;
-        }
-        self.remove_slice(&slice.name);
-        let name = &slice.name;
-        if let Some(service) = &slice.service {
-            self.slices_of.entry(service.clone()).or_default().insert(name.clone());
-            self.stale.insert(service.clone());
-        }
-        for endpoint in &slice.endpoints {
-            self.slices_at.entry(endpoint.address).or_default().insert(name.clone());
-            if !endpoint.node.is_empty() {
-                self.slices_on.entry(endpoint.node.clone()).or_default().insert(name.clone());
-            }
-        }
-        self.slices.insert(name.clone(), slice);
-    }
-
-    fn remove_slice(&mut self, name: &ObjectName) {
-        let Some(slice) = self.slices.remove(name) else { return };
-        if let Some(service) = slice.service {
-            remove_from(&mut self.slices_of, &service, name);
-            self.stale.insert(service);
-        }
-        for endpoint in &slice.endpoints {
-            remove_from(&mut self.slices_at, &endpoint.address, name);
-            remove_from(&mut self.slices_on, &endpoint.node, name);
-        }
-    }
-
-    fn apply_node(&mut self, node: &Node) {
-        let name: Arc<str> = node.metadata.name.as_deref().unwrap_or_default().into();
-        self.replace_node(&name, Some(NodeAddresses::read(node)));
-    }
-
-    fn replace_node(&mut self, name: &Arc<str>, node: Option<NodeAddresses>) {
-        let change = self.nodes.replace(name, node);
-        if change.way {
-            let slices = self.slices_on.get(name).into_iter().flatten();
-            let services = slices.filter_map(|slice| self.slices.get(slice)?.service.clone());
-            self.stale.extend(services);
-        }
-        for &address in &change.addresses {
-            self.touched.extend(self.external_ips.get(&address).into_iter().flatten().cloned());
-            self.touched.extend(self.ledger.owner(address).cloned());
-            // Who waits for this address is told whose it is now.
-            self.freed.insert(address);
-            self.ledger.rewind(&self.settings, address);
-        }
-    }
 }
 
 /// Takes `name` out of the set at `key`.
-fn remove_from<K: std::hash::Hash + Eq>(
+pub(crate) fn remove_from<K: std::hash::Hash + Eq>(
     sets: &mut HashMap<K, BTreeSet<ObjectName>>,
     key: &K,
     name: &ObjectName,

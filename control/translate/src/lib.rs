@@ -10,8 +10,8 @@
 //!    given to those that wait, older ones first ([`mod@allocations`], `allocate.rs`).
 //! 3. Services claim their frontends; of several claimants the first in rank has it
 //!    ([`mod@claims`], `frontends.rs`).
-//! 4. The concerned Services are evaluated: backends, service ports, status, events
-//!    (`evaluate.rs`). What differs from what was published is the delta.
+//! 4. The concerned Services are evaluated: backends (`backends.rs`, `node_backends.rs`), service
+//!    ports, status, events (`evaluate.rs`). What differs from what was published is the delta.
 //!
 //! Every step looks at the Services that a change concerns and at nothing else: the cost of a
 //! build is that of the change, whatever else there is. [`Built::evaluated`] counts them.
@@ -24,11 +24,16 @@
 
 mod allocate;
 pub mod allocations;
+mod backends;
+mod choice;
 mod claims;
+mod cluster;
 mod evaluate;
 mod facts;
+pub mod forwarding;
 mod frontends;
 mod index;
+mod node_backends;
 mod nodes;
 mod object;
 pub mod probes;
@@ -40,6 +45,7 @@ pub mod spec;
 pub mod writes;
 
 pub use allocations::Allocations;
+pub use forwarding::{ForwardingSettings, NodeProbe};
 pub use index::{Built, Counts, Index};
 pub use object::{Kind, Object, ObjectKey, Place};
 pub use settings::{AddressRange, NodePortSettings, Pool, Settings, SettingsError, Wishes};

@@ -1,25 +1,34 @@
-//! Nodes: the way to their pods, and addresses that are theirs alone.
+//! Nodes: the way to their pods, addresses that are theirs alone, and which may be backends.
 
 use k8s_openapi::api::core::v1::Node;
 use model::ids::Family;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// Label that keeps load balancers off a Node.
+const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// Taint of a Node that the autoscaler is about to delete.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+
 /// What the index keeps of one Node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct NodeAddresses {
-    /// First InternalIP of each family.
+pub(crate) struct NodeFacts {
+    /// First InternalIP of each family. kube-proxy serves nodePorts there alone.
     pub(crate) internal: [Option<IpAddr>; 2],
     /// All of its addresses.
     pub(crate) all: BTreeSet<IpAddr>,
+    /// It may not be a backend.
+    pub(crate) excluded: bool,
+    /// Its condition Ready is Unknown: the API server has lost sight of it.
+    pub(crate) unknown: bool,
 }
 
-impl NodeAddresses {
+impl NodeFacts {
     pub(crate) fn read(node: &Node) -> Self {
-        let mut read = Self::default();
-        let status = node.status.as_ref().and_then(|status| status.addresses.as_ref());
-        for given in status.into_iter().flatten() {
+        let mut read = Self { excluded: excluded(node), ..Self::default() };
+        let Some(status) = node.status.as_ref() else { return read };
+        for given in status.addresses.iter().flatten() {
             let Ok(address) = given.address.parse::<IpAddr>() else { continue };
             read.all.insert(address);
             let internal = &mut read.internal[Family::of(address).index()];
@@ -27,8 +36,30 @@ impl NodeAddresses {
                 *internal = Some(address);
             }
         }
+        let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+        read.unknown = ready.is_some_and(|condition| condition.status == "Unknown");
         read
     }
+
+    /// The address at which its health is asked.
+    pub(crate) fn asked_at(&self) -> Option<IpAddr> {
+        let [v4, v6] = self.internal;
+        v4.or(v6).filter(|_| !self.excluded)
+    }
+}
+
+/// Whether a Node may not be a backend. One that isn't ready may be: its pods may well serve.
+fn excluded(node: &Node) -> bool {
+    let metadata = &node.metadata;
+    let label = metadata.labels.as_ref().and_then(|labels| labels.get(EXCLUDE));
+    let tainted = node
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.taints.as_ref())
+        .is_some_and(|taints| taints.iter().any(|taint| taint.key == TO_BE_DELETED));
+    // What Go's strconv.ParseBool reads as false.
+    let is_false = |text: &String| matches!(&**text, "0" | "f" | "F" | "false" | "FALSE" | "False");
+    metadata.deletion_timestamp.is_some() || tainted || label.is_some_and(|text| !is_false(text))
 }
 
 /// What a change of a Node changes.
@@ -36,23 +67,31 @@ impl NodeAddresses {
 pub(crate) struct NodeChange {
     /// Addresses that are a Node's now, were one's, or are another's.
     pub(crate) addresses: Vec<IpAddr>,
-    /// The way to its pods differs.
+    /// The way to its pods differs, or whether they may be used.
     pub(crate) way: bool,
+    /// As a backend it differs.
+    pub(crate) backend: bool,
 }
 
 /// All Nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
-    nodes: HashMap<Arc<str>, NodeAddresses>,
+    nodes: BTreeMap<Arc<str>, NodeFacts>,
     by_address: HashMap<IpAddr, BTreeSet<Arc<str>>>,
 }
 
 impl Nodes {
     /// Puts a Node in the place of what was known of it; `None` removes it.
-    pub(crate) fn replace(&mut self, name: &Arc<str>, new: Option<NodeAddresses>) -> NodeChange {
-        let old = self.nodes.remove(name).unwrap_or_default();
+    pub(crate) fn replace(&mut self, name: &Arc<str>, new: Option<NodeFacts>) -> NodeChange {
+        let before = self.nodes.remove(name);
+        let old = before.clone().unwrap_or_default();
         let now = new.clone().unwrap_or_default();
-        let mut change = NodeChange { way: old.internal != now.internal, ..Default::default() };
+        let way = old.internal != now.internal;
+        let mut change = NodeChange {
+            way: way || old.unknown != now.unknown,
+            backend: way || old.excluded != now.excluded || before.is_some() != new.is_some(),
+            addresses: Vec::new(),
+        };
         for &address in old.all.symmetric_difference(&now.all) {
             let owner = self.owner(address).cloned();
             let names = self.by_address.entry(address).or_default();
@@ -74,9 +113,19 @@ impl Nodes {
         change
     }
 
+    /// All of them, by name.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &NodeFacts)> {
+        self.nodes.iter()
+    }
+
     /// The next hop towards pods of a Node.
     pub(crate) fn via(&self, name: &str, family: Family) -> Option<IpAddr> {
         self.nodes.get(name).and_then(|node| node.internal[family.index()])
+    }
+
+    /// Whether the API server has lost sight of a Node.
+    pub(crate) fn is_unknown(&self, name: &str) -> bool {
+        self.nodes.get(name).is_some_and(|node| node.unknown)
     }
 
     /// The Node that has this address.

@@ -1,6 +1,8 @@
 //! Active probes: what is to be asked, and what came of it. Asking is the caller's.
 
-use std::net::SocketAddr;
+use model::desired::ObjectName;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// What is asked of an address.
@@ -43,6 +45,18 @@ impl Default for Cadence {
     }
 }
 
+impl Cadence {
+    /// For two users of one probe: as often as either wants, and as quick to decide.
+    fn and(self, other: Self) -> Self {
+        Self {
+            interval_ms: self.interval_ms.min(other.interval_ms),
+            timeout_ms: self.timeout_ms.min(other.timeout_ms),
+            healthy_after: self.healthy_after.min(other.healthy_after),
+            unhealthy_after: self.unhealthy_after.min(other.unhealthy_after),
+        }
+    }
+}
+
 /// What came of a probe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Health {
@@ -68,4 +82,141 @@ pub struct ProbeChange {
     pub started: Vec<(ProbeKey, Cadence)>,
     /// Not to be asked any longer.
     pub stopped: Vec<ProbeKey>,
+}
+
+/// Where kube-proxy says whether a node can take traffic.
+const HEALTHZ_PORT: u16 = 10_256;
+
+/// Who wants a probe: a Service, or all that have nodes as backends.
+type User = Option<ObjectName>;
+
+#[derive(Debug, Default)]
+struct Asking {
+    users: BTreeMap<User, Cadence>,
+    health: Health,
+    /// As the caller was last told.
+    told: Option<Cadence>,
+}
+
+/// The probes that are wanted, and what came of them.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    probes: BTreeMap<ProbeKey, Asking>,
+    /// Probes whose users changed since the last build.
+    touched: BTreeSet<ProbeKey>,
+    nodes: BTreeMap<Arc<str>, ProbeKey>,
+    healthz_is_closed: bool,
+}
+
+impl Asked {
+    /// What is known of a probe; `Unknown` where nobody asks.
+    pub(crate) fn health(&self, key: &ProbeKey) -> Health {
+        self.probes.get(key).map(|one| one.health).unwrap_or_default()
+    }
+
+    /// What is known of a node by its own probe.
+    pub(crate) fn node_health(&self, node: &str) -> Health {
+        self.nodes.get(node).map(|key| self.health(key)).unwrap_or_default()
+    }
+
+    /// No node has kube-proxy's health port, as under a CNI that replaces kube-proxy.
+    pub(crate) const fn healthz_is_closed(&self) -> bool {
+        self.healthz_is_closed
+    }
+
+    /// Takes in what a Service wants asked, in the place of what it wanted.
+    pub(crate) fn want(
+        &mut self,
+        service: &ObjectName,
+        before: &BTreeMap<ProbeKey, Cadence>,
+        now: &BTreeMap<ProbeKey, Cadence>,
+    ) {
+        for key in before.keys().filter(|key| !now.contains_key(key)) {
+            self.stop(key, &Some(service.clone()));
+        }
+        for (key, cadence) in now {
+            if before.get(key) != Some(cadence) {
+                self.start(key, Some(service.clone()), *cadence);
+            }
+        }
+    }
+
+    /// Takes in at which address each node is asked. True where that changes what is known of
+    /// them.
+    pub(crate) fn want_nodes(
+        &mut self,
+        addresses: impl Iterator<Item = (Arc<str>, IpAddr)>,
+        cadence: Cadence,
+    ) -> bool {
+        let check = Check::Http { path: "/healthz".into() };
+        let now: BTreeMap<_, _> = addresses
+            .map(|(node, address)| {
+                let address = SocketAddr::new(address, HEALTHZ_PORT);
+                (node, ProbeKey { address, check: check.clone() })
+            })
+            .collect();
+        if now == self.nodes {
+            return false;
+        }
+        let before = std::mem::replace(&mut self.nodes, now);
+        let wanted: BTreeSet<_> = self.nodes.values().cloned().collect();
+        for key in before.values().filter(|key| !wanted.contains(key)) {
+            self.stop(key, &None);
+        }
+        for key in &wanted {
+            self.start(key, None, cadence);
+        }
+        self.look_at_healthz();
+        true
+    }
+
+    fn start(&mut self, key: &ProbeKey, user: User, cadence: Cadence) {
+        self.probes.entry(key.clone()).or_default().users.insert(user, cadence);
+        self.touched.insert(key.clone());
+    }
+
+    fn stop(&mut self, key: &ProbeKey, user: &User) {
+        if let Some(one) = self.probes.get_mut(key) {
+            one.users.remove(user);
+            self.touched.insert(key.clone());
+        }
+    }
+
+    /// Notes what came of a probe: the users that this concerns, where it is news.
+    pub(crate) fn note(&mut self, key: &ProbeKey, health: Health) -> Vec<User> {
+        let Some(one) = self.probes.get_mut(key) else { return Vec::new() };
+        if std::mem::replace(&mut one.health, health) == health {
+            return Vec::new();
+        }
+        let users: Vec<_> = one.users.keys().cloned().collect();
+        if users.first() == Some(&None) {
+            self.look_at_healthz();
+        }
+        users
+    }
+
+    fn look_at_healthz(&mut self) {
+        let closed = |key| matches!(self.health(key), Health::Unhealthy { closed: true });
+        self.healthz_is_closed = !self.nodes.is_empty() && self.nodes.values().all(closed);
+    }
+
+    /// Probes that begin and end since the last call.
+    pub(crate) fn take_change(&mut self) -> ProbeChange {
+        let mut change = ProbeChange::default();
+        for key in std::mem::take(&mut self.touched) {
+            let Some(one) = self.probes.get_mut(&key) else { continue };
+            let Some(cadence) = one.users.values().copied().reduce(Cadence::and) else {
+                let told = one.told.is_some();
+                self.probes.remove(&key);
+                if told {
+                    change.stopped.push(key);
+                }
+                continue;
+            };
+            if one.told.replace(cadence) != Some(cadence) {
+                change.started.push((key, cadence));
+            }
+        }
+        change
+    }
 }

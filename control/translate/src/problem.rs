@@ -23,8 +23,12 @@ pub mod reason {
     pub const NOT_FORWARDED: &str = "NotForwarded";
     /// A field or annotation that makes no sense.
     pub const INVALID: &str = "Invalid";
-    /// Affinity was asked for and isn't applied.
-    pub const AFFINITY_NOT_APPLIED: &str = "AffinityNotApplied";
+    /// Affinity was asked for, and with this target it pins all clients of a node together.
+    pub const AFFINITY_INEFFECTIVE: &str = "AffinityIneffective";
+    /// Every probe of a service port's backends fails; all are used nevertheless.
+    pub const ALL_PROBES_FAIL: &str = "AllProbesFail";
+    /// Endpoints on nodes that the API server has lost sight of are used, for want of others.
+    pub const UNKNOWN_NODES_USED: &str = "UnknownNodesUsed";
     /// `externalTrafficPolicy: Local` can't keep the client's address with this forwarding.
     pub const SOURCE_NOT_KEPT: &str = "SourceNotKept";
     /// Source ranges leave a family open.

@@ -1,5 +1,6 @@
 //! What the operator allows: pools, ranges and the addresses that are never a Service's.
 
+use crate::forwarding::ForwardingSettings;
 use ipnet::IpNet;
 use model::desired::Refusal;
 use model::ids::Family;
@@ -198,6 +199,8 @@ pub struct Wishes {
     pub load_balancer_class: String,
     /// LoadBalancer Services without a class are ours as well.
     pub default_class: bool,
+    /// How Services are forwarded that don't say it themselves.
+    pub forwarding: ForwardingSettings,
 }
 
 impl Default for Wishes {
@@ -211,6 +214,7 @@ impl Default for Wishes {
             backend_ranges: Vec::new(),
             load_balancer_class: DEFAULT_CLASS.to_owned(),
             default_class: true,
+            forwarding: ForwardingSettings::default(),
         }
     }
 }

@@ -1,11 +1,10 @@
-//! EndpointSlices, each read once, and the choice of backends among their endpoints.
+//! EndpointSlices, each read once, and the endpoints that those of a Service come to.
 
 use crate::object::{Kind, Place, namespaced};
 use crate::problem::{Problem, reason};
 use k8s_openapi::api::discovery::v1::{Endpoint as GivenEndpoint, EndpointPort, EndpointSlice};
-use model::desired::{Backend, BackendState, ObjectName};
+use model::desired::ObjectName;
 use model::ids::{Family, Protocol};
-use model::limits::BACKENDS_PER_SERVICE_MAX;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -29,16 +28,26 @@ pub(crate) struct SlicePort {
 pub(crate) struct Endpoint {
     pub(crate) address: IpAddr,
     pub(crate) node: Arc<str>,
-    name: Arc<str>,
-    ready: bool,
-    serving: bool,
-    terminating: bool,
+    pub(crate) name: Arc<str>,
+    pub(crate) ready: bool,
+    pub(crate) serving: bool,
+    pub(crate) terminating: bool,
+    /// Who should use it; most have none.
+    pub(crate) hints: Option<Box<Hints>>,
 }
 
 impl Endpoint {
-    pub(crate) const fn is_ready(&self) -> bool {
-        self.ready
+    /// It serves its last clients: used where none is ready (KEP-1669).
+    pub(crate) const fn is_leaving(&self) -> bool {
+        !self.ready && self.serving && self.terminating
     }
+}
+
+/// Zones and nodes whose clients an endpoint is meant for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hints {
+    pub(crate) zones: Vec<Arc<str>>,
+    pub(crate) nodes: Vec<Arc<str>>,
 }
 
 /// A slice as the index keeps it.
@@ -88,6 +97,11 @@ impl Slice {
         Self { service, ports, endpoints, problems, name, place }
     }
 
+    /// Some TCP port of its endpoints, to be probed for one of another protocol.
+    pub(crate) fn tcp_port(&self) -> Option<u16> {
+        self.ports.iter().find(|port| port.protocol == Protocol::Tcp).map(|port| port.port)
+    }
+
     /// The numbers of the ports of this name and protocol.
     fn numbers<'a>(&'a self, name: &'a str, protocol: Protocol) -> impl Iterator<Item = u16> + 'a {
         let of_name = move |port: &&SlicePort| *port.name == *name && port.protocol == protocol;
@@ -132,7 +146,16 @@ fn read_endpoint(given: &GivenEndpoint, family: Family) -> Result<Endpoint, Stri
         ready: condition(conditions.map(|all| all.ready), true),
         serving: condition(conditions.map(|all| all.serving), true),
         terminating: condition(conditions.map(|all| all.terminating), false),
+        hints: read_hints(given),
     })
+}
+
+fn read_hints(given: &GivenEndpoint) -> Option<Box<Hints>> {
+    let hints = given.hints.as_ref()?;
+    let zones = hints.for_zones.iter().flatten().map(|zone| zone.name.as_str().into()).collect();
+    let nodes = hints.for_nodes.iter().flatten().map(|node| node.name.as_str().into()).collect();
+    let hints = Hints { zones, nodes };
+    (hints != Hints::default()).then(|| Box::new(hints))
 }
 
 /// Collects what is left out of one slice; names some, counts the rest.
@@ -173,85 +196,37 @@ pub(crate) struct Usable<'a> {
     pub(crate) endpoints: Vec<&'a Endpoint>,
 }
 
-/// The backends of one service port, in order of address; and how many a limit cut off.
-///
-/// For each family: ready endpoints are active; if there are none, those that serve while they
-/// terminate; of the others those that serve drain.
-pub(crate) fn backends(
-    usable: &[Usable<'_>],
+/// An endpoint under a port's number, with the slice that it counts from.
+#[derive(Clone, Copy)]
+pub(crate) struct Found<'a> {
+    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) slice: &'a Slice,
+}
+
+/// The endpoints of one service port, each address and port once, in their order: those of IPv4
+/// come first.
+pub(crate) fn join<'a>(
+    usable: &[Usable<'a>],
     port_name: &str,
     protocol: Protocol,
-    via: impl Fn(&str, Family) -> Option<IpAddr>,
-) -> (Vec<Backend>, usize) {
-    let mut found: BTreeMap<SocketAddr, &Endpoint> = BTreeMap::new();
+) -> BTreeMap<SocketAddr, Found<'a>> {
+    let mut found: BTreeMap<SocketAddr, Found<'_>> = BTreeMap::new();
     for Usable { slice, endpoints } in usable {
         for number in slice.numbers(port_name, protocol) {
             for &endpoint in endpoints {
-                let place = found.entry(SocketAddr::new(endpoint.address, number));
-                let held = place.or_insert(endpoint);
-                if standing(endpoint) < standing(held) {
-                    *held = endpoint;
+                let one = Found { endpoint, slice };
+                let held = found.entry(SocketAddr::new(endpoint.address, number)).or_insert(one);
+                if standing(endpoint) < standing(held.endpoint) {
+                    *held = one;
                 }
             }
         }
     }
-    let ready = |family| {
-        found.iter().any(|(socket, endpoint)| Family::of(socket.ip()) == family && endpoint.ready)
-    };
-    let any_ready = [ready(Family::V4), ready(Family::V6)];
-    let state = |endpoint: &Endpoint, family: Family| {
-        let last_resort = !any_ready[family.index()] && endpoint.serving && endpoint.terminating;
-        if endpoint.ready || last_resort {
-            BackendState::Active
-        } else if endpoint.serving {
-            BackendState::Draining
-        } else {
-            BackendState::Unserving
-        }
-    };
-    let mut backends: Vec<Backend> = Vec::with_capacity(found.len());
-    for (&address, endpoint) in &found {
-        let family = Family::of(address.ip());
-        backends.push(Backend {
-            address,
-            node: endpoint.node.clone(),
-            via: via(&endpoint.node, family),
-            name: endpoint.name.clone(),
-            weight: 1,
-            state: state(endpoint, family),
-        });
-    }
-    let before = backends.len();
-    for family in [Family::V4, Family::V6] {
-        cut(&mut backends, family);
-    }
-    let cut_off = before - backends.len();
-    (backends, cut_off)
+    found
 }
 
 /// The lower one counts where two slices name one address and port.
 fn standing(endpoint: &Endpoint) -> (bool, bool, bool, &str, &str) {
     let Endpoint { terminating, ready, serving, node, name, .. } = endpoint;
     (*terminating, !*ready, !*serving, name, node)
-}
-
-/// Leaves as many of a family as the packet path takes: the active ones first.
-fn cut(backends: &mut Vec<Backend>, family: Family) {
-    let of_family = |backend: &Backend| Family::of(backend.address.ip()) == family;
-    if backends.iter().filter(|one| of_family(one)).count() <= BACKENDS_PER_SERVICE_MAX {
-        return;
-    }
-    let active = backends.iter().filter(|one| of_family(one) && one.state == BackendState::Active);
-    let mut actives_left = active.count().min(BACKENDS_PER_SERVICE_MAX);
-    let mut draining_left = BACKENDS_PER_SERVICE_MAX - actives_left;
-    backends.retain(|backend| {
-        let left = match backend.state {
-            _ if !of_family(backend) => return true,
-            BackendState::Active => &mut actives_left,
-            BackendState::Draining | BackendState::Unserving => &mut draining_left,
-        };
-        let keep = *left > 0;
-        *left = left.saturating_sub(1);
-        keep
-    });
 }

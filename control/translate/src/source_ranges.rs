@@ -19,13 +19,15 @@ pub(crate) struct SourceRanges {
 }
 
 impl SourceRanges {
-    /// Whether clients of `family` are restricted: ranges of one family leave the other open, and
-    /// a prefix of length 0 means everybody.
-    pub(crate) fn restrict(&self, family: Family) -> bool {
-        let mut of_family =
-            self.ranges.iter().filter(|range| Family::of(range.addr()) == family).peekable();
-        let some = of_family.peek().is_some();
-        self.broken || some && of_family.all(|range| range.prefix_len() > 0)
+    /// Some range is of this family: clients of it that are in none are kept out. Ranges of one
+    /// family leave the other open.
+    pub(crate) fn guard(&self, family: Family) -> bool {
+        self.ranges.iter().any(|range| Family::of(range.addr()) == family)
+    }
+
+    /// Nobody can tell which clients of this family may pass: it isn't served.
+    pub(crate) fn withhold(&self, family: Family) -> bool {
+        self.broken && !self.guard(family)
     }
 }
 
@@ -47,7 +49,8 @@ pub(crate) fn source_ranges(
             Some(range) => found.ranges.push(range.trunc()),
             None => {
                 found.broken = true;
-                let what = format!("source range \"{text}\" is not a prefix, as 192.0.2.0/24");
+                let shown: String = text.chars().take(80).collect();
+                let what = format!("source range \"{shown}\" is not a prefix, as 192.0.2.0/24");
                 problems.push(Problem::new(reason::INVALID, what));
             }
         }

@@ -1,14 +1,15 @@
 //! A Service, read once into what the rest of the index trusts.
 
 use crate::facts::Said;
+use crate::forwarding::{Wants, local_policy};
 use crate::object::{Place, namespaced};
 use crate::problem::{Problem, reason};
 use crate::settings::Settings;
 use crate::source_ranges::{SourceRanges, source_ranges};
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
-use model::desired::{Affinity, ObjectName};
+use model::desired::{Affinity, ObjectName, Scope, Target};
 use model::ids::{Family, Protocol};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,14 +17,10 @@ use std::sync::Arc;
 pub const ADDRESSES: &str = "headgate.dev/addresses";
 /// Annotation: the pool to take addresses from.
 pub const POOL: &str = "headgate.dev/pool";
-/// Annotation: how packets reach the backends; `nat`.
-pub const FORWARDING: &str = "headgate.dev/forwarding";
-/// Annotation: what backends are made of; `endpoint`.
-pub const TARGET: &str = "headgate.dev/target";
 /// Annotation: `"true"` serves a LoadBalancer Service's nodePorts as well.
 pub const NODE_PORTS: &str = "headgate.dev/node-ports";
 /// Label: another program plays kube-proxy for this Service.
-const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+pub(crate) const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
 /// What decides between two Services that claim one thing: the lower one has it. Older first,
 /// then by UID, then by name.
@@ -63,6 +60,8 @@ pub(crate) struct PortSpec {
     pub(crate) node_port: Option<u16>,
     /// Why this port alone isn't forwarded.
     pub(crate) withheld: Option<String>,
+    /// Why it isn't forwarded from outside the cluster.
+    pub(crate) withheld_outside: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +82,10 @@ pub(crate) struct Spec {
     pub(crate) cluster_ips: Vec<IpAddr>,
     pub(crate) affinity: Option<Affinity>,
     pub(crate) source_ranges: SourceRanges,
+    /// How it is forwarded.
+    pub(crate) wants: Wants,
+    /// Its ClusterIPs are to be served.
+    pub(crate) wants_cluster_ips: bool,
     /// Why nothing of the Service is forwarded.
     pub(crate) withheld: Option<String>,
     pub(crate) problems: Vec<Problem>,
@@ -114,8 +117,12 @@ impl Spec {
             "ExternalName" => ServiceType::ExternalName,
             _ => ServiceType::Unknown,
         };
-        let proxied = metadata.labels.as_ref().is_some_and(|all| all.contains_key(PROXY_NAME));
-        let withheld = withheld(service, spec, service_type, annotations);
+        let name = namespaced(metadata);
+        let forwarding = &settings.wishes().forwarding;
+        let proxy = metadata.labels.as_ref().and_then(|all| all.get(PROXY_NAME));
+        let proxied = proxy.is_some_and(|proxy| forwarding.proxy_name.as_ref() != Some(proxy));
+        let wants = Wants::read(&name, spec, annotations, forwarding, &mut problems);
+        let withheld = withheld(service, spec, service_type, &wants);
         if let Some((why, loud)) = withheld.as_ref() {
             let problem = Problem::new(reason::NOT_FORWARDED, format!("not forwarded: {why}"));
             problems.push(if *loud { problem } else { problem.quiet() });
@@ -136,7 +143,7 @@ impl Spec {
                     .as_ref()
                     .map_or(i128::MAX, |time| time.0.as_nanosecond()),
                 uid: metadata.uid.as_deref().unwrap_or_default().into(),
-                name: namespaced(metadata),
+                name,
             },
             place,
             service_type,
@@ -151,6 +158,8 @@ impl Spec {
             cluster_ips: cluster_ips(spec),
             affinity: affinity(spec, &mut problems),
             source_ranges: SourceRanges::default(),
+            wants_cluster_ips: wants.cluster_ips && withheld.is_none() && !proxied,
+            wants,
             withheld,
             problems: Vec::new(),
             said: Said::read(service, spec),
@@ -158,6 +167,8 @@ impl Spec {
         if balanced {
             read.request =
                 request(spec, annotation(ADDRESSES), annotation(POOL), settings, &mut problems);
+        }
+        if service_type == ServiceType::LoadBalancer && read.is_served_outside() {
             read.source_ranges = source_ranges(spec, annotations, &mut problems);
         }
         if node_ports && proxied {
@@ -166,9 +177,23 @@ impl Spec {
             );
             problems.push(Problem::new(reason::NOT_FORWARDED, what));
         }
-        local_policy(spec, &read, &mut problems);
+        if read.wants.target == Target::Node {
+            read.check_nodes_as_target(proxied, spec, &mut problems);
+        }
+        local_policy(&read, &mut problems);
         read.problems = problems;
         read
+    }
+
+    /// What its backends are made of. Clients inside the cluster always get endpoints.
+    pub(crate) fn target(&self, scope: Scope) -> Target {
+        if scope == Scope::External { self.wants.target } else { Target::Endpoint }
+    }
+
+    /// Clients outside the cluster may reach it.
+    pub(crate) fn is_served_outside(&self) -> bool {
+        let somehow = self.balanced || self.wants_node_ports || !self.external_ips.is_empty();
+        somehow && self.withheld.is_none()
     }
 }
 
@@ -178,7 +203,7 @@ fn withheld(
     service: &Service,
     spec: &ServiceSpec,
     service_type: ServiceType,
-    annotations: Option<&BTreeMap<String, String>>,
+    wants: &Wants,
 ) -> Option<(String, bool)> {
     if service.metadata.deletion_timestamp.is_some() {
         return Some(("it is being deleted".to_owned(), false));
@@ -196,28 +221,7 @@ fn withheld(
         let why = "it is headless (clusterIP: None): clients ask DNS for its pods";
         return Some((why.to_owned(), false));
     }
-    unavailable(annotations).map(|why| (why, true))
-}
-
-/// What the annotations ask for and isn't there.
-fn unavailable(annotations: Option<&BTreeMap<String, String>>) -> Option<String> {
-    let asked = |key: &str| annotations.and_then(|all| all.get(key)).map(|text| text.trim());
-    match asked(FORWARDING) {
-        None | Some("nat") => {}
-        Some(known @ ("transparent" | "dsr")) => {
-            return Some(format!("forwarding \"{known}\" is not available yet; there is \"nat\""));
-        }
-        Some(other) => {
-            return Some(format!("{FORWARDING} is \"{other}\": expected nat, transparent or dsr"));
-        }
-    }
-    match asked(TARGET) {
-        None | Some("endpoint") => None,
-        Some("node") => {
-            Some("target \"node\" is not available yet; there is \"endpoint\"".to_owned())
-        }
-        Some(other) => Some(format!("{TARGET} is \"{other}\": expected endpoint or node")),
-    }
+    wants.unavailable.clone().map(|why| (why, true))
 }
 
 fn is_headless(spec: &ServiceSpec) -> bool {
@@ -327,6 +331,7 @@ fn port(given: &ServicePort) -> Result<PortSpec, String> {
         node_port: node_port.map(|value| number("nodePort", value)).transpose()?,
         withheld: (protocol == Protocol::Sctp)
             .then(|| "SCTP is not available yet; there are TCP and UDP".to_owned()),
+        withheld_outside: None,
     })
 }
 
@@ -439,15 +444,4 @@ fn request(
 
 fn trimmed(text: &str) -> String {
     text.trim().to_owned()
-}
-
-/// `Local` promises the client's address to the pod, which `nat` can't keep.
-fn local_policy(spec: &ServiceSpec, read: &Spec, problems: &mut Vec<Problem>) {
-    let local = spec.external_traffic_policy.as_deref() == Some("Local");
-    let served = read.balanced || read.wants_node_ports || !read.external_ips.is_empty();
-    if local && served && read.withheld.is_none() {
-        let what = "externalTrafficPolicy is Local, yet with forwarding \"nat\" its pods see the \
-                    gateway's address as the client's";
-        problems.push(Problem::new(reason::SOURCE_NOT_KEPT, what));
-    }
 }

@@ -14,7 +14,9 @@ use pipeline::steer::NatAddress;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
-use translate::{AddressRange, NodePortSettings, Pool, Settings, SettingsError, Wishes};
+use translate::{
+    AddressRange, ForwardingSettings, NodePortSettings, Pool, Settings, SettingsError, Wishes,
+};
 
 /// Selects backends alike on all gateways; a key for each cluster comes with several gateways.
 const SELECTION_KEY: u64 = 0;
@@ -168,6 +170,7 @@ pub fn settings(config: &Config) -> Result<Settings, SettingsError> {
         backend_ranges: config.backend_ranges.clone().unwrap_or_default(),
         load_balancer_class: config.service.load_balancer_class.to_string(),
         default_class: config.service.default_class,
+        forwarding: ForwardingSettings::default(),
     })
 }
 

@@ -41,8 +41,17 @@ fn what_is_not_forwarded_says_why() {
             "headgate.dev/forwarding is \"magic\": expected nat, transparent or dsr",
         ),
         (
-            service("a", "LoadBalancer", annotate("headgate.dev/target", "node")),
-            "target \"node\" is not available yet; there is \"endpoint\"",
+            service("a", "LoadBalancer", annotate("headgate.dev/forwarding", "transparent")),
+            "forwarding \"transparent\" is not available yet; there is \"nat\"",
+        ),
+        (
+            service("a", "LoadBalancer", annotate("headgate.dev/proxy-protocol", "v2")),
+            "the PROXY protocol (headgate.dev/proxy-protocol \"v2\") is not available yet: \
+             backends that expect its header would refuse every connection",
+        ),
+        (
+            service("a", "LoadBalancer", annotate("headgate.dev/proxy-protocol", "v3")),
+            "headgate.dev/proxy-protocol is \"v3\": expected none, v1 or v2",
         ),
         (
             service("a", "LoadBalancer", annotate("headgate.dev/target", "pod")),
@@ -84,19 +93,19 @@ fn as_it_should_be_is_worth_no_event() {
 }
 
 #[test]
-fn affinity_is_noted_and_forwarded_with_a_warning() {
+fn affinity_is_forwarded_with_its_time() {
+    let with = |seconds: Value| {
+        service("a", "LoadBalancer", |value| {
+            value["spec"]["sessionAffinity"] = "ClientIP".into();
+            value["spec"]["sessionAffinityConfig"] = seconds;
+        })
+    };
     let mut index = index();
-    let built = index.take([service("a", "LoadBalancer", |value| {
-        value["spec"]["sessionAffinity"] = "ClientIP".into();
-    })]);
+    let built = index.take([with(json!(null))]);
     assert_eq!(index.port("a", "http").affinity.unwrap().timeout_s, 10_800);
-    let what = "session affinity is not applied yet: each connection chooses anew";
-    assert_eq!(index.problems("a"), [what]);
-    assert!(built.events.iter().any(|event| event.reason == reason::AFFINITY_NOT_APPLIED));
-    index.take([service("a", "LoadBalancer", |value| {
-        value["spec"]["sessionAffinity"] = "ClientIP".into();
-        value["spec"]["sessionAffinityConfig"] = json!({"clientIP": {"timeoutSeconds": 60}});
-    })]);
+    assert!(index.problems("a").is_empty());
+    assert!(built.events.iter().all(|event| event.reason == reason::IP_ALLOCATED));
+    index.take([with(json!({"clientIP": {"timeoutSeconds": 60}}))]);
     assert_eq!(index.port("a", "http").affinity.unwrap().timeout_s, 60);
 }
 
@@ -113,43 +122,51 @@ fn source_ranges_never_leave_an_address_open() {
     };
     let v4 = "203.0.113.10:80 LoadBalancer";
     let v6 = "[2001:db8::10]:80 LoadBalancer";
+    // Field, annotation, what is served, prefixes that guard it, problems.
     let cases = [
-        (json!([]), json!(""), vec![v4, v6], 0),
-        (json!(["192.0.2.0/24"]), json!(""), vec![v6], 2),
-        (json!(["192.0.2.0/24", "2001:db8::/32"]), json!(""), vec![], 2),
-        (json!(["0.0.0.0/0"]), json!(""), vec![v4, v6], 1),
-        (json!(["0.0.0.0/0", "10.0.0.0/8", "::/0"]), json!(""), vec![v4, v6], 0),
-        (json!([]), json!("192.0.2.0/24, 2001:db8::/32"), vec![], 2),
-        (json!([]), json!(" 010.000.0.0/08 ,::/0"), vec![v6], 1),
-        (json!(["nonsense"]), json!(""), vec![], 3),
-        (json!([]), json!("192.0.2.0/240"), vec![], 3),
-        (json!(["::/0", "0.0.0.0/0"]), json!("192.0.2.0/24"), vec![v4, v6], 0),
+        (json!([]), json!(""), vec![v4, v6], "", 0),
+        (json!(["192.0.2.0/24"]), json!(""), vec![v4, v6], "192.0.2.0/24", 1),
+        (
+            json!(["192.0.2.0/24", "2001:db8::/32"]),
+            json!(""),
+            vec![v4, v6],
+            "192.0.2.0/24 2001:db8::/32",
+            0,
+        ),
+        (json!(["0.0.0.0/0"]), json!(""), vec![v4, v6], "0.0.0.0/0", 1),
+        (json!([]), json!("192.0.2.7/24, ::/0"), vec![v4, v6], "192.0.2.0/24 ::/0", 0),
+        (json!([]), json!(" 010.000.0.0/08 ,::/0"), vec![v4, v6], "10.0.0.0/8 ::/0", 0),
+        (json!(["::/0"]), json!("192.0.2.0/24"), vec![v4, v6], "::/0", 1),
+        // What can't be read might have been of the family that has nothing else.
+        (json!(["nonsense"]), json!(""), vec![], "", 3),
+        (json!([]), json!("192.0.2.0/240"), vec![], "", 3),
+        (json!(["192.0.2.0/24", "x"]), json!(""), vec![v4], "192.0.2.0/24", 2),
+        (json!(["192.0.2.0/24", "::/0", "x"]), json!(""), vec![v4, v6], "192.0.2.0/24 ::/0", 1),
     ];
-    for (field, text, mut served, problems) in cases {
+    for (field, text, mut served, ranges, problems) in cases {
         let mut index = index();
         index.take([with(field.clone(), text.clone())]);
         served.push("198.51.100.7:80 externalIP");
         assert_eq!(index.frontends("a", "http"), served, "{field} {text}");
         assert_eq!(index.problems("a").len(), problems, "{field} {text} {:?}", index.problems("a"));
+        let guards = &index.port("a", "http").source_ranges;
+        let guards: Vec<_> = guards.iter().map(ToString::to_string).collect();
+        assert_eq!(guards.join(" "), ranges, "{field} {text}");
     }
-    let mut index = index();
-    index.take([service("a", "LoadBalancer", |value| {
-        value["spec"]["loadBalancerSourceRanges"] = json!(["192.0.2.0/24"]);
-        value["metadata"]["annotations"]["headgate.dev/node-ports"] = "true".into();
-    })]);
-    let not_forwarded = index.first_row("a").not_forwarded.as_deref();
-    assert_eq!(not_forwarded, Some("source ranges are not enforced yet"));
-    assert!(index.desired().service_ports.is_empty(), "nor do its NodePorts walk around them");
 }
 
 #[test]
-fn local_policy_is_told_that_the_clients_address_is_lost() {
+fn source_ranges_guard_the_node_ports_of_a_balanced_service() {
     let mut index = index();
     index.take([service("a", "LoadBalancer", |value| {
-        value["spec"]["externalTrafficPolicy"] = "Local".into();
+        value["spec"]["loadBalancerClass"] = "another/class".into();
+        value["spec"]["loadBalancerSourceRanges"] = json!(["192.0.2.0/24"]);
+        value["spec"]["ports"][0]["nodePort"] = 30_080.into();
+        value["metadata"]["annotations"]["headgate.dev/node-ports"] = "true".into();
     })]);
-    assert_eq!(index.problems("a").len(), 1);
-    assert_eq!(index.frontends("a", "http").len(), 1);
+    assert_eq!(index.frontends("a", "http"), ["192.0.2.1:30080 NodePort"]);
+    assert!(index.port("a", "http").frontends[0].is_guarded());
+    assert_eq!(index.port("a", "http").source_ranges.len(), 1);
 }
 
 #[test]
