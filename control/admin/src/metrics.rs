@@ -123,7 +123,21 @@ impl Scrape {
         let help = "Connections inserted.";
         to.counters("connections_inserted", help, each(|row| row.inserts))?;
         let help = "Embryonic connections overwritten by newer ones.";
-        to.counters("connections_embryonic_evicted", help, each(|row| row.embryonic_evicted))
+        to.counters("connections_embryonic_evicted", help, each(|row| row.embryonic_evicted))?;
+        let help = "New connections whose client kept its backend by session affinity.";
+        to.counters("affinity_hits", help, each(|row| row.affinity.hits))?;
+        let help = "Clients that session affinity began to remember, or gave another backend.";
+        to.counters("affinity_begun", help, each(|row| row.affinity.begun))?;
+        let help = "New connections whose client session affinity had no place to remember.";
+        to.counters("affinity_full", help, each(|row| row.affinity.full))?;
+        let help = "RSTs to clients whose backend had gone for long enough.";
+        to.counters("connections_reset", help, each(|row| row.resets))?;
+        let help = "Segments sent to silent clients whose backend had gone for long enough.";
+        to.counters("connections_reset_probes", help, each(|row| row.reset_probes))?;
+        let [clients, clients_max] = self.workers.affinity_clients.map(|n| n as f64);
+        to.gauge("affinity_clients", "Clients that session affinity remembers.", clients)?;
+        let help = "Clients that session affinity has room for.";
+        to.gauge("affinity_clients_max", help, clients_max)
     }
 
     fn ledgers(&self, to: &mut Families<'_>) -> Result<(), Error> {
@@ -134,6 +148,7 @@ impl Scrape {
                 ("received", ledger.received),
                 ("from_host", ledger.from_host),
                 ("handed_in", ledger.handed_in),
+                ("generated", ledger.generated),
                 ("sent", ledger.sent),
                 ("to_host", ledger.to_host),
                 ("handed_out", ledger.handed_out),

@@ -13,6 +13,8 @@ pub struct LedgerCounters {
     pub from_host: Counter,
     /// Packets taken in from other workers.
     pub handed_in: Counter,
+    /// Packets made here.
+    pub generated: Counter,
     /// Packets sent on ports.
     pub sent: Counter,
     /// Packets given to the host mirror.
@@ -32,6 +34,7 @@ impl LedgerCounters {
             received: self.received.read(),
             from_host: self.from_host.read(),
             handed_in: self.handed_in.read(),
+            generated: self.generated.read(),
             sent: self.sent.read(),
             to_host: self.to_host.read(),
             handed_out: self.handed_out.read(),

@@ -16,10 +16,11 @@ use dpdk::{
     ThreadRegistration, pin_current_thread,
 };
 use model::ids::{PortId, WorkerId};
-use model::limits::{BACKENDS_MAX, SERVICE_PORTS_MAX};
+use model::limits::{AFFINITY_CLIENTS_MAX, BACKENDS_MAX, SERVICE_PORTS_MAX};
 use pipeline::adjacency::{Adjacencies, AdjacencyInput, Interface};
 use pipeline::arch::memory::{HeapMemory, OutOfMemory};
 use pipeline::counters::Counters;
+use pipeline::select::AffinityTable;
 use pipeline::snapshot::Snapshot;
 use pipeline::steer::SteerTable;
 use pipeline::tables::Tables;
@@ -84,6 +85,7 @@ pub struct Engine {
     pub(crate) ports: Vec<RunningPort>,
     pub(crate) pool: Pool,
     pub(crate) started: Instant,
+    pub(crate) affinity: Arc<AffinityTable>,
     pub(crate) ways: Mutex<crate::ways::Ways>,
     _eal: Eal,
 }
@@ -128,6 +130,7 @@ impl Engine {
             ports,
             pool,
             started: Instant::now(),
+            affinity: Arc::new(AffinityTable::new(AFFINITY_CLIENTS_MAX, config.pipeline.secret)),
             ways: Mutex::default(),
             _eal: eal.clone(),
         };
@@ -159,7 +162,8 @@ impl Engine {
         let mut host = parts.host.into_iter();
         for (number, (core, reader)) in cores.iter().zip(parts.readers).enumerate() {
             let id = WorkerId(number as u8);
-            let options = Options { worker: id, ..parts.options.clone() };
+            let affinity = Arc::clone(&self.affinity);
+            let options = Options { worker: id, affinity, ..parts.options.clone() };
             let counts = Arc::new(Counters::new(SERVICE_PORTS_MAX, BACKENDS_MAX));
             let pipeline = Pipeline::new(&options, Arc::clone(&counts), &mut memory)?;
             let counters = Arc::new(WorkerCounters::default());

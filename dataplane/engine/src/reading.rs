@@ -3,8 +3,8 @@
 use crate::engine::Engine;
 use crate::mailbox::NoAnswer;
 use model::answers::{
-    ConnectionFilter, Connections, DropRow, FlowAnswer, Ledger, NeighbourRow, PortRow, Traffic,
-    WorkerRow, Workers,
+    AffinityCounts, ConnectionFilter, Connections, DropRow, FlowAnswer, Ledger, NeighbourRow,
+    PortRow, Traffic, WorkerRow, Workers,
 };
 use model::drops::DropReason;
 use model::ids::{BackendId, FiveTuple, ServiceId, WorkerId};
@@ -41,12 +41,20 @@ impl Engine {
                 connections_max: worker.capacity.map(|capacity| capacity as u64),
                 inserts: worker.pipeline.inserts.read(),
                 embryonic_evicted: worker.pipeline.embryonic_evicted.read(),
+                affinity: AffinityCounts {
+                    hits: worker.pipeline.affinity_hits.read(),
+                    begun: worker.pipeline.affinity_begun.read(),
+                    full: worker.pipeline.affinity_full.read(),
+                },
+                resets: worker.pipeline.resets.read(),
+                reset_probes: worker.pipeline.reset_probes.read(),
                 ledger: worker.counters.ledger.read(),
             }
         });
         Workers {
             generation: self.publisher.generation(),
             generation_everywhere: self.publisher.generation_everywhere(),
+            affinity_clients: [self.affinity.len(), self.affinity.capacity() as u64],
             workers: rows.collect(),
             mirror: self.mirror.as_ref().map(|mirror| mirror.ledger()).unwrap_or_default(),
         }

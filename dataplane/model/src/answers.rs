@@ -203,7 +203,8 @@ pub struct DeviceCounters {
 }
 
 /// The ledger of one worker. Every term is counted where it happens:
-/// `received + from_host + handed_in = sent + to_host + handed_out + dropped + in_flight`.
+/// `received + from_host + handed_in + generated = sent + to_host + handed_out + dropped +
+/// in_flight`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// Packets received from ports.
@@ -212,6 +213,9 @@ pub struct Ledger {
     pub from_host: u64,
     /// Packets taken in from other workers.
     pub handed_in: u64,
+    /// Packets made here, of no other packet: segments to silent clients whose backend has gone.
+    #[serde(default)]
+    pub generated: u64,
     /// Packets sent on ports; answers included.
     pub sent: u64,
     /// Packets given to the host mirror.
@@ -227,7 +231,7 @@ pub struct Ledger {
 impl Ledger {
     /// What came in less what went out: 0 where nothing vanished and nothing was made up.
     pub const fn difference(&self) -> i64 {
-        let came = self.received + self.from_host + self.handed_in;
+        let came = self.received + self.from_host + self.handed_in + self.generated;
         let went = self.sent + self.to_host + self.handed_out + self.dropped + self.in_flight;
         came.wrapping_sub(went).cast_signed()
     }
@@ -236,6 +240,7 @@ impl Ledger {
         self.received += other.received;
         self.from_host += other.from_host;
         self.handed_in += other.handed_in;
+        self.generated += other.generated;
         self.sent += other.sent;
         self.to_host += other.to_host;
         self.handed_out += other.handed_out;
@@ -288,8 +293,28 @@ pub struct WorkerRow {
     pub inserts: u64,
     /// Embryonic connections that were overwritten by newer ones.
     pub embryonic_evicted: u64,
+    /// What session affinity did.
+    #[serde(default)]
+    pub affinity: AffinityCounts,
+    /// RSTs to clients whose backend had gone for long enough.
+    #[serde(default)]
+    pub resets: u64,
+    /// Segments sent to silent clients of such backends, which they answer and so get their RST.
+    #[serde(default)]
+    pub reset_probes: u64,
     /// Its ledger.
     pub ledger: Ledger,
+}
+
+/// What session affinity did with new connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AffinityCounts {
+    /// Their client kept its backend.
+    pub hits: u64,
+    /// Their client was remembered from then on, or got another backend.
+    pub begun: u64,
+    /// There was no place to remember their client.
+    pub full: u64,
 }
 
 /// The answer of `show workers`.
@@ -299,6 +324,9 @@ pub struct Workers {
     pub generation: u64,
     /// The latest generation that every worker runs with.
     pub generation_everywhere: u64,
+    /// Clients that session affinity remembers, and those that it has room for.
+    #[serde(default)]
+    pub affinity_clients: [u64; 2],
     /// The workers.
     pub workers: Vec<WorkerRow>,
     /// The host mirror.
@@ -389,9 +417,16 @@ pub struct FlowAnswer {
     pub connection: Option<ConnectionRecord>,
     /// The backend that a new connection would get, and why that one.
     pub selected: Option<SocketAddr>,
-    /// One word for how: `maglev`, `connection`, `no_backend`, `own_address`, `nat_address`,
-    /// `frontend_address` (no such port), `not_ours`.
+    /// One word for how: `maglev`, `affinity`, `connection`, `source_ranges` (the client is kept
+    /// out), `no_backend`, `own_address`, `nat_address`, `frontend_address` (no such port),
+    /// `not_ours`.
     pub chosen_by: String,
+    /// Seconds for which session affinity still keeps the client's backend, where it does.
+    #[serde(default)]
+    pub affinity_left_s: Option<u32>,
+    /// Seconds until the client gets a RST, since its backend has gone; 0 where it is due.
+    #[serde(default)]
+    pub reset_in_s: Option<u32>,
     /// Next hop of the packet when forwarded: interface, address, MAC and state.
     pub way: Option<String>,
     /// The reason for which it would be dropped, or that stands in the way.

@@ -103,6 +103,8 @@ reasons! {
         => "Normal on a shared link: others ask for each other.";
     TcpNoConnection "tcp_no_connection" "A RST without a connection; it is never answered."
         => "Late packets of ended connections.";
+    SourceNotAllowed "source_not_allowed" "A client outside the source ranges of the Service, without a connection."
+        => "Add the client's prefix to spec.loadBalancerSourceRanges if it may use the Service.";
     NoBackend "no_backend" "A frontend without an active backend, whose policy is to drop."
         => "headgate explain service NAMESPACE/NAME says why it has none.";
     AnswerLimited "answer_limited" "An answer was due (RST, ICMP, echo, ARP) but the rate is limited."

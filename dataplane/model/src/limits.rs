@@ -31,6 +31,15 @@ pub const FRONTENDS_MAX: usize = 262_144;
 /// a sixty-fourth of all. An object of Kubernetes has room for more than 50,000 externalIPs.
 pub const FRONTENDS_PER_SERVICE_MAX: usize = 4_096;
 
+/// Source ranges of one service port and family, after those that touch are joined: 32 bytes each,
+/// 512 KiB, and 14 comparisons for a client's first packet.
+pub const SOURCE_RANGES_MAX: usize = 16_384;
+
+/// Clients whose backend is remembered for session affinity, all workers and families together: 16
+/// bytes each, 16 MiB. Beyond it the hash of the client's address alone chooses, which keeps to a
+/// backend for as long as the backends stay.
+pub const AFFINITY_CLIENTS_MAX: usize = 1 << 20;
+
 /// Problems of one Service that its status shows, at about 150 bytes each.
 pub const PROBLEMS_PER_SERVICE_MAX: usize = 64;
 

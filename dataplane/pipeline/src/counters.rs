@@ -69,6 +69,16 @@ pub struct Counters {
     pub inserts: Counter,
     /// Embryonic connections that newer ones overwrote.
     pub embryonic_evicted: Counter,
+    /// New connections whose client kept its backend by session affinity.
+    pub affinity_hits: Counter,
+    /// Clients that session affinity began to remember, or gave another backend.
+    pub affinity_begun: Counter,
+    /// New connections whose client session affinity had no place to remember.
+    pub affinity_full: Counter,
+    /// RSTs to clients whose backend had gone for long enough.
+    pub resets: Counter,
+    /// Segments sent to silent clients of such backends, which they answer and so get their RST.
+    pub reset_probes: Counter,
     /// Connections in the table now, by family: a gauge.
     pub connections: [Counter; 2],
 }
@@ -82,6 +92,11 @@ impl Counters {
             drops: std::array::from_fn(|_| Counter::default()),
             inserts: Counter::default(),
             embryonic_evicted: Counter::default(),
+            affinity_hits: Counter::default(),
+            affinity_begun: Counter::default(),
+            affinity_full: Counter::default(),
+            resets: Counter::default(),
+            reset_probes: Counter::default(),
             connections: Default::default(),
         }
     }

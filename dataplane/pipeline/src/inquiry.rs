@@ -1,11 +1,13 @@
 //! Questions to a worker about its connections. They change nothing.
 
 use crate::arch::memory::Plain;
+use crate::begin::pick;
 use crate::connections::{Address, Direction, Entry, Key, Shard};
 use crate::journey::Now;
-use crate::miss::{Whose, selection_hash, whose};
+use crate::miss::{Whose, whose};
 use crate::parse::{Addresses, Fragment, Kind, Parsed};
 use crate::pipeline::Pipeline;
+use crate::snapshot::FoundFrontend;
 use crate::tables::Tables;
 use model::answers::{ConnectionFilter, FlowAnswer};
 use model::drops::DropReason;
@@ -116,9 +118,10 @@ impl Pipeline {
         Entry<A>: Plain,
     {
         let destination = key.destination.to_ip();
-        let service = tables.snapshot.frontend(destination, key.protocol, key.destination_port);
+        let service =
+            tables.snapshot.find_frontend(destination, key.protocol, key.destination_port);
         let mut answer = answer(self.context.worker, "not_ours", Some(DropReason::NotOurs));
-        answer.service = service.map(|service| service.key.clone());
+        answer.service = service.map(|found| found.service.key.clone());
         let found = shard
             .find(shard.hash(key), key)
             .filter(|found| !shard.is_over(found.entry, now.ms, &self.context.timeouts));
@@ -136,20 +139,8 @@ impl Pipeline {
             self.explain_way(tables, (next, via), &mut answer);
             return answer;
         }
-        if let Some(service) = service {
-            let id =
-                service.table(A::FAMILY).select(selection_hash(key, self.context.selection_key));
-            match id.and_then(|id| tables.snapshot.backend(id)) {
-                Some(backend) => {
-                    answer.selected = Some(backend.address);
-                    (answer.chosen_by, answer.drop) = ("maglev".to_owned(), None);
-                    self.explain_way(tables, (backend.address.ip(), backend.via), &mut answer);
-                }
-                None => {
-                    answer.chosen_by = "no_backend".to_owned();
-                    answer.drop = Some(DropReason::NoBackend);
-                }
-            }
+        if let Some(found) = service {
+            self.explain_new(tables, &found, key, now, &mut answer);
             return answer;
         }
         let (chosen_by, drop) = match whose(tables, destination) {
@@ -160,6 +151,36 @@ impl Pipeline {
         };
         (answer.chosen_by, answer.drop) = (chosen_by.to_owned(), drop);
         answer
+    }
+
+    /// The backend that a new connection would get.
+    fn explain_new<A: Address>(
+        &self,
+        tables: &Tables,
+        found: &FoundFrontend<'_>,
+        key: &Key<A>,
+        now: Now,
+        answer: &mut FlowAnswer,
+    ) {
+        if !found.admits(key.source.to_ip()) {
+            answer.chosen_by = "source_ranges".to_owned();
+            answer.drop = Some(DropReason::SourceNotAllowed);
+            return;
+        }
+        let by = (&*self.context.affinity, self.context.selection_key);
+        let picked = pick(by, tables, found.service, key, now);
+        let Some((picked, backend)) =
+            picked.and_then(|picked| Some((picked, tables.snapshot.backend(picked.backend)?)))
+        else {
+            answer.chosen_by = "no_backend".to_owned();
+            answer.drop = Some(DropReason::NoBackend);
+            return;
+        };
+        answer.selected = Some(backend.address);
+        answer.affinity_left_s = picked.sticky_s;
+        let word = if picked.sticky_s.is_some() { "affinity" } else { "maglev" };
+        (answer.chosen_by, answer.drop) = (word.to_owned(), None);
+        self.explain_way(tables, (backend.address.ip(), backend.via), answer);
     }
 
     fn explain_way(
@@ -236,6 +257,8 @@ fn answer(owner: WorkerId, chosen_by: &str, drop: Option<DropReason>) -> FlowAns
         selected: None,
         chosen_by: chosen_by.to_owned(),
         way: None,
+        affinity_left_s: None,
+        reset_in_s: None,
         drop,
     }
 }

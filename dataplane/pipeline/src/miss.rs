@@ -2,22 +2,17 @@
 
 use crate::answer::{self, Class, IcmpError};
 use crate::arch::memory::Plain;
-use crate::connections::{
-    Address, Direction, Entry, Found, Key, NO_ADJACENCY, Shard, choose_nat_port,
-};
+use crate::begin::begin;
+use crate::connections::{Address, Entry, Found, Key, Shard};
 use crate::established::refuse;
 use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
 use crate::parse::{Addresses, Fragment, Parsed, TCP, TCP_RST, be16};
 use crate::pipeline::Context;
 use crate::rewrite::strip_link;
-use crate::select::keyed;
-use crate::snapshot::Service;
 use crate::tables::Tables;
-use model::desired::Refusal;
 use model::drops::DropReason;
 use model::ids::InterfaceId;
-use model::record::ConnectionState;
 use std::net::IpAddr;
 
 /// TCP port of BGP, and UDP ports of BFD: single hop, echo, multihop.
@@ -76,7 +71,8 @@ where
         return Err(Verdict::Drop(DropReason::SourceOwn));
     }
     let destination = key.destination.to_ip();
-    if let Some(service) = tables.snapshot.frontend(destination, key.protocol, key.destination_port)
+    if let Some(frontend) =
+        tables.snapshot.find_frontend(destination, key.protocol, key.destination_port)
     {
         let begins = parsed.protocol != TCP || parsed.is_bare_syn();
         if matches!(parsed.fragment, Fragment::Later(_)) {
@@ -85,8 +81,12 @@ where
         if answer::is_to_group(frame) {
             return Err(Verdict::Drop(DropReason::NotOurs));
         }
+        // Silence, before anything could be told of the service port and its backends.
+        if !frontend.admits(source) {
+            return Err(Verdict::Drop(DropReason::SourceNotAllowed));
+        }
         if begins {
-            return begin(shard, context, tables, (frame, parsed, key), service, now);
+            return begin(shard, context, tables, (frame, parsed, key), frontend.service, now);
         }
         return Err(reject(context, tables, frame, parsed, now));
     }
@@ -97,105 +97,10 @@ where
     })
 }
 
-/// Selects a backend and a NAT port, and puts the connection in.
-fn begin<A: Address>(
-    shard: &mut Shard<A>,
-    context: &mut Context,
-    tables: &Tables,
-    (frame, parsed, key): (&mut Frame<'_>, &Parsed, &Key<A>),
-    service: &Service,
-    now: Now,
-) -> Result<Found, Verdict>
-where
-    Entry<A>: Plain,
-{
-    let counters = context.counters.services.get(service.id.slot as usize);
-    let table = service.table(A::FAMILY);
-    let Some(backend_id) = table.select(selection_hash(key, context.selection_key)) else {
-        if let Some(counters) = counters {
-            counters.refused.add(1);
-        }
-        return Err(match service.refusal[A::FAMILY.index()] {
-            Refusal::Reject => reject(context, tables, frame, parsed, now),
-            Refusal::Drop => Verdict::Drop(DropReason::NoBackend),
-        });
-    };
-    let drop = |reason| Verdict::Drop(reason);
-    let backend = tables.snapshot.backend(backend_id).ok_or(drop(DropReason::NoBackend))?;
-    let address = A::from_ip(backend.address.ip()).ok_or(drop(DropReason::NoBackend))?;
-    let adjacencies = &tables.adjacencies;
-    let to_backend =
-        adjacencies.hop(backend.address.ip(), backend.via).ok_or(drop(DropReason::NoRoute))?;
-    let to_client = adjacencies.hop(key.source.to_ip(), None).ok_or(drop(DropReason::NoRoute))?;
-    let blocks = tables.steer.blocks(context.worker, to_backend.interface, A::FAMILY);
-    if blocks.is_empty() {
-        return Err(drop(DropReason::NatUnconfigured));
-    }
-    let random = context.random();
-    let to = (address, backend.address.port(), key.protocol);
-    let nat = choose_nat_port(shard, blocks, to, random, now.ms, &context.timeouts)
-        .ok_or(drop(DropReason::NatPortsExhausted))?;
-    // A client on the link told its MAC with this very packet.
-    let on_link = to_client.adjacency.is_none()
-        && to_client.address == key.source.to_ip()
-        && to_client.interface == parsed.interface;
-    if on_link {
-        let mac = answer::sender(frame);
-        if context.learned.learn(parsed.interface, to_client.address, mac) {
-            context.request(parsed.interface, to_client.address, Some(mac), now);
-        }
-    }
-    let adjacency = |id: Option<model::ids::AdjacencyId>| id.map_or(NO_ADJACENCY, |id| id.0);
-    let mut entry = Entry {
-        client: key.source,
-        frontend: key.destination,
-        backend: address,
-        nat: nat.address,
-        client_port: key.source_port,
-        frontend_port: key.destination_port,
-        backend_port: backend.address.port(),
-        nat_port: nat.port,
-        last_seen_ms: now.ms as u32,
-        created_s: now.seconds(),
-        stamp: tables.stamp(),
-        backend_slot: backend_id.slot,
-        backend_generation: backend_id.generation,
-        service_slot: service.id.slot,
-        service_generation: service.id.generation,
-        client_adjacency: adjacency(to_client.adjacency),
-        backend_adjacency: adjacency(to_backend.adjacency),
-        protocol: key.protocol,
-        state: ConnectionState::Embryonic as u8,
-        ..Entry::default()
-    };
-    entry.set_differences();
-    let (at, evicted) = shard.insert(entry).map_err(|_| drop(DropReason::TableFull))?;
-    let counters = &context.counters;
-    counters.inserts.add(1);
-    counters.embryonic_evicted.add(u64::from(evicted) + u64::from(nat.evicted));
-    if let Some(service) = counters.services.get(service.id.slot as usize) {
-        service.connections.add(1);
-    }
-    if let Some(backend) = counters.backends.get(backend_id.slot as usize) {
-        backend.connections.add(1);
-    }
-    Ok(Found { entry: at, direction: Direction::ToBackend })
-}
-
-/// The hash that selects a backend: over all five fields, under the key that gateways share.
-pub fn selection_hash<A: Address>(key: &Key<A>, selection_key: u64) -> u64 {
-    let (a, b) = key.source.words();
-    let (c, d) = key.destination.words();
-    let ports = u64::from(key.source_port) << 24
-        | u64::from(key.destination_port) << 8
-        | u64::from(key.protocol);
-    keyed(selection_key, keyed(selection_key, a, b, ports), c, d)
-}
-
 /// Nobody takes the packet: TCP gets a RST, UDP an ICMP port unreachable, so that clients needn't
 /// wait for a time-out.
 #[cold]
-fn reject(
+pub fn reject(
     context: &mut Context,
     tables: &Tables,
     frame: &mut Frame<'_>,

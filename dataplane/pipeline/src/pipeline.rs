@@ -10,7 +10,7 @@ use crate::journey::Now;
 use crate::learned::Learned;
 use crate::mirror::NeighbourRequest;
 use crate::parse::Parsed;
-use crate::select::mum;
+use crate::select::{AffinityTable, mum};
 use crate::steer::FragmentPorts;
 use crate::tables::Tables;
 use model::drops::DropReason;
@@ -38,6 +38,8 @@ pub struct Options {
     pub secret: u64,
     /// Keys the choice of backends; the same on all gateways that serve the same addresses.
     pub selection_key: u64,
+    /// Which backend clients had last, for session affinity: one table for all workers.
+    pub affinity: Arc<AffinityTable>,
     /// False leaves prefetching out, to measure what it is worth.
     pub prefetch: bool,
 }
@@ -52,6 +54,7 @@ impl Default for Options {
             rates: Rates::default(),
             secret: 0,
             selection_key: 0,
+            affinity: Arc::new(AffinityTable::new(1024, 0)),
             prefetch: true,
         }
     }
@@ -75,6 +78,7 @@ pub(crate) struct Context {
     pub fragments: FragmentPorts,
     pub learned: Learned,
     pub selection_key: u64,
+    pub affinity: Arc<AffinityTable>,
     pub prefetch: bool,
     buckets: Buckets,
     requests: Vec<NeighbourRequest>,
@@ -98,6 +102,7 @@ impl Pipeline {
                 fragments: FragmentPorts::default(),
                 learned: Learned::default(),
                 selection_key: options.selection_key,
+                affinity: Arc::clone(&options.affinity),
                 prefetch: options.prefetch,
                 buckets: options.rates.buckets(),
                 requests: Vec::with_capacity(REQUESTS_MAX),
@@ -134,6 +139,9 @@ impl Pipeline {
         let timeouts = self.context.timeouts;
         self.v4.sweep(due(self.v4.capacity()), now.ms, &timeouts);
         self.v6.sweep(due(self.v6.capacity()), now.ms, &timeouts);
+        if self.context.worker == WorkerId(0) {
+            self.context.affinity.sweep(elapsed, now.seconds());
+        }
         self.context.counters.connections[0].set(self.v4.len() as u64);
         self.context.counters.connections[1].set(self.v6.len() as u64);
     }

@@ -100,9 +100,12 @@ pub struct Change {
     /// A service by its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// The service's backends from now on; without, the service goes.
+    /// The service's backends from now on; without these and source ranges, the service goes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backends: Option<Vec<String>>,
+    /// The service's source ranges from now on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_ranges: Option<Vec<String>>,
     /// A neighbour: interface and address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub neighbour: Option<[String; 2]>,

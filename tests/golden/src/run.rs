@@ -110,8 +110,11 @@ fn apply(world: &mut World, change: &Change) {
             let list: Vec<&str> = backends.iter().map(String::as_str).collect();
             world.set_backends(service, &list);
         }
-        (Some(service), None) => world.remove_service(service),
+        (Some(service), None) if change.source_ranges.is_none() => world.remove_service(service),
         _ => {}
+    }
+    if let (Some(service), Some(ranges)) = (&change.service, &change.source_ranges) {
+        world.set_source_ranges(service, ranges);
     }
     if let Some([interface, address]) = &change.neighbour {
         let mac = change.mac.as_deref().map(parse_mac);
@@ -269,7 +272,11 @@ fn check_state(
         differs(&format!("service {name}"), format!("{have:?}"), format!("{wanted:?}"));
     }
     let inserts = pipeline.counters().inserts.read() - old("inserts");
-    let removed = case.meta.change.iter().any(|c| c.service.is_some() && c.backends.is_none());
+    let removed = case
+        .meta
+        .change
+        .iter()
+        .any(|c| c.service.is_some() && c.backends.is_none() && c.source_ranges.is_none());
     if !removed {
         differs("inserts", inserts.to_string(), begun.to_string());
     }

@@ -3,8 +3,8 @@
 
 use crate::packet::Mac;
 use model::desired::{
-    Backend, BackendState, Delta, Forwarding, Frontend, ObjectName, Origin, Refusal, Scope,
-    ServicePort, ServicePortKey, Target,
+    Affinity, Backend, BackendState, Delta, Forwarding, Frontend, ObjectName, Origin, Refusal,
+    Scope, ServicePort, ServicePortKey, Target,
 };
 use model::ids::{InterfaceId, PortId, Protocol};
 use pipeline::adjacency::{Adjacencies, AdjacencyInput, Interface, Mac as WireMac, Role, Route};
@@ -197,6 +197,78 @@ pub fn services() -> Vec<ServicePort> {
         service("pod", Tcp, &["203.0.113.10:8500"], &["10.244.3.7:8080 via 198.18.1.12"]),
         service("routed", Tcp, &["203.0.113.10:8600"], &["10.244.3.8:8080"]),
     ]
+    .into_iter()
+    .chain(guarded())
+    .chain(sticky())
+    .chain(inner())
+    .collect()
+}
+
+/// Services with source ranges.
+fn guarded() -> [ServicePort; 3] {
+    use Protocol::{Tcp, Udp};
+    let guarded = |name, protocol, frontends: &[&str], backends: &[&str], ranges: &[&str]| {
+        let mut port = service(name, protocol, frontends, backends);
+        // The first of each family is a LoadBalancer's, and so guarded.
+        for frontend in &mut port.frontends[..2] {
+            frontend.origin = Origin::LoadBalancer { pool: "golden".into() };
+        }
+        ServicePort { source_ranges: prefixes(ranges), ..port }
+    };
+    const RANGES: [&str; 4] =
+        ["198.51.100.0/25", "198.51.100.200/32", "2001:db8:c::/120", "2001:db8:c::200/128"];
+    let tcp = ["203.0.113.10:8700", "[2001:db8:a::10]:8700"];
+    let open = ["203.0.113.10:8701", "[2001:db8:a::10]:8701"];
+    let half = ["203.0.113.10:8702", "[2001:db8:a::10]:8702"];
+    let to = ["198.18.1.11:8080", "[2001:db8:b::11]:8080"];
+    let dns = ["198.18.1.11:5353", "[2001:db8:b::11]:5353"];
+    [
+        guarded("walled", Tcp, &[tcp, open].concat(), &to, &RANGES),
+        guarded("walldns", Udp, &tcp, &dns, &RANGES),
+        guarded("half", Tcp, &half, &to, &["192.0.2.0/24"]),
+    ]
+}
+
+/// Prefixes as the cases write them.
+fn prefixes<T: AsRef<str>>(texts: &[T]) -> Vec<ipnet::IpNet> {
+    texts.iter().map(|text| text.as_ref().parse().unwrap()).collect()
+}
+
+/// Services with session affinity of a minute.
+fn sticky() -> [ServicePort; 2] {
+    let sticky = |name, protocol, frontends: &[&str], backends: &[&str]| ServicePort {
+        affinity: Some(Affinity { timeout_s: 60 }),
+        ..service(name, protocol, frontends, backends)
+    };
+    let tcp = [
+        "203.0.113.10:8710",
+        "203.0.113.10:8711",
+        "[2001:db8:a::10]:8710",
+        "[2001:db8:a::10]:8711",
+    ];
+    let udp = ["203.0.113.10:8710", "[2001:db8:a::10]:8710"];
+    let to = ["198.18.1.11:8080", "[2001:db8:b::11]:8080"];
+    let dns = ["198.18.1.11:5353", "[2001:db8:b::11]:5353"];
+    [sticky("sticky", Protocol::Tcp, &tcp, &to), sticky("stickydns", Protocol::Udp, &udp, &dns)]
+}
+
+/// Services with ClusterIPs: one with a backend, one without, and one that is silent in IPv4 and
+/// refuses in IPv6.
+fn inner() -> [ServicePort; 3] {
+    let inner = |name, last: u8, backends: &[&str]| {
+        let frontends = [format!("198.19.0.{last}:80"), format!("[2001:db8:5::{last}]:80")];
+        let frontends = frontends.each_ref().map(String::as_str);
+        let mut port = service(name, Protocol::Tcp, &frontends, backends);
+        port.key.scope = Scope::Internal;
+        for frontend in &mut port.frontends {
+            frontend.origin = Origin::ClusterIp;
+        }
+        port
+    };
+    let mut apart = inner("apart", 30, &[]);
+    apart.refusal = [Refusal::Drop, Refusal::Reject];
+    let to = ["198.18.1.11:8080", "[2001:db8:b::11]:8080"];
+    [inner("inner", 10, &to), inner("hollow", 20, &[]), apart]
 }
 
 /// The world of a case, which its changes move on.
@@ -248,6 +320,14 @@ impl World {
         let port = self.services.iter_mut().find(|port| &*port.key.service.name == name);
         let port = port.unwrap_or_else(|| panic!("no service {name}"));
         port.backends = list;
+        let changed = vec![Arc::new(port.clone())];
+        self.publish(&Delta { changed, removed: Vec::new() });
+    }
+    /// Gives a service other source ranges.
+    pub fn set_source_ranges(&mut self, name: &str, ranges: &[String]) {
+        let port = self.services.iter_mut().find(|port| &*port.key.service.name == name);
+        let port = port.unwrap_or_else(|| panic!("no service {name}"));
+        port.source_ranges = prefixes(ranges);
         let changed = vec![Arc::new(port.clone())];
         self.publish(&Delta { changed, removed: Vec::new() });
     }

@@ -172,6 +172,9 @@ mod tests {
             connections_max: [1; 2],
             inserts: 0,
             embryonic_evicted: 0,
+            affinity: Default::default(),
+            resets: 0,
+            reset_probes: 0,
             ledger,
         };
         let mirror = MirrorLedger {
@@ -193,8 +196,13 @@ mod tests {
             device_counters: DeviceCounters { ipackets: 7, opackets: 6, ..Default::default() },
         };
         let reason = model::drops::DropReason::NotOurMac;
-        let workers =
-            Workers { generation: 1, generation_everywhere: 1, workers: vec![worker], mirror };
+        let workers = Workers {
+            generation: 1,
+            generation_everywhere: 1,
+            affinity_clients: [0; 2],
+            workers: vec![worker],
+            mirror,
+        };
         let front = KernelCounters { from_gateway: 6, to_gateway: 7, missed: 0 };
         Reading {
             workers,

@@ -43,6 +43,9 @@ pub fn worker() -> WorkerRow {
         connections_max: [262_144, 65_536],
         inserts: 9,
         embryonic_evicted: 2,
+        affinity: Default::default(),
+        resets: 0,
+        reset_probes: 0,
         ledger: Ledger { received: 10, sent: 8, dropped: 2, ..Ledger::default() },
     }
 }
@@ -122,6 +125,7 @@ impl Gateway for Fake {
         Ok(Workers {
             generation: 7,
             generation_everywhere: 7,
+            affinity_clients: [0; 2],
             workers: vec![worker()],
             mirror: MirrorLedger::default(),
         })
@@ -136,6 +140,8 @@ impl Gateway for Fake {
             connection: None,
             selected: None,
             chosen_by: "no_backend".into(),
+            affinity_left_s: None,
+            reset_in_s: None,
             way: None,
             drop: None,
         };

@@ -47,6 +47,15 @@ pub fn flow_explanation(explanation: &FlowExplanation) -> String {
             chosen(&answer.chosen_by)
         ));
     }
+    if let Some(left) = answer.affinity_left_s {
+        text.push_str(&format!("affinity for {} more\n", age(u64::from(left))));
+    }
+    if let Some(left) = answer.reset_in_s {
+        text.push_str(&match left {
+            0 => "reset due: the client's next packet is answered by a RST\n".to_owned(),
+            left => format!("reset in {}, since its backend has gone\n", age(u64::from(left))),
+        });
+    }
     if let Some(way) = &answer.way {
         text.push_str(&format!("way {way}\n"));
     }
@@ -63,6 +72,8 @@ pub fn flow_explanation(explanation: &FlowExplanation) -> String {
 fn chosen(by: &str) -> String {
     match by {
         "maglev" => "chosen by maglev",
+        "affinity" => "kept by session affinity",
+        "source_ranges" => "kept out by the Service's source ranges",
         "connection" => "kept by its connection",
         "no_backend" => "the service port has no active backend, new connections are refused",
         "own_address" => "an address of the gateway itself, its host answers",

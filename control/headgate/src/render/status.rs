@@ -87,7 +87,11 @@ fn milliseconds(us: u64) -> String {
 pub fn ledger(ledger: &Ledger) -> String {
     let mut came = format!("received {}", ledger.received);
     let mut went = format!("sent {}", ledger.sent);
-    for (name, count) in [("from host", ledger.from_host), ("handed in", ledger.handed_in)] {
+    for (name, count) in [
+        ("from host", ledger.from_host),
+        ("handed in", ledger.handed_in),
+        ("generated", ledger.generated),
+    ] {
         if count > 0 {
             came.push_str(&format!(" + {name} {count}"));
         }

@@ -156,6 +156,8 @@ fn explanation() -> FlowExplanation {
             connection: Some(record()),
             selected: None,
             chosen_by: "maglev".into(),
+            affinity_left_s: None,
+            reset_in_s: None,
             way: None,
             drop: None,
         },
@@ -302,11 +304,15 @@ fn the_other_lists() {
         connections_max: [262_144, 65_536],
         inserts: 4,
         embryonic_evicted: 0,
+        affinity: Default::default(),
+        resets: 0,
+        reset_probes: 0,
         ledger: Ledger::default(),
     };
     let answer = Workers {
         generation: 7,
         generation_everywhere: 6,
+        affinity_clients: [0; 2],
         workers: vec![row],
         mirror: MirrorLedger { from_kernel: 2, to_workers: 2, ..MirrorLedger::default() },
     };

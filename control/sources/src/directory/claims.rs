@@ -1,8 +1,8 @@
 //! Which file's version of a thing counts, and what that changes.
 
-use crate::Change;
 use super::content::{Content, twice};
 use super::manifest::{Note, Unit, UnitId};
+use crate::Change;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use translate::{Object, ObjectKey};

@@ -1,7 +1,9 @@
 //! Which backend takes a new connection: Maglev (Eisenbud et al., NSDI 2016).
 
+mod affinity;
 mod maglev;
 
+pub use affinity::{AffinityClient, AffinityFull, AffinityTable, Sticky};
 pub use maglev::{Maglev, TableTooLarge, table_len};
 
 /// Multiplies to 128 bits and folds: a non-linear mix of two words.

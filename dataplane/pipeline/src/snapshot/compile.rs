@@ -1,11 +1,12 @@
 //! From desired state to snapshot, one change at a time.
 
-use super::{Backend, HeldBackend, Service, Snapshot};
+use super::frontends::Holder;
+use super::{Backend, HeldBackend, Service, Snapshot, SourceRanges};
 use crate::select::Maglev;
 use hashbrown::HashMap;
 use model::desired::{Delta, ServicePort, ServicePortKey};
 use model::ids::{BackendId, Family, ServiceId};
-use model::limits::{BACKENDS_MAX, BACKENDS_PER_SERVICE_MAX, SERVICE_PORTS_MAX};
+use model::limits::{BACKENDS_MAX, BACKENDS_PER_SERVICE_MAX, SERVICE_PORTS_MAX, SOURCE_RANGES_MAX};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -130,33 +131,78 @@ impl Compiler {
             self.snapshot.frontends.remove(ip, key.protocol, number, old.id.slot);
         }
         for id in old.backends.into_values() {
-            self.free_backend(id);
+            self.free_backend(id, old.port.reset_after_s);
         }
         *self.snapshot.services.get_mut(old.id.slot as usize) = None;
         self.service_slots.free.push_back(old.id.slot);
     }
 
-    fn free_backend(&mut self, id: BackendId) {
-        self.snapshot.backends.get_mut(id.slot as usize).held = None;
+    fn free_backend(&mut self, id: BackendId, reset_after_s: Option<u32>) {
+        *self.snapshot.backends.get_mut(id.slot as usize) =
+            Backend { generation: id.generation, held: None, reset_after_s };
         self.backend_slots.free.push_back(id.slot);
     }
 
     fn put(&mut self, port: &Arc<ServicePort>, report: &mut Report) {
-        let mut problem = |what: String| {
-            report.problems.push(Problem { key: port.key.clone(), what });
-        };
-        let (id, mut had, new) = match self.compiled.remove(&port.key) {
-            Some(old) => (old.id, old.backends, false),
+        let old = self.compiled.remove(&port.key);
+        let new = old.is_none();
+        let (id, had, source_ranges) = match old {
+            Some(old) => {
+                // Prefixes seldom change, and there may be many of them.
+                let service = self.snapshot.service(old.id);
+                let same = old.port.source_ranges == port.source_ranges;
+                let ranges = service.filter(|_| same).map(|s| Arc::clone(&s.source_ranges));
+                (old.id, old.backends, ranges)
+            }
             None => {
                 let Some(slot) = self.service_slots.take() else {
-                    problem(format!("more than {SERVICE_PORTS_MAX} service ports"));
+                    report.problem(port, format!("more than {SERVICE_PORTS_MAX} service ports"));
                     return;
                 };
-                (self.begin_service(slot), HashMap::new(), true)
+                (self.begin_service(slot), HashMap::new(), None)
             }
         };
+        let backends = self.put_backends(port, id, had, report);
+        let Some(maglev) = fill(port, &backends, report) else {
+            report.problem(port, "too many backends for one table".to_owned());
+            return;
+        };
+        for frontend in &port.frontends {
+            let (ip, number) = (frontend.address.ip(), frontend.address.port());
+            report.addresses_touched.push(ip);
+            let holder = Holder { slot: id.slot, guarded: frontend.is_guarded() };
+            if !self.snapshot.frontends.insert((ip, port.key.protocol, number), holder) {
+                let what = format!("{} is another service port's frontend", frontend.address);
+                report.problem(port, what);
+            }
+        }
+        let service = Service {
+            key: port.key.clone(),
+            id,
+            refusal: port.refusal,
+            maglev,
+            source_ranges: source_ranges.unwrap_or_else(|| ranges(port, report)),
+            affinity_s: port.affinity.map(|affinity| affinity.timeout_s.max(1)),
+            reset_after_s: port.reset_after_s,
+        };
+        *self.snapshot.services.get_mut(id.slot as usize) = Some(Arc::new(service));
+        let compiled = Compiled { port: Arc::clone(port), id, backends };
+        self.compiled.insert(port.key.clone(), compiled);
+        if new {
+            report.services_begun.push(id);
+        }
+    }
+
+    /// Gives slots to the backends of a service port, and takes those of the ones that it had and
+    /// has no more.
+    fn put_backends(
+        &mut self,
+        port: &ServicePort,
+        id: ServiceId,
+        mut had: HashMap<SocketAddr, BackendId>,
+        report: &mut Report,
+    ) -> HashMap<SocketAddr, BackendId> {
         let mut has = HashMap::with_capacity(port.backends.len());
-        let mut begun = Vec::new();
         let mut left_out = 0usize;
         for backend in &port.backends {
             if has.contains_key(&backend.address) || has.len() >= 2 * BACKENDS_PER_SERVICE_MAX {
@@ -167,7 +213,7 @@ impl Compiler {
                 let slot = self.backend_slots.take()?;
                 let place = self.snapshot.backends.get_mut(slot as usize);
                 let id = BackendId { slot, generation: next_generation(place.generation) };
-                begun.push(id);
+                report.backends_begun.push(id);
                 Some(id)
             }) else {
                 left_out += 1;
@@ -180,53 +226,26 @@ impl Compiler {
                 service: id,
             };
             if self.snapshot.backend(backend_id) != Some(&held) {
-                *self.snapshot.backends.get_mut(backend_id.slot as usize) =
-                    Backend { generation: backend_id.generation, held: Some(held) };
+                *self.snapshot.backends.get_mut(backend_id.slot as usize) = Backend {
+                    generation: backend_id.generation,
+                    held: Some(held),
+                    reset_after_s: None,
+                };
                 report.backends_changed.push(backend_id);
             }
             has.insert(backend.address, backend_id);
         }
         for gone in had.into_values() {
-            self.free_backend(gone);
+            self.free_backend(gone, port.reset_after_s);
         }
         if left_out > 0 {
-            problem(format!(
+            let what = format!(
                 "{left_out} backends left out: twice the same, or more than \
                  {BACKENDS_PER_SERVICE_MAX} in the service port or {BACKENDS_MAX} in all"
-            ));
+            );
+            report.problem(port, what);
         }
-        let maglev = [Family::V4, Family::V6].map(|family| {
-            let active: Vec<_> = port
-                .active(family)
-                .take(BACKENDS_PER_SERVICE_MAX)
-                .filter_map(|b| has.get(&b.address).map(|id| (*id, b.address, b.weight.max(1))))
-                .collect();
-            Maglev::new(&active).or_else(|too_large| {
-                problem(too_large.to_string());
-                let even: Vec<_> = active.iter().map(|(id, at, _)| (*id, *at, 1)).collect();
-                Maglev::new(&even)
-            })
-        });
-        let [Ok(v4), Ok(v6)] = maglev else {
-            problem("too many backends for one table".to_owned());
-            return;
-        };
-        for frontend in &port.frontends {
-            let (ip, number) = (frontend.address.ip(), frontend.address.port());
-            report.addresses_touched.push(ip);
-            if !self.snapshot.frontends.insert(ip, port.key.protocol, number, id.slot) {
-                problem(format!("{} is another service port's frontend", frontend.address));
-            }
-        }
-        let service =
-            Service { key: port.key.clone(), id, refusal: port.refusal, maglev: [v4, v6] };
-        *self.snapshot.services.get_mut(id.slot as usize) = Some(Arc::new(service));
-        let compiled = Compiled { port: Arc::clone(port), id, backends: has };
-        self.compiled.insert(port.key.clone(), compiled);
-        if new {
-            report.services_begun.push(id);
-        }
-        report.backends_begun.extend(begun);
+        has
     }
 
     fn begin_service(&mut self, slot: u32) -> ServiceId {
@@ -237,6 +256,45 @@ impl Compiler {
         self.service_generations[at] = next_generation(self.service_generations[at]);
         ServiceId { slot, generation: self.service_generations[at] }
     }
+}
+
+impl Report {
+    fn problem(&mut self, port: &ServicePort, what: String) {
+        self.problems.push(Problem { key: port.key.clone(), what });
+    }
+}
+
+/// The tables of a service port's active backends, by family.
+fn fill(
+    port: &ServicePort,
+    ids: &HashMap<SocketAddr, BackendId>,
+    report: &mut Report,
+) -> Option<[Maglev; 2]> {
+    let [v4, v6] = [Family::V4, Family::V6].map(|family| {
+        let active: Vec<_> = port
+            .active(family)
+            .take(BACKENDS_PER_SERVICE_MAX)
+            .filter_map(|b| ids.get(&b.address).map(|id| (*id, b.address, b.weight.max(1))))
+            .collect();
+        Maglev::new(&active).or_else(|too_large| {
+            report.problem(port, too_large.to_string());
+            let even: Vec<_> = active.iter().map(|(id, at, _)| (*id, *at, 1)).collect();
+            Maglev::new(&even)
+        })
+    });
+    Some([v4.ok()?, v6.ok()?])
+}
+
+fn ranges(port: &ServicePort, report: &mut Report) -> Arc<SourceRanges> {
+    let (ranges, left_out) = SourceRanges::new(&port.source_ranges);
+    if left_out > 0 {
+        let what = format!(
+            "{left_out} source ranges left out, whose clients are kept out: give fewer, wider \
+             prefixes (at most {SOURCE_RANGES_MAX} for a family)"
+        );
+        report.problem(port, what);
+    }
+    Arc::new(ranges)
 }
 
 /// 0 is left out, so that zeroed memory never names a holder.

@@ -35,10 +35,19 @@ impl<K: Eq + std::hash::Hash + Clone, V: Clone> Sharded<K, V> {
     }
 }
 
+/// Whose a frontend is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Slot of the service port.
+    pub slot: u32,
+    /// True where the service port's source ranges guard it.
+    pub guarded: bool,
+}
+
 /// The frontends, and how many each address has.
 #[derive(Clone, Debug)]
 pub struct Frontends {
-    slots: Sharded<(IpAddr, Protocol, u16), u32>,
+    slots: Sharded<(IpAddr, Protocol, u16), Holder>,
     addresses: Sharded<IpAddr, u32>,
 }
 
@@ -50,7 +59,7 @@ impl Default for Frontends {
 
 impl Frontends {
     #[inline]
-    pub fn find(&self, address: IpAddr, protocol: Protocol, port: u16) -> Option<u32> {
+    pub fn find(&self, address: IpAddr, protocol: Protocol, port: u16) -> Option<Holder> {
         self.slots.get(&(address, protocol, port)).copied()
     }
     #[inline]
@@ -60,20 +69,24 @@ impl Frontends {
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.addresses.shards.iter().flat_map(|shard| shard.keys().copied()).collect()
     }
-    /// Adds a frontend; false, and nothing changed, where another slot has it.
-    pub fn insert(&mut self, address: IpAddr, protocol: Protocol, port: u16, slot: u32) -> bool {
-        let key = (address, protocol, port);
-        if let Some(holder) = self.slots.get(&key) {
-            return *holder == slot;
+    /// Adds a frontend; false, and nothing changed, where another slot has it. One that is added
+    /// twice is guarded where either is.
+    pub fn insert(&mut self, key: (IpAddr, Protocol, u16), holder: Holder) -> bool {
+        let address = key.0;
+        if let Some(had) = self.slots.get(&key).copied() {
+            if had.slot == holder.slot && holder.guarded && !had.guarded {
+                self.slots.shard_mut(&key).insert(key, holder);
+            }
+            return had.slot == holder.slot;
         }
-        self.slots.shard_mut(&key).insert(key, slot);
+        self.slots.shard_mut(&key).insert(key, holder);
         *self.addresses.shard_mut(&address).entry(address).or_insert(0) += 1;
         true
     }
     /// Takes a frontend away, where this slot has it.
     pub fn remove(&mut self, address: IpAddr, protocol: Protocol, port: u16, slot: u32) {
         let key = (address, protocol, port);
-        if self.slots.get(&key) != Some(&slot) {
+        if self.slots.get(&key).is_none_or(|holder| holder.slot != slot) {
             return;
         }
         self.slots.shard_mut(&key).remove(&key);

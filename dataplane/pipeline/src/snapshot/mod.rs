@@ -6,6 +6,7 @@
 mod chunks;
 mod compile;
 mod frontends;
+mod ranges;
 
 use crate::select::Maglev;
 use chunks::Chunks;
@@ -16,6 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 pub use compile::{Compiler, Problem, Report};
+pub use ranges::SourceRanges;
 
 /// A service port, compiled.
 #[derive(Debug)]
@@ -28,6 +30,28 @@ pub struct Service {
     pub refusal: [Refusal; 2],
     /// Its backends, by family.
     pub maglev: [Maglev; 2],
+    /// Clients that may use its guarded frontends.
+    pub source_ranges: Arc<SourceRanges>,
+    /// Seconds for which a client without new connections keeps its backend; `None`: it doesn't.
+    pub affinity_s: Option<u32>,
+    /// Seconds after which a TCP client of a backend that has gone gets a RST; `None`: never.
+    pub reset_after_s: Option<u32>,
+}
+
+/// A frontend that was found.
+#[derive(Clone, Copy, Debug)]
+pub struct FoundFrontend<'a> {
+    /// The service port.
+    pub service: &'a Service,
+    /// True where its source ranges guard this frontend.
+    pub guarded: bool,
+}
+
+impl FoundFrontend<'_> {
+    /// True where this client may begin connections here.
+    pub fn admits(&self, client: IpAddr) -> bool {
+        !self.guarded || self.service.source_ranges.admits(client)
+    }
 }
 
 /// A backend, compiled.
@@ -37,6 +61,8 @@ pub struct Backend {
     pub generation: u16,
     /// `None` while the slot is free.
     pub held: Option<HeldBackend>,
+    /// While it is free: what its latest holder's service port said of clients that stay.
+    pub reset_after_s: Option<u32>,
 }
 
 /// A backend that a service port has.
@@ -75,11 +101,21 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// The service port whose frontend this is.
-    #[inline]
     pub fn frontend(&self, address: IpAddr, protocol: u8, port: u16) -> Option<&Service> {
+        self.find_frontend(address, protocol, port).map(|found| found.service)
+    }
+    /// The same, and whether source ranges guard it.
+    #[inline]
+    pub fn find_frontend(
+        &self,
+        address: IpAddr,
+        protocol: u8,
+        port: u16,
+    ) -> Option<FoundFrontend<'_>> {
         let protocol = Protocol::from_number(protocol)?;
-        let slot = self.frontends.find(address, protocol, port)?;
-        self.services.get(slot as usize)?.as_deref()
+        let holder = self.frontends.find(address, protocol, port)?;
+        let service = self.services.get(holder.slot as usize)?.as_deref()?;
+        Some(FoundFrontend { service, guarded: holder.guarded })
     }
     /// True where some frontend has this address.
     #[inline]
@@ -110,6 +146,13 @@ impl Snapshot {
             Some(BackendState::Unserving) => Standing::Unserving,
             None => Standing::Gone,
         }
+    }
+    /// Seconds after which TCP clients of a backend that has gone get a RST. As its service port
+    /// said when it went, for as long as nobody else has the slot; then as the service port says.
+    pub fn reset_after_s(&self, backend: BackendId, service: ServiceId) -> Option<u32> {
+        let slot = self.backends.get(backend.slot as usize);
+        let left = slot.filter(|s| s.held.is_none() && s.generation == backend.generation);
+        left.and_then(|slot| slot.reset_after_s).or_else(|| self.service(service)?.reset_after_s)
     }
     /// The backends of all service ports.
     pub fn backends(&self) -> impl Iterator<Item = (BackendId, &HeldBackend)> {

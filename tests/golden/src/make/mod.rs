@@ -2,6 +2,8 @@
 //! come out. Nothing here calls the pipeline; what a real connection can't know beforehand, the
 //! NAT ports that the key of the cases leads to, stands in [`NAT_PORTS`].
 
+mod affinity;
+mod cluster;
 mod fates;
 mod host;
 mod hygiene;
@@ -11,6 +13,7 @@ mod limits;
 mod link;
 mod neighbour;
 mod network;
+mod ranges;
 mod refusal;
 mod tcp;
 mod udp;
@@ -61,6 +64,10 @@ impl Family {
     fn frontend(self, last: u8, port: u16) -> SocketAddr {
         self.host("203.0.113.", "2001:db8:a::", last, port)
     }
+    /// A ClusterIP: `.10` has a backend, `.20` and `.30` have none.
+    fn cluster(self, last: u8, port: u16) -> SocketAddr {
+        self.host("198.19.0.", "2001:db8:5::", last, port)
+    }
     /// A host on the back link: `.11` to `.14`, and `.200` the NAT address.
     fn back(self, last: u8, port: u16) -> SocketAddr {
         self.host("198.18.1.", "2001:db8:b::", last, port)
@@ -110,7 +117,7 @@ impl Flow {
     fn forwarded(&self, sent: &Packet) -> Packet {
         let mut out = sent.clone().ttl(sent.ttl - 1);
         out.padding.clear();
-        if sent.source == self.client {
+        if sent.destination == self.frontend {
             (out.source, out.destination) = (self.nat, self.backend);
             (out.macs, out.tag) = ((BACK_MAC, self.backend_mac), self.backend_tag);
         } else {
@@ -258,6 +265,16 @@ impl Maker {
         };
         self.case.meta.change.push(change);
     }
+    /// A service's source ranges from the next packet on.
+    fn source_ranges(&mut self, service: &str, ranges: &[&str]) {
+        let change = Change {
+            before: self.next(),
+            service: Some(service.to_owned()),
+            source_ranges: Some(ranges.iter().map(|text| (*text).to_owned()).collect()),
+            ..Change::default()
+        };
+        self.case.meta.change.push(change);
+    }
     /// A neighbour from the next packet on.
     fn neighbour(&mut self, interface: &str, address: &str, mac: Option<Mac>) {
         let change = Change {
@@ -322,6 +339,9 @@ pub fn all() -> Vec<Case> {
     limits::cases(&mut book);
     host::cases(&mut book);
     life::cases(&mut book);
+    ranges::cases(&mut book);
+    affinity::cases(&mut book);
+    cluster::cases(&mut book);
     let mut cases = book.0;
     cases.sort_by(|a, b| a.name.cmp(&b.name));
     for pair in cases.windows(2) {

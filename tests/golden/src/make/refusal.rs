@@ -9,7 +9,7 @@ fn to(f: Family, last: u8, port: u16, body: Body) -> Packet {
 }
 
 /// The RST that refuses a packet.
-fn reset(sent: &Packet) -> Packet {
+pub(super) fn reset(sent: &Packet) -> Packet {
     let Body::Tcp { sequence, acknowledged, flags, data, .. } = &sent.body else { panic!("TCP") };
     let (sequence, acknowledged, flags) = if flags & ACK != 0 {
         (*acknowledged, 0, RST)
@@ -23,7 +23,7 @@ fn reset(sent: &Packet) -> Packet {
 }
 
 /// The port unreachable that refuses a packet; it quotes so many bytes at most.
-fn unreachable(f: Family, sent: &Packet) -> Packet {
+pub(super) fn unreachable(f: Family, sent: &Packet) -> Packet {
     let (kind, code) = f.port_unreachable();
     let ip = sent.ip();
     let quote = ip.len().min(f.of(576 - 28, 1280 - 48));
