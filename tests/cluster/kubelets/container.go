@@ -52,9 +52,7 @@ func (c *container) keep() {
 		policy := c.pod.latest().Spec.RestartPolicy
 		again := policy == v1.RestartPolicyAlways || policy == v1.RestartPolicyOnFailure && code != 0
 		c.over = c.pod.isStopping() || err == nil && !again
-		if err != nil {
-			c.waiting = &v1.ContainerStateWaiting{Reason: "ErrImagePull", Message: err.Error()}
-		}
+		started := err == nil
 		over := c.over
 		c.mutex.Unlock()
 		poke(c.pod.wake)
@@ -70,9 +68,11 @@ func (c *container) keep() {
 			c.mutex.Unlock()
 			return
 		}
-		c.mutex.Lock()
-		c.restarts++
-		c.mutex.Unlock()
+		if started {
+			c.mutex.Lock()
+			c.restarts++
+			c.mutex.Unlock()
+		}
 	}
 }
 
@@ -80,6 +80,7 @@ func (c *container) keep() {
 func (c *container) runOnce() (int, error) {
 	command, err := c.prepare()
 	if err != nil {
+		c.wait("ErrImagePull", err)
 		return 0, err
 	}
 	c.mutex.Lock()
@@ -90,6 +91,7 @@ func (c *container) runOnce() (int, error) {
 	}
 	c.mutex.Unlock()
 	if err != nil {
+		c.wait("RunContainerError", err)
 		return 0, err
 	}
 	if err := c.pod.note(fmt.Sprintf("process %d %d", command.Process.Pid, startOf(command.Process.Pid))); err != nil {
@@ -117,6 +119,13 @@ func (c *container) runOnce() (int, error) {
 		c.ended.ExitCode = 128 + int32(status.Signal())
 	}
 	return int(c.ended.ExitCode), nil
+}
+
+// wait says why nothing runs.
+func (c *container) wait(reason string, err error) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	c.waiting = &v1.ContainerStateWaiting{Reason: reason, Message: err.Error()}
 }
 
 // prepare writes the command line of what stands for the image.

@@ -42,6 +42,8 @@ type node struct {
 	handle  netns.NsHandle
 	links   *netlink.Handle
 	stopped atomic.Bool
+	// Ends the heartbeats.
+	silence context.CancelFunc
 	// The file's time of change when it was read last.
 	read time.Time
 
@@ -96,7 +98,12 @@ func (k *kubelets) readNode(ctx context.Context, name string, changed time.Time)
 		if err := k.register(ctx, known); err != nil {
 			return err
 		}
-		go k.heartbeats(ctx, known)
+		beating, silence := context.WithCancel(ctx)
+		known.silence = silence
+		go k.heartbeats(beating, known)
+	}
+	if file.Stopped && known.silence != nil {
+		known.silence()
 	}
 	known.stopped.Store(file.Stopped)
 	known.read = changed
@@ -175,7 +182,7 @@ func (k *kubelets) reportNode(ctx context.Context, n *node) error {
 	return err
 }
 
-// heartbeats renews a node's lease until its kubelet is stopped, and says that the node is ready
+// heartbeats renews a node's lease until its kubelet is stopped (the context ends), and says that the node is ready
 // where somebody has come to doubt it.
 func (k *kubelets) heartbeats(ctx context.Context, n *node) {
 	ticker := time.NewTicker(k.heartbeat)
@@ -192,9 +199,6 @@ func (k *kubelets) heartbeats(ctx context.Context, n *node) {
 		select {
 		case <-ctx.Done():
 		case <-ticker.C:
-		}
-		if !n.runs() {
-			return
 		}
 	}
 }

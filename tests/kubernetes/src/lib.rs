@@ -5,9 +5,10 @@ use anyhow::{Context, Result, bail, ensure};
 use rig::cluster::{Cluster, ClusterOptions, NodeOptions};
 use rig::command::output_of;
 use rig::namespace::Namespace;
-use rig::net::Net;
+use rig::world::{World, WorldOptions};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,8 @@ pub struct Test {
     // Removed in this order, before others may begin.
     /// The cluster.
     pub cluster: Cluster,
-    /// The network, with the client's and the gateway's namespaces.
-    pub net: Net,
+    /// The client, the gateway once it is started, and the network.
+    pub world: World,
     _alone: rig::Alone,
 }
 
@@ -28,14 +29,23 @@ pub struct Test {
 /// machine can't do it, which is reported.
 pub fn begin(kind: &str, options: &ClusterOptions, nodes: usize) -> Result<Option<Test>> {
     let Some(alone) = rig::alone() else { return Ok(None) };
-    let net = Net::build(kind, 0)?;
-    let mut cluster = Cluster::start(&net.instance, options)?;
+    let world = World::build(&WorldOptions { backends: 0, ..WorldOptions::new(kind) })?;
+    let mut cluster = Cluster::start(&world.net.instance, options)?;
+    cluster.attach(&world.net.gateway)?;
     for index in 0..nodes {
         let zone = ["a", "b", "c"][index % 3];
-        cluster.add_node(&net.switch, &NodeOptions::in_zone(zone))?;
+        cluster.add_node(&world.net.switch, &NodeOptions::in_zone(zone))?;
     }
     cluster.wait_for_nodes()?;
-    Ok(Some(Test { cluster, net, _alone: alone }))
+    Ok(Some(Test { cluster, world, _alone: alone }))
+}
+
+impl Test {
+    /// Starts the gateway with this kubeconfig, which says who it is.
+    pub fn start_gateway(&mut self, kubeconfig: &Path) -> Result<()> {
+        self.world.options.kubeconfig = Some(kubeconfig.into());
+        self.world.start_gateway()
+    }
 }
 
 /// Asks until the answer is yes; `what` is for the error.

@@ -90,8 +90,8 @@ fn a_deployment_is_served_scaled_and_loses_a_pod() -> Result<()> {
     let Some(test) = kubernetes::begin("cluster", &ClusterOptions::default(), 2)? else {
         return Ok(());
     };
-    let (cluster, client) = (&test.cluster, &test.net.client);
-    test.net.join_plain()?;
+    let (cluster, client) = (&test.cluster, &test.world.net.client);
+    test.world.net.join_plain()?;
     cluster.apply(WEB)?;
     cluster.kubectl("rollout status deployment/web --timeout=60s")?;
     wait_for_ready(cluster, 3)?;
@@ -115,6 +115,8 @@ fn a_deployment_is_served_scaled_and_loses_a_pod() -> Result<()> {
     let on_first =
         pods["items"].as_array().context("pods")?.iter().filter(|p| node_of(p) == "node-1").count();
     ensure!((2..=3).contains(&on_first), "{on_first} of 5 pods are on node-1");
+
+    roll_under_load(&test, targets[0])?;
 
     // A pod that fails its probe is no ready endpoint, and comes back.
     let pod = endpoints(cluster, "web")?.remove(0).0;
@@ -155,19 +157,83 @@ fn a_deployment_is_served_scaled_and_loses_a_pod() -> Result<()> {
     wait_for_ready(cluster, 5)?;
 
     let writes = cluster.audit(&AuditMark::default())?;
+    check_status_writes(&writes)?;
     let scaled = writes.iter().any(|e| e.is_write() && e.object.subresource == "scale");
     ensure!(scaled, "no write to deployments/scale among {} entries", writes.len());
     check_nothing_is_left(test)
 }
 
+/// Every pod is replaced, and serves for 3 s more while kube-proxy learns of it: no request fails.
+fn roll_under_load(test: &kubernetes::Test, target: SocketAddr) -> Result<()> {
+    let cluster = &test.cluster;
+    cluster.kubectl("rollout restart deployment/web")?;
+    std::thread::scope(|scope| -> Result<()> {
+        let rolled = scope.spawn(|| cluster.kubectl("rollout status deployment/web --timeout=60s"));
+        let mut asked = 0;
+        while !rolled.is_finished() {
+            asked += who_answers(&test.world.net.client, target, 10)?.values().sum::<usize>();
+        }
+        println!("{asked} requests during the rollout, none failed");
+        ensure!(asked > 20, "only {asked} requests were made during the rollout");
+        rolled.join().map_err(|_| anyhow::anyhow!("the rollout panicked"))?.map(drop)
+    })?;
+    wait_for_ready(cluster, 5)
+}
+
+/// A pod's status is written when it changes, and at no other time.
+fn check_status_writes(entries: &[rig::cluster::AuditEntry]) -> Result<()> {
+    let mut counts = std::collections::BTreeMap::<&str, usize>::new();
+    for entry in entries.iter().filter(|e| e.is_write() && e.user.username == "kubelets") {
+        if entry.object.resource == "pods" && entry.object.subresource == "status" {
+            *counts.entry(&entry.object.name).or_default() += 1;
+        }
+    }
+    println!("writes of status by pod: {counts:?}");
+    // Waiting, running, ready, ended; one was unready for a while.
+    ensure!(counts.len() > 10 && counts.values().all(|count| *count <= 8), "{counts:?}");
+    Ok(())
+}
+
+/// As if the whole run had been killed with `kill -9`, kubelets first.
+#[test]
+fn nothing_is_left_of_a_killed_run() -> Result<()> {
+    let Some(test) = kubernetes::begin("killed", &ClusterOptions::default(), 1)? else {
+        return Ok(());
+    };
+    test.cluster.apply(ECHO)?;
+    test.cluster.kubectl("wait --for=condition=Ready pod/echo pod/shell --timeout=60s")?;
+    let instance = test.world.net.instance.clone();
+    let things = std::fs::read_to_string(instance.record_file())?;
+    let runs_kubelets = |pid: &&str| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|words| words.windows(10).any(|word| word == b"\0kubelets\0"))
+    };
+    let kubelets = recorded(&things).into_iter().find(runs_kubelets).context("kubelets")?;
+    rig::command::output_of(std::process::Command::new("kill").args(["-9", kubelets]))?;
+    // The pid of a process that has ended stands for the dead owner's.
+    let mut ended = std::process::Command::new("true").spawn()?;
+    ended.wait()?;
+    std::fs::write(instance.dir().join("owner"), format!("{} 1", ended.id()))?;
+    ensure!(rig::instance::sweep()? >= 1, "nothing was swept");
+    check_gone(&things, instance.tag(), instance.dir())
+}
+
 fn check_nothing_is_left(test: kubernetes::Test) -> Result<()> {
-    let tag = test.net.instance.tag().to_owned();
-    let dir = test.net.instance.dir().to_owned();
-    let things = std::fs::read_to_string(test.net.instance.record_file())?;
-    let pids: Vec<&str> =
-        things.lines().filter_map(|l| l.strip_prefix("process ")?.split(' ').next()).collect();
-    ensure!(pids.len() > 10, "{} processes were recorded", pids.len());
+    let instance = test.world.net.instance.clone();
+    let things = std::fs::read_to_string(instance.record_file())?;
+    let (tag, dir) = (instance.tag().to_owned(), instance.dir().to_owned());
+    drop(instance);
     drop(test);
+    check_gone(&things, &tag, &dir)
+}
+
+fn recorded(things: &str) -> Vec<&str> {
+    things.lines().filter_map(|l| l.strip_prefix("process ")?.split(' ').next()).collect()
+}
+
+fn check_gone(things: &str, tag: &str, dir: &Path) -> Result<()> {
+    let pids = recorded(things);
+    ensure!(pids.len() > 5, "{} processes were recorded", pids.len());
     let left: Vec<_> = std::fs::read_dir("/run/netns")?
         .flatten()
         .filter(|entry| entry.file_name().to_string_lossy().ends_with(&format!("-{tag}")))
@@ -186,9 +252,8 @@ fn check_nothing_is_left(test: kubernetes::Test) -> Result<()> {
 fn access_is_by_rbac_and_tokens_end() -> Result<()> {
     let options = ClusterOptions { api_only: true, ..ClusterOptions::default() };
     let Some(mut test) = kubernetes::begin("access", &options, 0)? else { return Ok(()) };
-    let net = &test.net;
+    let net = &test.world.net;
     let cluster = &mut test.cluster;
-    cluster.attach(&net.gateway)?;
     cluster.kubectl("create namespace gate")?;
     cluster.kubectl("create sa gate -n gate")?;
     cluster.kubectl("create clusterrole looks --verb=get,list,watch --resource=services")?;
@@ -232,10 +297,9 @@ fn access_is_by_rbac_and_tokens_end() -> Result<()> {
 
 #[test]
 fn api_servers_stop_freeze_and_share_an_etcd() -> Result<()> {
-    let options = ClusterOptions { api_only: true, ..ClusterOptions::default() };
-    let Some(mut test) = kubernetes::begin("servers", &options, 0)? else { return Ok(()) };
+    let options = ClusterOptions::default();
+    let Some(mut test) = kubernetes::begin("servers", &options, 1)? else { return Ok(()) };
     let cluster = &mut test.cluster;
-    cluster.attach(&test.net.gateway)?;
     let second = cluster.add_api_server()?;
     cluster.kubectl("create namespace one")?;
     // What one was told the other knows; frozen, the first one says nothing.
@@ -249,10 +313,21 @@ fn api_servers_stop_freeze_and_share_an_etcd() -> Result<()> {
     cluster.move_shared_address(second)?;
     let who = cluster.credentials_for_user("root", &["system:masters"])?;
     let kubeconfig = cluster.kubeconfig_with("shared", &who, Via::Shared)?;
-    let mut kubectl = test.net.gateway.command(&cluster.kubectl_program()?.display().to_string());
+    let mut kubectl =
+        test.world.net.gateway.command(&cluster.kubectl_program()?.display().to_string());
     let flag = format!("--kubeconfig={}", kubeconfig.display());
     rig::command::output_of(kubectl.args([&flag, "get", "namespace", "one"]))?;
     ask(cluster, second, &["create", "namespace", "two"])?;
+    // Controllers and kubelets have moved with the shared address.
+    let pod = "--image=nginx --replicas=1 --port=80".split(' ');
+    ask(
+        cluster,
+        second,
+        &["create", "deployment", "late"].into_iter().chain(pod).collect::<Vec<_>>(),
+    )?;
+    wait("a Deployment is rolled out through the second API server", || {
+        Ok(ask(cluster, second, &["rollout", "status", "deployment/late", "--timeout=2s"]).is_ok())
+    })?;
     cluster.thaw_api_server(0)?;
     wait("the first API server catches up", || {
         Ok(ask(cluster, 0, &["get", "namespace", "two"]).is_ok())
@@ -269,14 +344,14 @@ fn api_servers_stop_freeze_and_share_an_etcd() -> Result<()> {
     let text = format!("{said:?}");
     ensure!(text.contains("too old resource version") || text.contains("410"), "{text}");
     // A cut namespace reaches nobody, and is joined again.
-    cluster.cut(&test.net.gateway, true)?;
+    cluster.cut(&test.world.net.gateway, true)?;
     let kubectl = || {
         let mut command =
-            test.net.gateway.command(&cluster.kubectl_program()?.display().to_string());
+            test.world.net.gateway.command(&cluster.kubectl_program()?.display().to_string());
         rig::command::output_of(command.args([&flag, "--request-timeout=2s", "get", "namespaces"]))
     };
     ensure!(kubectl().is_err(), "a cut namespace reaches the API server");
-    cluster.cut(&test.net.gateway, false)?;
+    cluster.cut(&test.world.net.gateway, false)?;
     kubectl().map(drop)
 }
 

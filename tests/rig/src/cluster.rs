@@ -2,12 +2,15 @@
 //! kubectl are Kubernetes' own; nodes and pods are network namespaces with real processes.
 //!
 //! ```text
-//!   control (API server, etcd, controllers, kubelets)        pods of node-1
+//!   control (API server, etcd)                               pods of node-1
 //!      |  mgmt0, a bridge: 198.18.254.0/24                        | | |
-//!      +---------------+-----------------+                    node-1 (kube-proxy)
-//!   gateway         node-1            node-2                      | eth0: 198.18.1.151
-//!                                                        gateway's back port --- br0 of switch
+//!      +-------------+-----------+-----------+                node-1 (kube-proxy)
+//!   managers      gateway     node-1      node-2                  | eth0: 198.18.1.151
+//!   (controllers, kubelets)                            gateway's back port --- br0 of switch
 //! ```
+//!
+//! Controllers, kubelets and kube-proxy reach the API server at an address that can be moved to
+//! another one ([`Cluster::move_shared_address`]).
 //!
 //! The program behind all roles is `tests/cluster`; its README says what bites.
 
@@ -93,8 +96,9 @@ pub struct Node {
 
 /// A running cluster. Dropped means gone, with all of its pods.
 pub struct Cluster {
-    /// The namespace of the first API server, of etcd, the controllers and the kubelets.
+    /// The namespace of the first API server and of etcd.
     pub control: Namespace,
+    managers: Namespace,
     kubelets: Option<Process>,
     controllers: Option<Process>,
     nodes: Vec<Node>,
@@ -117,10 +121,12 @@ impl Cluster {
             fs::create_dir_all(dir.join(folder))?;
         }
         let control = network::control(instance)?;
+        let managers = Namespace::create(instance, "managers")?;
         let addresses = plan::management(plan::CONTROL);
         let mut cluster = Self {
             servers: vec![processes::ApiServer::new(&dir, 1, control.clone(), addresses)?],
             control,
+            managers: managers.clone(),
             kubelets: None,
             controllers: None,
             nodes: Vec::new(),
@@ -131,6 +137,7 @@ impl Cluster {
             dir,
             instance: instance.clone(),
         };
+        cluster.attach(&managers)?;
         cluster.pki(&[
             "ca",
             "accounts",
@@ -151,9 +158,9 @@ impl Cluster {
         Ok(cluster)
     }
     fn start_kubelets(&mut self) -> Result<()> {
-        let kubeconfig = self.kubeconfig_with("kubelets", &self.user("kubelets"), Via::V4(0))?;
+        let kubeconfig = self.kubeconfig_with("kubelets", &self.user("kubelets"), Via::Shared)?;
         let role = self.program.role("kubelets", None);
-        let mut command = processes::in_namespace(&self.control, &role);
+        let mut command = processes::in_namespace(&self.managers, &role);
         let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
         command
             .arg(flag("kubeconfig", &kubeconfig))

@@ -12,12 +12,17 @@ pub struct GatewayOptions {
     pub cores: Vec<u32>,
     /// Whether memory is taken from huge pages.
     pub huge_pages: bool,
+    /// How it reaches an API server; without, it reads the folder of manifests.
+    pub kubeconfig: Option<PathBuf>,
+    /// More of the configuration, in TOML: tables that aren't written here.
+    pub more: String,
 }
 
 impl Default for GatewayOptions {
     /// One worker on core 1, where the machine has huge pages with these.
     fn default() -> Self {
-        Self { cores: vec![1], huge_pages: crate::hugepages::enough() }
+        let huge_pages = crate::hugepages::enough();
+        Self { cores: vec![1], huge_pages, kubeconfig: None, more: String::new() }
     }
 }
 
@@ -92,13 +97,16 @@ pub fn text(net: &Net, places: &Places, options: &GatewayOptions) -> String {
     );
     section(&mut out, "node_port", &[("addresses", list(&plan::GATEWAY_FRONT))]);
     section(&mut out, "external_ips", &[("ranges", list(&plan::EXTERNAL))]);
-    for (name, key, path) in [
-        ("manifests", "dir", &places.manifests),
-        ("admin", "socket", &places.socket),
-        ("state", "dir", &places.state),
-    ] {
+    let source = options.kubeconfig.as_ref().map_or_else(
+        || ("manifests", "dir", &places.manifests),
+        |kubeconfig| ("kubernetes", "kubeconfig", kubeconfig),
+    );
+    for (name, key, path) in
+        [source, ("admin", "socket", &places.socket), ("state", "dir", &places.state)]
+    {
         section(&mut out, name, &[(key, quoted(&path.display().to_string()))]);
     }
+    out.push_str(&options.more);
     out
 }
 

@@ -138,7 +138,7 @@ impl Cluster {
     /// Starts kube-proxy on a node, also again after [`Self::stop_kube_proxy`].
     pub fn start_kube_proxy(&mut self, index: usize) -> Result<()> {
         let kubeconfig =
-            self.kubeconfig_with("kube-proxy", &self.user("kube-proxy"), Via::V4(0))?;
+            self.kubeconfig_with("kube-proxy", &self.user("kube-proxy"), Via::Shared)?;
         let node = self.nodes.get_mut(index).context("no such node")?;
         let role = self.program.role("kube-proxy", None);
         let mut command = super::processes::in_namespace(&node.namespace, &role);

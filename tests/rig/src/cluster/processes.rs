@@ -223,10 +223,10 @@ impl Cluster {
     }
     pub(super) fn start_controllers(&mut self) -> Result<()> {
         let who = self.user("controllers");
-        let kubeconfig = self.kubeconfig_with("controllers", &who, Via::V4(0))?;
+        let kubeconfig = self.kubeconfig_with("controllers", &who, Via::Shared)?;
         let role = self.program.role("controllers", None);
         let grace = self.options.node_grace;
-        let mut command = in_namespace(&self.control, &role);
+        let mut command = in_namespace(&self.managers, &role);
         command
             .arg(format!("--kubeconfig={}", kubeconfig.display()))
             .arg(format!("--controllers={}", CONTROLLERS.join(",")))

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// The version of Kubernetes, as `go.mod` has it.
@@ -50,9 +51,18 @@ impl Program {
     }
 }
 
-/// Builds the program with Go; gives its path. The first build takes four minutes on two cores,
-/// and says so.
+/// Builds the program with Go, once a process; gives its path. The first build takes four minutes
+/// on two cores, and says so.
 pub fn build() -> Result<PathBuf> {
+    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*built {
+        Some(path) => Ok(path.clone()),
+        None => Ok(built.insert(build_anew()?).clone()),
+    }
+}
+
+fn build_anew() -> Result<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cluster").canonicalize()?;
     check_go(&source)?;
     let folder = folder()?;
@@ -66,7 +76,7 @@ pub fn build() -> Result<PathBuf> {
         eprintln!("building Kubernetes {VERSION} from tests/cluster: four minutes the first time");
     }
     let mut child = Command::new("go")
-        .args(["build", "-v", "-ldflags", &linker_flags(), "-o"])
+        .args(["build", "-v", "-buildvcs=false", "-ldflags", &linker_flags(), "-o"])
         .arg(&program)
         .arg(".")
         .current_dir(&source)
