@@ -29,12 +29,6 @@ pub fn ratios(above: &[f64], below: &[f64]) -> Spread {
     Spread::of(above.iter().zip(below).map(|(a, b)| a / b))
 }
 
-/// The value that `percent` of the sorted samples don't exceed.
-pub fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
-    sorted.get(place).copied().unwrap_or(0.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,8 +38,5 @@ mod tests {
         let spread = Spread::of([5.0, 1.0, 3.0]);
         assert_eq!((spread.median, spread.min, spread.max), (3.0, 1.0, 5.0));
         assert_eq!(ratios(&[2.0, 9.0, 4.0], &[1.0, 3.0, 4.0]).median, 2.0);
-        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
-        assert_eq!((percentile(&hundred, 50), percentile(&hundred, 99)), (50.0, 99.0));
-        assert_eq!(percentile(&[], 99), 0.0);
     }
 }

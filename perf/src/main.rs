@@ -4,7 +4,6 @@
 
 mod begun;
 mod bound;
-mod compile;
 mod established;
 mod figures;
 mod flows;
@@ -17,7 +16,7 @@ mod world;
 use anyhow::{Result, bail};
 use clap::Parser;
 use established::{LOOPS, Loop, Size};
-use figures::{Spread, percentile, ratios};
+use figures::{Spread, ratios};
 use memory::HugeMemory;
 use report::{Conditions, Report};
 use std::process::ExitCode;
@@ -42,7 +41,7 @@ struct Arguments {
     /// Seed of all that is chosen at random.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Established packets alone: no new connections, no compiler.
+    /// Established packets alone: no new connections.
     #[arg(long)]
     short: bool,
     /// One loop alone, to be looked at by a profiler. Prints no table.
@@ -138,7 +137,6 @@ fn measure(sizes: &mut [Size], memory: &mut HugeMemory, arguments: &Arguments) -
         established,
         begun: None,
         first: Vec::new(),
-        compiled: None,
     };
     if !arguments.short {
         measure_rare(&mut report, sizes, memory, arguments.seed)?;
@@ -187,12 +185,5 @@ fn measure_rare(
             to_all: Spread::of(samples[1].iter().copied()),
         });
     }
-    let compiled = compile::measure(10_000, 2_000, seed)?;
-    report.compiled = Some(report::Compiled {
-        services: compiled.services,
-        cold_ms: compiled.cold_ms,
-        change_p50_ms: percentile(&compiled.changes_ms, 50),
-        change_p99_ms: percentile(&compiled.changes_ms, 99),
-    });
     Ok(())
 }

@@ -82,19 +82,6 @@ pub struct First {
     pub to_all: Spread,
 }
 
-/// The control side. Times in milliseconds.
-#[derive(Clone, Debug, Serialize)]
-pub struct Compiled {
-    /// Services, of ten backends each.
-    pub services: u32,
-    /// All from nothing.
-    pub cold_ms: f64,
-    /// One change: the median.
-    pub change_p50_ms: f64,
-    /// One change: 99 of 100 take no longer.
-    pub change_p99_ms: f64,
-}
-
 /// All of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -106,8 +93,6 @@ pub struct Report {
     pub begun: Option<Begun>,
     /// By number of services.
     pub first: Vec<First>,
-    /// The control side.
-    pub compiled: Option<Compiled>,
 }
 
 impl Report {
@@ -231,14 +216,6 @@ impl fmt::Display for Report {
                     (format!("{:.0}", first.to_ten), format!("{:.2}", first.to_ten_ratio));
                 writeln!(f, "  {:>8}  {ten:<22} {ratio:<18} {:.0}", first.services, first.to_all)?;
             }
-        }
-        if let Some(compiled) = &self.compiled {
-            writeln!(
-                f,
-                "\ncompiling {} services of 10 backends: cold {:.0} ms; one change p50 {:.3} ms, \
-                 p99 {:.3} ms",
-                compiled.services, compiled.cold_ms, compiled.change_p50_ms, compiled.change_p99_ms
-            )?;
         }
         Ok(())
     }
