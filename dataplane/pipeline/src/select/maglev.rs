@@ -79,8 +79,10 @@ impl Maglev {
 }
 
 fn fill(backends: &[(BackendId, SocketAddr, u16)], len: usize) -> Box<[u16]> {
-    const FREE: u16 = u16::MAX;
-    let mut slots = vec![FREE; len].into_boxed_slice();
+    let mut slots = vec![0; len].into_boxed_slice();
+    // Towards the end a walk meets many taken slots before a free one. A bit each stays in the
+    // first levels of the cache where the slots of a large table don't.
+    let mut taken = vec![0u64; len.div_ceil(64)];
     // Each backend's walk over the slots: where it stands, and how far it steps.
     let mut walks: Vec<(usize, usize)> = backends
         .iter()
@@ -96,12 +98,13 @@ fn fill(backends: &[(BackendId, SocketAddr, u16)], len: usize) -> Box<[u16]> {
     loop {
         for (place, walk) in walks.iter_mut().enumerate() {
             for _ in 0..backends[place].2 {
-                while slots[walk.0] != FREE {
+                while taken[walk.0 / 64] >> (walk.0 % 64) & 1 == 1 {
                     walk.0 += walk.1;
                     if walk.0 >= len {
                         walk.0 -= len;
                     }
                 }
+                taken[walk.0 / 64] |= 1 << (walk.0 % 64);
                 slots[walk.0] = place as u16;
                 left -= 1;
                 if left == 0 {
