@@ -119,13 +119,13 @@ impl Index {
         self.service_cidrs.insert(name, cidrs);
     }
 
-    /// Nodes are asked while some Service has them as backends.
+    /// Nodes are asked while some Service goes by their health.
     pub(crate) fn ask_about_nodes(&mut self) {
         if !std::mem::take(&mut self.ask_nodes) {
             return;
         }
         let forwarding = &self.settings.wishes().forwarding;
-        let wanted = !self.node_targets.is_empty();
+        let wanted = !self.node_askers.is_empty();
         let nodes = self.nodes.iter().filter(|_| wanted);
         let at = nodes.filter_map(|(name, node)| Some((name.clone(), node.asked_at()?)));
         if self.asked.want_nodes(at, forwarding.cadence) {

@@ -140,6 +140,11 @@ impl<'a> Annotations<'a> {
 }
 
 impl Wants {
+    /// The health of nodes as a whole counts, where they are the backends.
+    pub(crate) fn asks_nodes(&self) -> bool {
+        self.node_probe != NodeProbe::Off && self.probe.is_none()
+    }
+
     /// Reads what a Service asks for. What makes no sense is a problem, and as if it weren't there;
     /// but for forwarding and target, which nobody guesses.
     pub(crate) fn read(

@@ -120,6 +120,8 @@ pub struct Index {
     pub(crate) api_servers: HashMap<IpAddr, usize>,
     /// Services whose backends are nodes.
     pub(crate) node_targets: BTreeSet<ObjectName>,
+    /// Those of them that go by the nodes' own health.
+    pub(crate) node_askers: BTreeSet<ObjectName>,
     pub(crate) claims: Claims,
     pub(crate) slices: HashMap<ObjectName, Slice>,
     pub(crate) slices_of: HashMap<ObjectName, BTreeSet<ObjectName>>,
@@ -182,6 +184,7 @@ impl Index {
             service_cidrs: BTreeMap::new(),
             api_servers: HashMap::new(),
             node_targets: BTreeSet::new(),
+            node_askers: BTreeSet::new(),
             claims: Claims::default(),
             slices: HashMap::new(),
             slices_of: HashMap::new(),
@@ -401,8 +404,11 @@ impl Index {
             }
         }
         if spec.wants.target == Target::Node && spec.withheld.is_none() {
-            self.ask_nodes |= self.node_targets.is_empty();
             self.node_targets.insert(spec.name().clone());
+            if spec.wants.asks_nodes() {
+                self.ask_nodes |= self.node_askers.is_empty();
+                self.node_askers.insert(spec.name().clone());
+            }
         }
         self.note(change);
     }
@@ -412,7 +418,7 @@ impl Index {
         let Some(entry) = self.services.get(name) else { return };
         let mut change = ClaimChange::default();
         self.node_targets.remove(name);
-        self.ask_nodes |= self.node_targets.is_empty();
+        self.ask_nodes |= self.node_askers.remove(name) && self.node_askers.is_empty();
         for &address in &entry.spec.cluster_ips {
             self.claims.cluster_ip(address, false, &mut change);
         }

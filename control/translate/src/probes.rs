@@ -124,6 +124,12 @@ impl Asked {
         self.healthz_is_closed
     }
 
+    /// All that is asked.
+    #[cfg(test)]
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &ProbeKey> {
+        self.probes.keys()
+    }
+
     /// Takes in what a Service wants asked, in the place of what it wanted.
     pub(crate) fn want(
         &mut self,

@@ -4,10 +4,13 @@ mod addresses;
 mod conflicts;
 mod endpoints;
 mod facts;
+mod node_target;
+mod probing;
 mod properties;
 mod refusals;
 mod scale;
 
+use crate::probes::{Check, Health, ProbeKey};
 use crate::{Allocations, Built, Index, Kind, NodePortSettings, Object, ObjectKey, Place, Pool};
 use crate::{Settings, Wishes};
 use model::answers::{ServicePortRow, ServiceStatus};
@@ -46,6 +49,17 @@ pub fn wishes() -> Wishes {
 
 pub fn index() -> Index {
     Index::new(Settings::new(wishes()).unwrap(), Allocations::default())
+}
+
+/// An index that forwards by these settings where Services don't say how.
+pub fn forwarding(forwarding: crate::ForwardingSettings) -> Index {
+    let wishes = Wishes { forwarding, ..wishes() };
+    Index::new(Settings::new(wishes).unwrap(), Allocations::default())
+}
+
+/// What is being asked, in order.
+pub fn asked(index: &Index) -> Vec<ProbeKey> {
+    index.asked.keys().cloned().collect()
 }
 
 /// A Service `default/NAME` of a type, with one port 80/TCP named `http`, changed by `change`.
