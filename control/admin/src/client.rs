@@ -8,7 +8,7 @@ use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use model::answers::{
     BackendRow, ConnectionFilter, Connections, DropRow, Event, FlowExplanation, NeighbourRow,
-    PortRow, ServiceExplanation, ServiceRow, Status, Workers,
+    PoolRow, PortRow, ServiceExplanation, ServiceRow, Status, Workers,
 };
 use model::desired::ObjectName;
 use model::ids::FiveTuple;
@@ -108,6 +108,8 @@ impl Client {
         workers -> Workers = "/v1/workers";
         /// Asks for the latest events.
         events -> Vec<Event> = "/v1/events";
+        /// Asks for the pools of LoadBalancer addresses.
+        pools -> Vec<PoolRow> = "/v1/pools";
     }
 
     /// Asks for the connections that match.

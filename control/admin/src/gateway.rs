@@ -1,8 +1,10 @@
 //! The questions that the admin API asks.
 
+use crate::programming::ProgrammingTimes;
 use model::answers::{
     BackendRow, ConnectionFilter, Connections, DropRow, Event, FlowExplanation, NeighbourRow,
-    PortRow, ServiceExplanation, ServiceRow, ServiceTraffic, Status, Workers,
+    PoolRow, PortRow, ProbeCounts, ServiceExplanation, ServiceRow, ServiceTraffic, Status, Workers,
+    WriteCounts,
 };
 use model::desired::ObjectName;
 use model::ids::{FiveTuple, WorkerId};
@@ -34,6 +36,19 @@ pub struct TrafficReadings {
     pub backends: Vec<BackendRow>,
     /// Milliseconds since the source of objects was last known to be in step; 0 while it is.
     pub source_stale_ms: u64,
+}
+
+/// What the control side counts, for metrics.
+#[derive(Clone, Debug, Default)]
+pub struct ControlReadings {
+    /// Pools of LoadBalancer addresses.
+    pub pools: Vec<PoolRow>,
+    /// What was written to the source; `None` where nothing ever is.
+    pub writes: Option<WriteCounts>,
+    /// Active probes.
+    pub probes: ProbeCounts,
+    /// From the source's word to the last worker's use, of each change.
+    pub programming: ProgrammingTimes,
 }
 
 /// A running gateway, as the admin API sees it.
@@ -72,6 +87,8 @@ pub trait Gateway: Send + Sync + 'static {
     fn workers(&self) -> impl Future<Output = Result<Workers, GatewayError>> + Send;
     /// The latest events, oldest first.
     fn events(&self) -> impl Future<Output = Result<Vec<Event>, GatewayError>> + Send;
+    /// The pools of LoadBalancer addresses, in the order of the configuration.
+    fn pools(&self) -> impl Future<Output = Result<Vec<PoolRow>, GatewayError>> + Send;
     /// What would become of a packet of this flow, and why.
     fn explain_flow(
         &self,
@@ -84,4 +101,6 @@ pub trait Gateway: Send + Sync + 'static {
     ) -> impl Future<Output = Result<ServiceExplanation, GatewayError>> + Send;
     /// Counters for a scrape of the metrics.
     fn traffic(&self) -> impl Future<Output = Result<TrafficReadings, GatewayError>> + Send;
+    /// What the control side counts, for a scrape of the metrics.
+    fn control(&self) -> impl Future<Output = Result<ControlReadings, GatewayError>> + Send;
 }

@@ -16,11 +16,13 @@ pub mod client;
 pub mod gateway;
 pub mod metrics;
 mod peer;
+mod programming;
 mod routes;
 pub mod server;
 mod socket;
 
 pub use client::{Client, ClientError};
-pub use gateway::{Gateway, GatewayError, TrafficReadings};
+pub use gateway::{ControlReadings, Gateway, GatewayError, TrafficReadings};
+pub use programming::ProgrammingTimes;
 pub use server::{LoopbackAddress, NotLoopback, Options, Server, ServerError};
 pub use socket::SocketError;

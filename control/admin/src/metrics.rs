@@ -4,7 +4,9 @@
 //! Labels are bounded: service port, worker, port, reason, and backend up to
 //! [`BACKENDS_LABELLED_MAX`]. No label ever holds a client's address.
 
-use crate::gateway::{Gateway, GatewayError, TrafficReadings};
+mod control;
+
+use crate::gateway::{ControlReadings, Gateway, GatewayError, TrafficReadings};
 use model::answers::{DropRow, PortRow, Status, WorkerRow, Workers};
 use model::desired::ServicePortKey;
 use prometheus_client::collector::Collector;
@@ -12,6 +14,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::fmt::Error;
 
@@ -32,6 +35,7 @@ pub struct Scrape {
     drops: Vec<DropRow>,
     ports: Vec<PortRow>,
     traffic: TrafficReadings,
+    control: ControlReadings,
 }
 
 impl Scrape {
@@ -46,6 +50,7 @@ impl Scrape {
             drops: gateway.drops().await?,
             ports: gateway.ports().await?,
             traffic: gateway.traffic().await?,
+            control: gateway.control().await?,
         })
     }
 
@@ -89,7 +94,12 @@ impl Scrape {
             to.gauge("last_change_seconds", help, microseconds as f64 / 1e6)?;
         }
         let stale = self.traffic.source_stale_ms as f64 / 1e3;
-        to.gauge("source_stale_seconds", "Since the source was last in step; 0 while it is.", stale)
+        to.gauge(
+            "source_stale_seconds",
+            "Since the source was last in step; 0 while it is.",
+            stale,
+        )?;
+        control::source(&status.source_state, to)
     }
 
     fn workers(&self, to: &mut Families<'_>) -> Result<(), Error> {
@@ -295,6 +305,13 @@ impl Families<'_> {
         self.family(name, help, MetricType::Counter, values)
     }
 
+    /// A histogram without labels.
+    fn histogram(&mut self, name: &str, help: &str, values: &Histogram) -> Result<(), Error> {
+        let name = format!("headgate_{name}");
+        let help = help.trim_end_matches('.');
+        values.encode(self.0.encode_descriptor(&name, help, None, MetricType::Histogram)?)
+    }
+
     fn family(
         &mut self,
         name: &str,
@@ -324,6 +341,7 @@ impl Collector for Scrape {
         self.ledgers(&mut to)?;
         self.devices(&mut to)?;
         self.services(&mut to)?;
-        self.backends(&mut to)
+        self.backends(&mut to)?;
+        control::counts(&self.control, &mut to)
     }
 }

@@ -151,7 +151,7 @@ macro_rules! plain {
     )*};
 }
 
-plain! { status services backends drops neighbours ports workers events }
+plain! { status services backends drops neighbours ports workers events pools }
 
 async fn connections<G: Gateway>(
     State(gateway): State<Arc<G>>,
@@ -222,6 +222,7 @@ pub(crate) fn all<G: Gateway>(gateway: Arc<G>) -> Router {
         .route("/v1/ports", get(ports::<G>))
         .route("/v1/workers", get(workers::<G>))
         .route("/v1/events", get(events::<G>))
+        .route("/v1/pools", get(pools::<G>))
         .route("/v1/explain/flow", get(explain_flow::<G>))
         .route("/v1/explain/service/{namespace}/{name}", get(explain_service::<G>))
         .with_state(gateway)

@@ -48,6 +48,11 @@ async fn commands_ask_a_running_gateway() {
     assert_eq!((code, flow.answer.chosen_by.as_str()), (0, "no_backend"));
     let (code, _, err) = ask("explain service nosuch").await;
     assert_eq!((code, err.as_str()), (1, "headgate: no Service default/nosuch is known\n"));
+    let (code, out, _) = ask("show pool").await;
+    assert!(code == 0 && out.contains("demo   2/64"), "{out}");
+    let (code, out, _) = ask("get pools -o yaml").await;
+    let rows: Vec<model::answers::PoolRow> = serde_saphyr::from_str(&out).unwrap();
+    assert_eq!((code, rows), (0, vec![common::pool()]));
     let (code, out, _) = ask("show drops").await;
     assert!(code == 0 && out.contains("answer_limited"), "{out}");
 }

@@ -2,7 +2,9 @@
 
 mod control;
 
-pub use control::{Leadership, Live, PoolRow, ProbeCounts, ServiceFacts, SourceState, WriteCounts};
+pub use control::{
+    Leadership, Live, PoolCount, PoolRow, ProbeCounts, ServiceFacts, SourceState, WriteCounts,
+};
 
 use crate::desired::{ObjectName, ServicePortKey};
 use crate::drops::DropReason;

@@ -1,7 +1,7 @@
 //! A gateway that answers from constants.
 #![allow(clippy::unwrap_used, dead_code)]
 
-use admin::{Gateway, GatewayError, Options, Server, TrafficReadings};
+use admin::{ControlReadings, Gateway, GatewayError, Options, Server, TrafficReadings};
 use model::answers::*;
 use model::desired::{ObjectName, Scope, ServicePortKey};
 use model::drops::DropReason;
@@ -65,6 +65,17 @@ pub fn backend(number: usize) -> BackendRow {
     }
 }
 
+pub fn pool() -> PoolRow {
+    PoolRow {
+        name: "demo".into(),
+        ranges: vec!["203.0.113.0-203.0.113.63".into()],
+        priority: 100,
+        auto_assign: true,
+        ipv4: PoolCount { total: 64, used: 2, free: 62 },
+        ..PoolRow::default()
+    }
+}
+
 impl Gateway for Fake {
     fn live(&self) -> Result<(), String> {
         if self.dead.load(Ordering::Relaxed) { Err("worker 0 stands still".into()) } else { Ok(()) }
@@ -81,7 +92,18 @@ impl Gateway for Fake {
             cores: vec![1],
             uptime_s: 12,
             source: "directory /etc/headgate/manifests".into(),
-            source_state: SourceState { loaded: true, in_step: true, ..SourceState::default() },
+            source_state: SourceState {
+                loaded: true,
+                in_step: true,
+                relists: 2,
+                leadership: Some(Leadership {
+                    ours: true,
+                    lease: "headgate-system/headgate".into(),
+                    holder: "gate-a".into(),
+                    ..Leadership::default()
+                }),
+                ..SourceState::default()
+            },
             services: [2, 1],
             service_ports: 1,
             backends: [3, 4],
@@ -152,6 +174,19 @@ impl Gateway for Fake {
             return Ok(ServiceExplanation { service: name, steps: vec![] });
         }
         Err(GatewayError::NotFound(format!("no Service {name} is known")))
+    }
+    async fn pools(&self) -> Result<Vec<PoolRow>, GatewayError> {
+        Ok(vec![pool()])
+    }
+    async fn control(&self) -> Result<ControlReadings, GatewayError> {
+        let control = ControlReadings {
+            pools: vec![pool()],
+            writes: Some(WriteCounts { statuses: 4, conflicts: 1, ..WriteCounts::default() }),
+            probes: ProbeCounts { active: 3, healthy: 1, unhealthy: 1, asked: 9, failed: 2 },
+            ..ControlReadings::default()
+        };
+        control.programming.observe(std::time::Duration::from_millis(3));
+        Ok(control)
     }
     async fn traffic(&self) -> Result<TrafficReadings, GatewayError> {
         let traffic = Traffic { connections: 5, bytes_in: 640, ..Traffic::default() };

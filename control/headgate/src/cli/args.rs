@@ -62,7 +62,7 @@ pub enum Command {
     Check(Check),
     /// Show the state of the gateway on one screen; fails when degraded.
     Status(Output),
-    /// List services, backends, connections, drops, neighbours, ports, workers or events.
+    /// List services, backends, connections, drops, neighbours, ports, workers, pools or events.
     #[command(alias = "get")]
     Show {
         /// What to list.
@@ -187,6 +187,9 @@ pub enum What {
     /// Workers: load, connections, ledger.
     #[command(visible_aliases = ["worker", "wk"])]
     Workers(Output),
+    /// Pools of LoadBalancer addresses: used and free.
+    #[command(visible_aliases = ["pool"])]
+    Pools(Output),
     /// What happened lately.
     #[command(visible_aliases = ["event", "ev"])]
     Events(Scope),

@@ -130,6 +130,10 @@ pub(super) fn show(sources: &Sources, what: &What) -> anyhow::Result<()> {
                 let ask = async || Ok(client.workers().await?);
                 present(*output, ask, render::workers).await
             }
+            What::Pools(output) => {
+                let ask = async || Ok(client.pools().await?);
+                present(*output, ask, |rows, look| render::pools(rows, look)).await
+            }
             What::Events(scope) => {
                 let ask = async || Ok(events_of(client.events().await?, scope));
                 present(scope.output, ask, |rows, look| render::events(rows, look)).await

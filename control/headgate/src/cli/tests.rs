@@ -41,6 +41,7 @@ fn names_are_plural_singular_or_short() {
         ("drops", "drop"),
         ("ports", "port"),
         ("workers", "wk"),
+        ("pools", "pool"),
         ("events", "ev"),
     ] {
         assert_eq!(

@@ -2,11 +2,13 @@
 
 mod explain;
 mod listings;
+mod pools;
 mod status;
 mod table;
 
 pub use explain::{drop_reason, flow_explanation, service_explanation};
 pub use listings::{backends, connections, drops, events, neighbours, ports, services, workers};
+pub use pools::pools;
 pub use status::{findings, ledger, next_commands, status};
 
 /// How to show an answer.

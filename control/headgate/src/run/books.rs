@@ -1,13 +1,17 @@
 //! What the control side knows and the admin API tells.
 
-use engine::{BackendTraffic, Engine};
-use model::answers::{Degraded, Event, Live, ServiceStatus, SourceState, Traffic};
+use super::path::PacketPath;
+use admin::ProgrammingTimes;
+use engine::BackendTraffic;
+use model::answers::{
+    Degraded, Event, Live, PoolRow, ProbeCounts, ServiceStatus, SourceState, Traffic, WriteCounts,
+};
 use model::desired::{Backend, BackendState, Delta, DesiredState, ObjectName, ServicePortKey};
 use model::limits::EVENTS_KEPT;
 use pipeline::snapshot::{Compiler, Report};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What the control side knows. Written by the control thread alone.
 #[derive(Debug, Default)]
@@ -23,12 +27,22 @@ pub struct Books {
     /// What the counters of each slot stood at when its holder got it.
     service_bases: HashMap<u32, Traffic>,
     backend_bases: HashMap<u32, BackendTraffic>,
-    /// What is wrong, by what.
-    degraded: BTreeMap<String, u64>,
+    /// What is wrong and since when, by what it concerns.
+    degraded: BTreeMap<String, (String, u64)>,
     /// From the detection of the latest change to its use by the last worker, in microseconds.
     pub last_change_us: Option<u64>,
+    /// Where the objects come from.
+    pub source_name: String,
     /// How the source is doing.
     pub source: SourceState,
+    /// What was written to the source; `None` where nothing ever is.
+    pub write_counts: Option<WriteCounts>,
+    /// Active probes.
+    pub probe_counts: ProbeCounts,
+    /// Pools, and what is used of them.
+    pub pools: Vec<PoolRow>,
+    /// From the source's word to the last worker's use, of each change.
+    pub programming: ProgrammingTimes,
     /// What the workers run with, and since when.
     pub live: BTreeMap<ObjectName, Live>,
 }
@@ -52,25 +66,27 @@ fn services_of(delta: &Delta) -> BTreeSet<&ObjectName> {
 impl Books {
     /// Makes a change: compiles and publishes it. Returns the generation, and what could not be
     /// compiled.
-    pub fn change(&mut self, engine: &Engine, delta: &Delta) -> (u64, Report) {
+    pub fn change<P: PacketPath>(&mut self, path: &P, delta: &Delta) -> (u64, Report) {
         let (snapshot, report) = self.compiler.apply(delta);
         for id in &report.services_begun {
-            self.service_bases.insert(id.slot, engine.service_traffic(*id));
+            self.service_bases.insert(id.slot, path.service_traffic(*id));
         }
         for id in &report.backends_begun {
-            self.backend_bases.insert(id.slot, engine.backend_traffic(*id));
+            self.backend_bases.insert(id.slot, path.backend_traffic(*id));
         }
         self.desired.apply(delta);
-        let generation = engine.publish_change(snapshot, &report);
+        let generation = path.publish(snapshot, &report);
         for name in services_of(delta) {
             let live = Live { generation, changed_s: epoch_s(), took_us: None };
             self.live.insert(name.clone(), live);
         }
         (generation, report)
     }
-    /// Every worker runs with a change since `took_us` microseconds after the source told it.
-    pub fn in_use(&mut self, delta: &Delta, took_us: u64) {
+    /// Every worker runs with a change, this long after the source told it.
+    pub fn in_use(&mut self, delta: &Delta, took: Duration) {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.last_change_us = Some(took_us);
+        self.programming.observe(took);
         for name in services_of(delta) {
             if let Some(live) = self.live.get_mut(name) {
                 live.took_us = Some(took_us);
@@ -91,36 +107,36 @@ impl Books {
     pub fn events(&self) -> Vec<Event> {
         self.events.iter().cloned().collect()
     }
-    /// Says that something is wrong, since now if it wasn't before, or that it no longer is. True
+    /// Says what is wrong with something, since now if nothing was before, or that nothing is. True
     /// where that is news.
-    pub fn degrade(&mut self, what: &str, wrong: bool) -> bool {
-        if !wrong {
-            return self.degraded.remove(what).is_some();
+    pub fn wrong(&mut self, about: &str, what: Option<&str>) -> bool {
+        let Some(what) = what else { return self.degraded.remove(about).is_some() };
+        match self.degraded.get_mut(about) {
+            Some((told, _)) if told == what => false,
+            Some((told, _)) => {
+                what.clone_into(told);
+                true
+            }
+            None => {
+                self.degraded.insert(about.to_owned(), (what.to_owned(), epoch_s()));
+                true
+            }
         }
-        let news = !self.degraded.contains_key(what);
-        self.degraded.entry(what.to_owned()).or_insert_with(epoch_s);
-        news
     }
     /// Whether the source has been read in full once.
     pub const fn is_loaded(&self) -> bool {
         self.source.loaded
     }
-    /// The source has been read in full.
-    pub fn set_loaded(&mut self, source: &str) {
-        self.source.loaded = true;
-        self.source.in_step = true;
-        self.degrade(&not_read(source), false);
-    }
     /// What is wrong.
     pub fn degraded(&self) -> Vec<Degraded> {
-        let row = |(what, since): (&String, &u64)| Degraded { what: what.clone(), since_s: *since };
-        self.degraded.iter().map(row).collect()
+        let row = |(what, since): &(String, u64)| Degraded { what: what.clone(), since_s: *since };
+        self.degraded.values().map(row).collect()
     }
     /// A service port's traffic since it has its slot.
-    pub fn traffic(&self, engine: &Engine, key: &ServicePortKey) -> Traffic {
+    pub fn traffic<P: PacketPath>(&self, path: &P, key: &ServicePortKey) -> Traffic {
         let Some(id) = self.compiler.service(key) else { return Traffic::default() };
         let (now, base) = (
-            engine.service_traffic(id),
+            path.service_traffic(id),
             self.service_bases.get(&id.slot).copied().unwrap_or_default(),
         );
         Traffic {
@@ -133,9 +149,9 @@ impl Books {
         }
     }
     /// A backend's traffic since it has its slot.
-    pub fn backend_traffic(
+    pub fn backend_traffic<P: PacketPath>(
         &self,
-        engine: &Engine,
+        path: &P,
         key: &ServicePortKey,
         address: SocketAddr,
     ) -> BackendTraffic {
@@ -143,7 +159,7 @@ impl Books {
             return BackendTraffic::default();
         };
         let (now, base) = (
-            engine.backend_traffic(id),
+            path.backend_traffic(id),
             self.backend_bases.get(&id.slot).copied().unwrap_or_default(),
         );
         BackendTraffic {

@@ -1,106 +1,104 @@
-//! The control thread: objects in, snapshots out.
+//! The control thread: objects in, snapshots out, and back to the source what became of them.
 //!
 //! It lives apart from the workers: a panic of it, or a source that hangs, leaves forwarding as it
 //! was, and it is started again from what is on disk.
 
+use super::books::epoch_s;
 use super::gateway::Running;
-use anyhow::Context as _;
-use engine::Engine;
+use super::keep::Keeper;
+use super::path::PacketPath;
+use super::source::Source;
 use model::answers::{Event, Severity};
-use model::desired::{ObjectName, Origin, ServicePort};
-use sources::directory::DirectorySource;
-use sources::store::{Store, Stored};
+use model::desired::{Delta, ObjectName, Origin, ServicePort};
+use sources::store::{Store, StoreError, Stored};
 use sources::{Change, Changes};
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use translate::{Index, Settings};
+use translate::problem::reason;
+use translate::writes::{Programmed, StatusWrite};
+use translate::{Allocations, Index, Settings};
 
-/// How long the thread waits for a change before it looks after the ways to the backends.
+/// How long the thread waits for a change before it looks after everything else.
 const TURN: Duration = Duration::from_millis(100);
-/// How long it waits for the workers to use a change, to measure that.
+/// How long it waits for the workers to use a change before it takes in the next one.
 const IN_USE_MAX: Duration = Duration::from_secs(1);
-/// How long after a panic it is started again.
-const RESTART_AFTER: Duration = Duration::from_millis(500);
-/// How long the desired state may be older on disk than in the workers: it is written whole.
-const STORE_AFTER: Duration = Duration::from_millis(500);
+/// How long after a failure it is started again, the first time and at most.
+const RESTART_AFTER: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(5)];
+/// A run of this length has left the failures before it behind.
+const RUNS_WELL: Duration = Duration::from_secs(60);
 /// What is wrong while the control side doesn't run.
-const RESTARTING: &str = "the control side failed and is started again; headgate show events";
+const FAILED: &str = "control";
+/// What is wrong with the source.
+pub const SOURCE: &str = "source";
+
+/// Opens the source anew, after a failure too.
+pub type Open = dyn Fn() -> anyhow::Result<Box<dyn Source>> + Send + Sync;
+/// Settings for a source whose own addresses are these.
+pub type SettingsFor = dyn Fn(&dyn Source) -> anyhow::Result<Settings> + Send + Sync;
 
 /// What the control thread is made from.
-#[derive(Clone)]
 pub struct Plan {
     /// Pools, ranges and own addresses.
-    pub settings: Settings,
-    /// The directory of manifests.
-    pub manifests: PathBuf,
+    pub settings: Box<SettingsFor>,
+    /// The source.
+    pub source: Box<Open>,
     /// Where the state is kept.
     pub state_dir: PathBuf,
 }
 
-/// Runs the control loop until the gateway drains, and again after a panic.
-pub fn supervise(plan: &Plan, running: &Arc<Running>) {
+/// Runs the control loop until the gateway drains, and again after a failure.
+pub fn supervise<P: PacketPath>(plan: &Plan, running: &Arc<Running<P>>) {
+    let [first, longest] = RESTART_AFTER;
+    let mut wait = first;
     while !running.draining.load(Relaxed) {
+        let began = Instant::now();
         let turn = std::panic::AssertUnwindSafe(|| control(plan, running));
         let what = match std::panic::catch_unwind(turn) {
             Ok(Ok(())) => return,
             Ok(Err(error)) => format!("{error:#}"),
-            Err(_) => "the control thread panicked".to_owned(),
+            Err(_) => {
+                "the control side panicked and is started again; headgate show events".to_owned()
+            }
         };
         tracing::error!("{what}; forwarding goes on, and the control side is started again");
         let mut books = running.books();
-        if books.degrade(RESTARTING, true) {
+        books.source.in_step = false;
+        if books.wrong(FAILED, Some(&what)) {
             books.record(own_event("ControlFailed", what));
         }
         drop(books);
-        std::thread::sleep(RESTART_AFTER);
+        if began.elapsed() > RUNS_WELL {
+            wait = first;
+        }
+        let until = Instant::now() + wait;
+        while Instant::now() < until && !running.draining.load(Relaxed) {
+            running.beat();
+            std::thread::sleep(TURN.min(wait));
+        }
+        wait = longest.min(wait * 2);
     }
 }
 
-fn control(plan: &Plan, running: &Running) -> anyhow::Result<()> {
-    let store = Store::open(&plan.state_dir)?;
+fn control<P: PacketPath>(plan: &Plan, running: &Arc<Running<P>>) -> anyhow::Result<()> {
+    let store = Arc::new(Store::open(&plan.state_dir)?);
     let stored = load(&store, running);
-    let mut index =
-        Index::resume(plan.settings.clone(), stored.allocations, running.books().desired.clone());
-    let node_port = plan.settings.node_port();
-    let options = sources::directory::Options {
-        node_port_first: node_port.first,
-        node_port_last: node_port.last,
-    };
-    let mut source = DirectorySource::open(&plan.manifests, options)
-        .with_context(|| format!("manifests in {}", plan.manifests.display()))?;
-    let first = source.load();
-    let mut unstored: Option<Instant> = None;
-    if take_in(&mut index, &store, running, first) {
-        unstored = Some(Instant::now());
-    }
-    {
-        let mut books = running.books();
-        books.set_loaded(&running.facts.source);
-        books.degrade(RESTARTING, false);
-    }
+    let source = (plan.source)()?;
+    let settings = (plan.settings)(&*source)?;
+    let keeper = Keeper::start(Arc::clone(&store), Arc::clone(running))?;
+    let mut control =
+        Control::new(running, store, Some(keeper), source, settings, stored.allocations);
     while !running.draining.load(Relaxed) {
-        if let Some(changes) = source.next(TURN)
-            && take_in(&mut index, &store, running, changes)
-        {
-            unstored.get_or_insert_with(Instant::now);
-        }
-        if unstored.is_some_and(|since| since.elapsed() >= STORE_AFTER) {
-            unstored = None;
-            keep(running, "desired state", store.save_desired(index.desired()));
-        }
-        running.engine.refresh_ways();
-        running.beat();
+        control.turn(TURN);
     }
-    if unstored.is_some() {
-        keep(running, "desired state", store.save_desired(index.desired()));
-    }
+    control.source.stop();
     Ok(())
 }
 
 /// What was stored. What can't be read has been moved aside; the gateway goes on without it.
-fn load(store: &Store, running: &Running) -> Stored {
+fn load<P: PacketPath>(store: &Store, running: &Running<P>) -> Stored {
     store
         .load()
         .unwrap_or_else(|error| {
@@ -113,13 +111,17 @@ fn load(store: &Store, running: &Running) -> Stored {
 
 /// Forwards what was forwarded last, before the source has been read: a restart without its source
 /// serves on.
-pub fn resume(plan: &Plan, running: &Running) -> anyhow::Result<()> {
-    let stored = load(&Store::open(&plan.state_dir)?, running);
+pub fn resume<P: PacketPath>(
+    state_dir: &std::path::Path,
+    settings: &Settings,
+    running: &Running<P>,
+) -> anyhow::Result<()> {
+    let stored = load(&Store::open(state_dir)?, running);
     if !stored.desired.service_ports.is_empty() {
         let mut books = running.books();
         let mut delta = stored.desired.as_delta();
         for port in &mut delta.changed {
-            withhold_reserved(&plan.settings, Arc::make_mut(port));
+            withhold_reserved(settings, Arc::make_mut(port));
         }
         books.change(&running.engine, &delta);
         tracing::info!(service_ports = delta.changed.len(), "forwarding the last good state");
@@ -134,34 +136,114 @@ fn withhold_reserved(settings: &Settings, port: &mut ServicePort) {
     });
 }
 
-/// One change of the source: all the way to the last worker. True where the desired state differs.
-fn take_in(index: &mut Index, store: &Store, running: &Running, changes: Changes) -> bool {
-    for change in changes.changes {
-        match change {
-            Change::Apply(object) => index.apply(object),
-            Change::Delete(key) => index.delete(&key),
-        }
-    }
-    let built = index.build();
-    // An address is remembered before anybody can see it.
-    if built.allocations_changed {
-        keep(running, "allocations", store.save_allocations(index.allocations()));
-    }
-    let generation = {
+/// A change that waits for the last worker.
+struct Pending {
+    generation: u64,
+    /// When the source told it; `None` for what no source told just now.
+    detected: Option<Instant>,
+    delta: Delta,
+    writes: Vec<StatusWrite>,
+}
+
+/// The control loop.
+pub struct Control<'a, P: PacketPath> {
+    running: &'a Running<P>,
+    store: Arc<Store>,
+    keeper: Option<Keeper>,
+    index: Index,
+    /// The source.
+    pub source: Box<dyn Source>,
+    pending: VecDeque<Pending>,
+    /// This gateway allocates and writes.
+    writes: bool,
+}
+
+impl<'a, P: PacketPath> Control<'a, P> {
+    /// A loop that goes on from what is forwarded.
+    pub fn new(
+        running: &'a Running<P>,
+        store: Arc<Store>,
+        keeper: Option<Keeper>,
+        source: Box<dyn Source>,
+        settings: Settings,
+        allocations: Allocations,
+    ) -> Self {
+        let desired = running.books().desired.clone();
+        let index = Index::resume(settings, allocations, desired);
         let mut books = running.books();
-        let generation = if built.delta.is_empty() {
-            None
-        } else {
-            let (generation, report) = books.change(&running.engine, &built.delta);
+        books.source_name = source.name();
+        books.wrong(FAILED, None);
+        drop(books);
+        let (pending, writes) = (VecDeque::new(), true);
+        Self { running, store, keeper, index, source, pending, writes }
+    }
+
+    /// Once round: waits for a change, takes it in, and looks after everything else.
+    pub fn turn(&mut self, wait: Duration) {
+        let changes = self.source.next(wait);
+        let loaded = changes.as_ref().is_some_and(|changes| changes.full);
+        let due = self.lead();
+        if changes.is_some() || (due && self.running.books().is_loaded()) {
+            self.take_in(changes);
+        }
+        self.settle();
+        self.note_source(loaded);
+        self.running.engine.refresh_ways();
+        self.running.beat();
+    }
+
+    /// Follows who writes. True where that is another.
+    fn lead(&mut self) -> bool {
+        let writes = self.source.writes();
+        if std::mem::replace(&mut self.writes, writes) == writes {
+            return false;
+        }
+        tracing::info!(writes, "allocating addresses and writing status");
+        true
+    }
+
+    /// One change of the source: all the way to the workers.
+    fn take_in(&mut self, changes: Option<Changes>) {
+        let (mut detected, mut full, mut events) = (None, false, Vec::new());
+        if let Some(changes) = changes {
+            for change in changes.changes {
+                match change {
+                    Change::Apply(object) => self.index.apply(object),
+                    Change::Delete(key) => self.index.delete(&key),
+                }
+            }
+            (detected, full, events) = (Some(changes.detected), changes.full, changes.diagnostics);
+        }
+        let mut built = self.index.build();
+        // An address is remembered before anybody can see it.
+        if built.allocations_changed {
+            keep(
+                self.running,
+                "allocations",
+                self.store.save_allocations(self.index.allocations()),
+            );
+        }
+        let mut books = self.running.books();
+        if full {
+            // Services that went while the control side was down are in nobody's change.
+            books.statuses.clear();
+            // What was there before the source was read is nothing that it told just now.
+            detected = None;
+        }
+        if !built.delta.is_empty() {
+            let (_, report) = books.change(&self.running.engine, &built.delta);
+            let mut lost = BTreeSet::new();
             for problem in report.problems {
                 let text = format!("{}: {}", problem.key, problem.what);
                 books.record(own_event("NotCompiled", text));
+                lost.insert(problem.key.service.clone());
             }
-            Some(generation)
-        };
-        if changes.full {
-            // Services that went while the control side was down are in nobody's change.
-            books.statuses.clear();
+            for write in built.writes.iter_mut().filter(|write| lost.contains(&write.service)) {
+                not_compiled(write);
+            }
+            if let Some(keeper) = &self.keeper {
+                keeper.put(self.index.desired().clone());
+            }
         }
         for name in &built.removed {
             books.statuses.remove(name);
@@ -170,40 +252,89 @@ fn take_in(index: &mut Index, store: &Store, running: &Running, changes: Changes
         for status in built.statuses {
             books.statuses.insert(status.name.clone(), status);
         }
-        for event in changes.diagnostics.into_iter().chain(built.events) {
+        for event in events.drain(..) {
             tell(&event);
             books.record(event);
         }
-        generation
-    };
-    if let Some(generation) = generation {
-        let used = wait_everywhere(&running.engine, generation);
-        if used {
-            let took = changes.detected.elapsed().as_micros() as u64;
-            running.books().in_use(&built.delta, took);
+        for mut event in built.events {
+            event.time_s = epoch_s();
+            tell(&event);
+            self.source.event(&event);
+            books.record(event);
+        }
+        drop(books);
+        if !built.delta.is_empty() || !built.writes.is_empty() {
+            let generation = self.running.engine.generations()[0];
+            let (delta, writes) = (built.delta, built.writes);
+            self.pending.push_back(Pending { generation, detected, delta, writes });
+            self.wait_everywhere(generation);
         }
     }
-    generation.is_some()
-}
 
-/// Waits until every worker runs with a generation. False where one doesn't in time.
-fn wait_everywhere(engine: &Engine, generation: u64) -> bool {
-    let until = Instant::now() + IN_USE_MAX;
-    while engine.generations()[1] < generation {
-        if Instant::now() > until {
-            return false;
+    /// Waits until every worker runs with a generation, though not for ever.
+    fn wait_everywhere(&self, generation: u64) {
+        let until = Instant::now() + IN_USE_MAX;
+        while self.running.engine.generations()[1] < generation && Instant::now() < until {
+            std::thread::sleep(Duration::from_micros(20));
         }
-        std::thread::sleep(Duration::from_micros(20));
     }
-    true
+
+    /// Says of what every worker runs with that it does.
+    fn settle(&mut self) {
+        let everywhere = self.running.engine.generations()[1];
+        while self.pending.front().is_some_and(|change| change.generation <= everywhere) {
+            let Some(change) = self.pending.pop_front() else { return };
+            if let (Some(detected), false) = (change.detected, change.delta.is_empty()) {
+                self.running.books().in_use(&change.delta, detected.elapsed());
+            }
+            for write in change.writes {
+                self.source.status(write);
+            }
+        }
+    }
+
+    /// Notes how the source is doing.
+    fn note_source(&self, loaded: bool) {
+        let state = self.source.state();
+        let counts = self.source.counts();
+        let name = self.source.name();
+        let mut books = self.running.books();
+        let loaded = loaded || books.source.loaded;
+        let problem = match (state.problem.as_str(), loaded) {
+            ("", true) => None,
+            ("", false) => Some(super::books::not_read(&name)),
+            (problem, _) => Some(problem.to_owned()),
+        };
+        if let (true, Some(problem)) = (books.wrong(SOURCE, problem.as_deref()), &problem) {
+            tracing::warn!("{problem}");
+        }
+        books.source = state;
+        books.source.loaded = loaded;
+        books.source_name = name;
+        books.write_counts = counts;
+    }
 }
 
-fn keep(running: &Running, what: &str, saved: Result<(), sources::store::StoreError>) {
+/// Not all of a Service is forwarded, whatever was to be said of it.
+fn not_compiled(write: &mut StatusWrite) {
+    if let Some(programmed) = &mut write.programmed {
+        *programmed = Programmed {
+            status: false,
+            reason: reason::LIMIT_EXCEEDED,
+            message: "a limit of the packet path keeps a part from being forwarded; headgate show \
+                      events says which"
+                .to_owned(),
+        };
+    }
+}
+
+/// Says whether something could be kept.
+pub fn keep<P: PacketPath>(running: &Running<P>, what: &str, saved: Result<(), StoreError>) {
     let wrong = format!("the {what} can't be stored: a restart would not know it");
     if let Err(error) = &saved {
         tracing::error!("{what}: {error}");
     }
-    running.books().degrade(&wrong, saved.is_err());
+    running.books().wrong(what, saved.is_err().then_some(&*wrong));
 }
 
 fn own_event(reason: &str, message: String) -> Event {
@@ -219,7 +350,7 @@ fn own_event(reason: &str, message: String) -> Event {
     }
 }
 
-/// What would be an Event in a cluster is logged.
+/// Events are logged, too.
 fn tell(event: &Event) {
     let Event { reason, kind, object, place, message, .. } = event;
     match event.severity {
@@ -227,3 +358,7 @@ fn tell(event: &Event) {
         Severity::Warning => tracing::warn!(%reason, %place, "{kind} {object}: {message}"),
     }
 }
+
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;

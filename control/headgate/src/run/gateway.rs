@@ -1,14 +1,15 @@
 //! The running gateway, as the admin API sees it: both sides joined.
 
 use super::books::{Books, epoch_s, not_read};
+use super::control::SOURCE;
 use super::explain;
-use admin::{Gateway, GatewayError, TrafficReadings};
+use admin::{ControlReadings, Gateway, GatewayError, TrafficReadings};
 use engine::{Engine, NoAnswer};
 use ipnet::IpNet;
 use model::answers::{
     BackendRow, ConnectionFilter, Connections, Degraded, DropRow, Event, FlowExplanation,
-    NeighbourRow, PortRow, ServiceExplanation, ServiceRow, ServiceTraffic, SourceState, Status,
-    Workers,
+    NeighbourRow, PoolRow, PortRow, ServiceExplanation, ServiceRow, ServiceTraffic, SourceState,
+    Status, Workers,
 };
 use model::desired::{BackendState, ObjectName};
 use model::ids::FiveTuple;
@@ -18,9 +19,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// Everything that the admin API may ask.
-pub struct Running {
+pub struct Running<P = Engine> {
     /// The packet path.
-    pub engine: Engine,
+    pub engine: P,
     /// What the control side knows.
     books: Mutex<Books>,
     /// Facts for `status`.
@@ -54,11 +55,12 @@ pub struct Facts {
     pub started: Instant,
 }
 
-impl Running {
+impl<P> Running<P> {
     /// A gateway that has not read its source yet.
-    pub fn new(engine: Engine, facts: Facts) -> Self {
+    pub fn new(engine: P, facts: Facts) -> Self {
         let mut books = Books::default();
-        books.degrade(&not_read(&facts.source), true);
+        books.source_name.clone_from(&facts.source);
+        books.wrong(SOURCE, Some(&not_read(&facts.source)));
         Self {
             engine,
             books: Mutex::new(books),
@@ -92,7 +94,9 @@ impl Running {
         let silent = self.uptime_ms().saturating_sub(self.heartbeat_ms.load(Relaxed));
         (silent > HEARTBEAT_MAX_MS).then_some(silent)
     }
+}
 
+impl Running {
     /// How the source is doing. While the control side hangs, nobody hears it.
     fn source_state(&self, books: &Books) -> SourceState {
         let mut state = books.source.clone();
@@ -112,7 +116,7 @@ impl Running {
             huge_pages: self.facts.huge_pages.clone(),
             cores: self.facts.cores.clone(),
             uptime_s: self.facts.started.elapsed().as_secs(),
-            source: self.facts.source.clone(),
+            source: books.source_name.clone(),
             source_state: self.source_state(&books),
             services: books.service_counts(),
             service_ports: books.desired.service_ports.len() as u32,
@@ -204,8 +208,10 @@ impl Gateway for Shared {
         if self.0.draining.load(Relaxed) {
             return Err("draining".to_owned());
         }
-        if !self.0.books().is_loaded() {
-            return Err(not_read(&self.0.facts.source));
+        let books = self.0.books();
+        // What was stored serves clients as well as what the source says.
+        if !books.is_loaded() && books.desired.service_ports.is_empty() {
+            return Err(not_read(&books.source_name));
         }
         Ok(())
     }
@@ -235,6 +241,18 @@ impl Gateway for Shared {
     }
     async fn events(&self) -> Result<Vec<Event>, GatewayError> {
         Ok(self.0.books().events())
+    }
+    async fn pools(&self) -> Result<Vec<PoolRow>, GatewayError> {
+        Ok(self.0.books().pools.clone())
+    }
+    async fn control(&self) -> Result<ControlReadings, GatewayError> {
+        let books = self.0.books();
+        Ok(ControlReadings {
+            pools: books.pools.clone(),
+            writes: books.write_counts,
+            probes: books.probe_counts,
+            programming: books.programming.clone(),
+        })
     }
     async fn explain_flow(&self, flow: FiveTuple) -> Result<FlowExplanation, GatewayError> {
         self.blocking(move |running| {

@@ -10,7 +10,10 @@ mod books;
 mod control;
 mod explain;
 mod gateway;
+mod keep;
+mod path;
 mod plan;
+mod source;
 mod walk;
 
 use crate::config::{Config, Source};
@@ -61,14 +64,8 @@ async fn serve(config: Config, spare: Vec<usize>) -> anyhow::Result<()> {
     // The socket first: a second gateway learns that it is one before it touches a device.
     let admin = Options { socket: config.admin.socket.clone(), metrics: config.admin.metrics };
     let server = Server::bind(&admin).await?;
-    let Source::Directory(manifests) = config.source.clone() else {
-        anyhow::bail!("watching an API server comes later; use [manifests] dir for now");
-    };
-    let control = control::Plan {
-        settings: plan::settings(&config)?,
-        manifests,
-        state_dir: config.state_dir.clone(),
-    };
+    let control = control_plan(&config)?;
+    let settings = plan::settings(&config)?;
     let engine = plan::engine(&config, spare.clone())?;
     let eal = plan::eal(&config, &spare);
     let engine = tokio::task::spawn_blocking(move || -> anyhow::Result<Engine> {
@@ -78,9 +75,9 @@ async fn serve(config: Config, spare: Vec<usize>) -> anyhow::Result<()> {
     tracing::info!(drivers = ?engine.drivers(), "the packet path is up");
     let running = Arc::new(Running::new(engine, facts(&config, started)));
     for note in running.engine.notes() {
-        running.books().degrade(&note, true);
+        running.books().wrong(&note, Some(&note));
     }
-    control::resume(&control, &running)?;
+    control::resume(&config.state_dir, &settings, &running)?;
     let for_control = Arc::clone(&running);
     let controller = std::thread::Builder::new()
         .name("control".to_owned())
@@ -100,6 +97,28 @@ async fn serve(config: Config, spare: Vec<usize>) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || end(controller, &running)).await?;
     served?;
     Ok(())
+}
+
+/// What the control side is made from, each time that it is started.
+fn control_plan(config: &Config) -> anyhow::Result<control::Plan> {
+    let Source::Directory(manifests) = config.source.clone() else {
+        anyhow::bail!("watching an API server comes later; use [manifests] dir for now");
+    };
+    let range = config.node_port.range;
+    let options = sources::directory::Options {
+        node_port_first: range.first(),
+        node_port_last: range.last(),
+    };
+    let settings = plan::settings(config)?;
+    Ok(control::Plan {
+        settings: Box::new(move |_| Ok(settings.clone())),
+        source: Box::new(move || {
+            let source = source::Directory::open(&manifests, options.clone())
+                .with_context(|| format!("manifests in {}", manifests.display()))?;
+            Ok(Box::new(source))
+        }),
+        state_dir: config.state_dir.clone(),
+    })
 }
 
 /// The control thread first, then the packet path.

@@ -62,27 +62,44 @@ pub struct ProbeCounts {
     pub failed: u64,
 }
 
-/// A pool of LoadBalancer addresses, in `show pools`.
+/// How many addresses of one family a pool has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolCount {
+    /// Addresses that it gives out; 2^64 - 1 where there are more.
+    pub total: u64,
+    /// Those that some Service has, each once.
+    pub used: u64,
+    /// Those that can be given.
+    pub free: u64,
+}
+
+/// A pool in `show pools`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolRow {
     /// Its name.
     pub name: String,
-    /// Its addresses, as configured.
-    pub addresses: Vec<String>,
+    /// Its addresses, as `203.0.113.10-203.0.113.19`.
+    pub ranges: Vec<String>,
+    /// `internal` or `internet-facing`, where that was said.
+    pub scheme: Option<String>,
+    /// The lower number comes first.
+    pub priority: u16,
     /// Serves Services that name no pool.
-    pub default: bool,
-    /// Gives addresses to Services that don't ask for it by name.
     pub auto_assign: bool,
-    /// Pools with a lower number are asked first.
-    pub priority: u32,
-    /// Which Services may have its addresses, in words; empty for all.
-    pub selects: String,
-    /// Addresses that Services have: IPv4, IPv6.
-    pub used: [u64; 2],
-    /// Addresses that it can give: IPv4, IPv6. More than 64 bits count as the most.
-    pub total: [u64; 2],
-    /// Why it gives none; empty where it does.
-    pub problem: String,
+    /// Keeps addresses that end in .0 and .255 back.
+    pub avoid_buggy_addresses: bool,
+    /// Namespaces that it is for.
+    pub namespaces: Vec<String>,
+    /// Labels of Namespaces that it is for.
+    pub namespace_selector: Option<String>,
+    /// Labels of Services that it is for.
+    pub service_selector: Option<String>,
+    /// Its IPv4 addresses.
+    pub ipv4: PoolCount,
+    /// Its IPv6 addresses.
+    pub ipv6: PoolCount,
+    /// Why nothing is given out of it.
+    pub refused: Option<String>,
 }
 
 /// What of a Service the workers run with, and since when.

@@ -1,0 +1,276 @@
+//! The control loop between a source and a packet path that are made up.
+
+use super::super::gateway::Facts;
+use super::*;
+use engine::BackendTraffic;
+use model::answers::{SourceState, Traffic, WriteCounts};
+use model::ids::{BackendId, ServiceId};
+use pipeline::snapshot::{Report, Snapshot};
+use sources::directory::{DirectorySource, Options};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use translate::{Pool, Wishes};
+
+/// Workers that take up a snapshot at once, unless they are held.
+#[derive(Default)]
+struct Path {
+    published: AtomicU64,
+    held_at: AtomicU64,
+    held: AtomicBool,
+}
+
+impl Path {
+    /// The workers stay where they are.
+    fn hold(&self, hold: bool) {
+        self.held_at.store(self.published.load(Relaxed), Relaxed);
+        self.held.store(hold, Relaxed);
+    }
+}
+
+impl PacketPath for Path {
+    fn publish(&self, _: Arc<Snapshot>, _: &Report) -> u64 {
+        self.published.fetch_add(1, Relaxed) + 1
+    }
+    fn generations(&self) -> [u64; 2] {
+        let published = self.published.load(Relaxed);
+        let held = self.held.load(Relaxed);
+        [published, if held { self.held_at.load(Relaxed) } else { published }]
+    }
+    fn refresh_ways(&self) {}
+    fn service_traffic(&self, _: ServiceId) -> Traffic {
+        Traffic::default()
+    }
+    fn backend_traffic(&self, _: BackendId) -> BackendTraffic {
+        BackendTraffic::default()
+    }
+}
+
+/// What a test tells the source, and what it hears.
+#[derive(Default)]
+struct Told {
+    changes: VecDeque<Changes>,
+    state: SourceState,
+    statuses: Vec<StatusWrite>,
+    events: Vec<Event>,
+    stopped: bool,
+}
+
+#[derive(Clone, Default)]
+struct Fake(Arc<Mutex<Told>>);
+
+impl Fake {
+    fn told<T>(&self, with: impl FnOnce(&mut Told) -> T) -> T {
+        with(&mut self.0.lock().unwrap())
+    }
+    /// The source says what these manifests say.
+    fn says(&self, manifests: &str, full: bool) {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("all.yaml"), manifests).unwrap();
+        let mut read = DirectorySource::open(directory.path(), Options::default()).unwrap();
+        let mut changes = read.load();
+        changes.full = full;
+        self.told(|told| told.changes.push_back(changes));
+    }
+}
+
+impl Source for Fake {
+    fn name(&self) -> String {
+        "API server https://192.0.2.1:6443".to_owned()
+    }
+    fn next(&mut self, _: Duration) -> Option<Changes> {
+        self.told(|told| told.changes.pop_front())
+    }
+    fn state(&self) -> SourceState {
+        self.told(|told| told.state.clone())
+    }
+    fn status(&self, write: StatusWrite) {
+        self.told(|told| told.statuses.push(write));
+    }
+    fn event(&self, event: &Event) {
+        self.told(|told| told.events.push(event.clone()));
+    }
+    fn counts(&self) -> Option<WriteCounts> {
+        Some(WriteCounts::default())
+    }
+    fn stop(self: Box<Self>) {
+        self.told(|told| told.stopped = true);
+    }
+}
+
+const SERVICE: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {type: LoadBalancer, selector: {app: web}, ports: [{name: http, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [198.18.1.11]}]
+";
+
+fn settings() -> Settings {
+    let pool = Pool {
+        name: "demo".into(),
+        ranges: vec!["203.0.113.10".parse().unwrap()],
+        default: true,
+        refusal: Default::default(),
+    };
+    Settings::new(Wishes { pools: vec![pool], ..Wishes::default() }).unwrap()
+}
+
+/// A gateway with nothing but a control side.
+struct World {
+    running: Arc<Running<Path>>,
+    fake: Fake,
+    directory: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let facts = Facts {
+            dpdk: String::new(),
+            huge_pages: String::new(),
+            cores: Vec::new(),
+            source: "API server".to_owned(),
+            class: String::new(),
+            node_ports: Vec::new(),
+            fronts: Vec::new(),
+            started: Instant::now(),
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let running = Arc::new(Running::new(Path::default(), facts));
+        Self { running, fake: Fake::default(), directory }
+    }
+    fn control(&self) -> Control<'_, Path> {
+        let store = Arc::new(Store::open(self.directory.path()).unwrap());
+        let keeper = Keeper::start(Arc::clone(&store), Arc::clone(&self.running)).unwrap();
+        let source = Box::new(self.fake.clone());
+        let allocations = Allocations::default();
+        Control::new(&self.running, store, Some(keeper), source, settings(), allocations)
+    }
+    fn degraded(&self) -> Vec<String> {
+        self.running.books().degraded().into_iter().map(|row| row.what).collect()
+    }
+    fn ports(&self) -> usize {
+        self.running.books().desired.service_ports.len()
+    }
+}
+
+/// One turn of the loop, without waiting for changes.
+fn turn(control: &mut Control<'_, Path>) {
+    control.turn(Duration::ZERO);
+}
+
+#[test]
+fn a_change_goes_all_the_way_and_is_measured() {
+    let world = World::new();
+    let mut control = world.control();
+    turn(&mut control);
+    let waiting = "API server https://192.0.2.1:6443 has not been read yet";
+    assert_eq!((world.degraded(), world.ports()), (vec![waiting.to_owned()], 0));
+    world.fake.says(SERVICE, true);
+    turn(&mut control);
+    assert_eq!((world.degraded(), world.ports()), (vec![], 1));
+    let name = ObjectName::new("shop", "web");
+    let events = world.fake.told(|told| std::mem::take(&mut told.events));
+    assert!(events.iter().any(|event| event.reason == "IPAllocated" && event.time_s > 0));
+    assert_eq!(world.running.books().events().len(), events.len());
+    // The first load is no change whose time says anything.
+    assert_eq!(world.running.books().live[&name].took_us, None);
+    world.fake.says(&SERVICE.replace("198.18.1.11", "198.18.1.12"), false);
+    turn(&mut control);
+    let live = world.running.books().live[&name];
+    assert_eq!((live.generation, live.took_us.is_some()), (2, true));
+}
+
+#[test]
+fn nothing_is_said_to_be_programmed_before_every_worker_runs_with_it() {
+    let world = World::new();
+    let mut control = world.control();
+    let write = || StatusWrite {
+        service: ObjectName::new("shop", "web"),
+        uid: "u".into(),
+        ingress: Vec::new(),
+        programmed: None,
+    };
+    world.running.engine.publish(Arc::default(), &Report::default());
+    world.running.engine.hold(true);
+    let mut wait_for = |generation| {
+        let (delta, writes) = (Delta::default(), vec![write()]);
+        control.pending.push_back(Pending { generation, detected: None, delta, writes });
+        control.settle();
+        world.fake.told(|told| told.statuses.len())
+    };
+    assert_eq!(wait_for(1), 1);
+    assert_eq!(wait_for(2), 1, "a worker is behind");
+    assert_eq!(wait_for(2), 1);
+    world.running.engine.publish(Arc::default(), &Report::default());
+    world.running.engine.hold(false);
+    control.settle();
+    assert_eq!(world.fake.told(|told| told.statuses.len()), 3);
+    assert!(control.pending.is_empty());
+}
+
+#[test]
+fn what_ails_the_source_is_told_while_it_lasts() {
+    let world = World::new();
+    let mut control = world.control();
+    world.fake.told(|told| told.state.problem = "nothing listens there: start it".to_owned());
+    turn(&mut control);
+    assert_eq!(world.degraded(), ["nothing listens there: start it"]);
+    assert!(!world.running.books().source.loaded);
+    world.fake.says(SERVICE, true);
+    world.fake.told(|told| told.state = SourceState { in_step: true, ..SourceState::default() });
+    turn(&mut control);
+    assert!(world.degraded().is_empty());
+    world.fake.told(|told| {
+        told.state.in_step = false;
+        told.state.stale_ms = 1_000;
+        told.state.problem = "the API server is silent".to_owned();
+    });
+    turn(&mut control);
+    assert_eq!(world.degraded(), ["the API server is silent"]);
+    // Nothing else changes: what was forwarded is.
+    let books = world.running.books();
+    assert_eq!((books.desired.service_ports.len(), books.source.stale_ms), (1, 1_000));
+    assert!(books.source.loaded);
+}
+
+#[test]
+fn a_failure_is_told_and_survived() {
+    let world = World::new();
+    world.fake.says(SERVICE, true);
+    let (opened, fake) = (Arc::new(AtomicU64::new(0)), world.fake.clone());
+    let (times, running) = (Arc::clone(&opened), Arc::clone(&world.running));
+    let plan = Plan {
+        settings: Box::new(|_| Ok(settings())),
+        source: Box::new(move || match times.fetch_add(1, Relaxed) {
+            0 => anyhow::bail!("the kubeconfig /k can't be read"),
+            1 => panic!("a bug"),
+            _ => Ok(Box::new(fake.clone())),
+        }),
+        state_dir: world.directory.path().to_owned(),
+    };
+    let supervised = std::thread::spawn(move || supervise(&plan, &running));
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut said = BTreeSet::new();
+    while world.ports() == 0 && Instant::now() < until {
+        said.extend(world.degraded());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(said.contains("the kubeconfig /k can't be read"), "{said:?}");
+    assert!(said.iter().any(|what| what.contains("panicked")), "{said:?}");
+    world.running.draining.store(true, Relaxed);
+    supervised.join().unwrap();
+    assert_eq!((opened.load(Relaxed), world.degraded()), (3, vec![]));
+    assert!(world.fake.told(|told| told.stopped));
+    // What is forwarded is on the disk by then.
+    let stored = Store::open(world.directory.path()).unwrap().load().unwrap().unwrap();
+    assert_eq!(stored.desired.service_ports.len(), 1);
+    let running = World::new().running;
+    resume(world.directory.path(), &settings(), &running).unwrap();
+    assert_eq!(running.books().desired.service_ports.len(), 1);
+}

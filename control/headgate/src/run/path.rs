@@ -1,0 +1,39 @@
+//! What the control loop needs of the packet path.
+
+use engine::{BackendTraffic, Engine};
+use model::answers::Traffic;
+use model::ids::{BackendId, ServiceId};
+use pipeline::snapshot::{Report, Snapshot};
+use std::sync::Arc;
+
+/// The packet path, as the control loop sees it; its tests have one without packets.
+pub trait PacketPath: Send + Sync + 'static {
+    /// Publishes a snapshot and what comes with it; returns its generation.
+    fn publish(&self, snapshot: Arc<Snapshot>, report: &Report) -> u64;
+    /// The latest published generation, and the one that every worker runs with.
+    fn generations(&self) -> [u64; 2];
+    /// Looks after the ways to the backends.
+    fn refresh_ways(&self);
+    /// Traffic of the slot of a service port.
+    fn service_traffic(&self, id: ServiceId) -> Traffic;
+    /// Traffic of the slot of a backend.
+    fn backend_traffic(&self, id: BackendId) -> BackendTraffic;
+}
+
+impl PacketPath for Engine {
+    fn publish(&self, snapshot: Arc<Snapshot>, report: &Report) -> u64 {
+        self.publish_change(snapshot, report)
+    }
+    fn generations(&self) -> [u64; 2] {
+        Self::generations(self)
+    }
+    fn refresh_ways(&self) {
+        Self::refresh_ways(self);
+    }
+    fn service_traffic(&self, id: ServiceId) -> Traffic {
+        Self::service_traffic(self, id)
+    }
+    fn backend_traffic(&self, id: BackendId) -> BackendTraffic {
+        Self::backend_traffic(self, id)
+    }
+}

@@ -1,0 +1,67 @@
+//! Where objects come from, as the control loop sees it.
+
+use model::answers::{Event, SourceState, WriteCounts};
+use sources::Changes;
+use sources::directory::{DirectorySource, Options, SourceError};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use translate::writes::StatusWrite;
+
+/// A source of objects, and what is written back to it.
+pub trait Source {
+    /// Its name in a few words.
+    fn name(&self) -> String;
+    /// Waits for changes, at most for `wait`. The first ones are everything there is.
+    fn next(&mut self, wait: Duration) -> Option<Changes>;
+    /// How it is doing.
+    fn state(&self) -> SourceState;
+    /// Whether this gateway may allocate and write.
+    fn writes(&self) -> bool {
+        true
+    }
+    /// Writes the status of a Service, by and by.
+    fn status(&self, _: StatusWrite) {}
+    /// Writes an Event, by and by.
+    fn event(&self, _: &Event) {}
+    /// What was written; `None` where nothing ever is.
+    fn counts(&self) -> Option<WriteCounts> {
+        None
+    }
+    /// Addresses of the source itself, which no Service may have.
+    fn servers(&self) -> Vec<IpAddr> {
+        Vec::new()
+    }
+    /// Ends it: what is still to be written is.
+    fn stop(self: Box<Self>) {}
+}
+
+/// A directory of manifests.
+pub struct Directory {
+    path: PathBuf,
+    source: DirectorySource,
+    loaded: bool,
+}
+
+impl Directory {
+    /// Opens it; nothing is read yet.
+    pub fn open(path: &Path, options: Options) -> Result<Self, SourceError> {
+        let source = DirectorySource::open(path, options)?;
+        Ok(Self { path: path.to_owned(), source, loaded: false })
+    }
+}
+
+impl Source for Directory {
+    fn name(&self) -> String {
+        format!("directory {}", self.path.display())
+    }
+    fn next(&mut self, wait: Duration) -> Option<Changes> {
+        if std::mem::replace(&mut self.loaded, true) {
+            return self.source.next(wait);
+        }
+        Some(self.source.load())
+    }
+    fn state(&self) -> SourceState {
+        SourceState { loaded: self.loaded, in_step: self.loaded, ..SourceState::default() }
+    }
+}
