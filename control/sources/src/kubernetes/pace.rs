@@ -28,6 +28,11 @@ impl Jitter {
         mixed ^ (mixed >> 31)
     }
 
+    /// From nothing up to `span`.
+    pub(crate) fn below(&mut self, span: Duration) -> Duration {
+        span.mul_f64((self.next() % 1_000) as f64 / 1_000.0)
+    }
+
     /// Another one.
     pub(crate) const fn fork(&mut self) -> Self {
         Self(self.next())
