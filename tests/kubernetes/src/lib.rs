@@ -1,13 +1,14 @@
 //! Tests on a real Kubernetes cluster. Here is what they share.
 #![forbid(unsafe_code)]
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use rig::cluster::{Cluster, ClusterOptions, NodeOptions};
 use rig::command::output_of;
+use rig::load::{self, Load};
 use rig::namespace::Namespace;
 use rig::world::{World, WorldOptions};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ pub fn begin(kind: &str, options: &ClusterOptions, nodes: usize) -> Result<Optio
     let Some(alone) = rig::alone() else { return Ok(None) };
     let world = World::build(&WorldOptions { backends: 0, ..WorldOptions::new(kind) })?;
     let mut cluster = Cluster::start(&world.net.instance, options)?;
+    println!("the cluster can be used after {:.1} s", cluster.ready_after.as_secs_f64());
     cluster.attach(&world.net.gateway)?;
     for index in 0..nodes {
         let zone = ["a", "b", "c"][index % 3];
@@ -71,17 +73,16 @@ pub fn get(from: &Namespace, target: SocketAddr, path: &str) -> Result<String> {
         .map(|text| text.trim().to_owned())
 }
 
-/// Asks so many times, and counts who answered. No request may fail.
+/// Asks so many times from these addresses of a namespace, and counts who answered. No request
+/// may fail.
 pub fn who_answers(
     from: &Namespace,
+    sources: &[IpAddr],
     target: SocketAddr,
     times: usize,
-) -> Result<BTreeMap<String, usize>> {
-    let mut counts = BTreeMap::new();
-    for number in 0..times {
-        let name = get(from, target, "/").with_context(|| format!("request {number}"))?;
-        ensure!(!name.is_empty(), "an empty answer from {target}");
-        *counts.entry(name).or_default() += 1;
-    }
-    Ok(counts)
+) -> Result<BTreeMap<String, u64>> {
+    let (targets, sources) = (vec![target], sources.to_vec());
+    let outcome = load::run(from, &Load { targets, sources, requests: times, concurrency: 4 })?;
+    outcome.check_complete().with_context(|| target.to_string())?;
+    Ok(outcome.by_backend)
 }

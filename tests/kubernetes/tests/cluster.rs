@@ -78,6 +78,11 @@ fn endpoints(cluster: &Cluster, service: &str) -> Result<Vec<Seen>> {
     Ok(seen)
 }
 
+/// The client's addresses where it is joined to the nodes' bridge.
+fn sources() -> Vec<IpAddr> {
+    (0..rig::plan::CLIENTS).flat_map(|index| rig::plan::back(101 + index)).collect()
+}
+
 fn wait_for_ready(cluster: &Cluster, count: usize) -> Result<()> {
     wait(&format!("{count} endpoints, all ready"), || {
         let seen = endpoints(cluster, "web")?;
@@ -104,7 +109,7 @@ fn a_deployment_is_served_scaled_and_loses_a_pod() -> Result<()> {
     assert_eq!(targets.len(), 4);
     for target in &targets {
         wait(&format!("kube-proxy serves {target}"), || get(client, *target, "/").map(|_| true))?;
-        let answers = who_answers(client, *target, 40)?;
+        let answers = who_answers(client, &sources(), *target, 60)?;
         ensure!(answers.len() == 3, "{target} is answered by {answers:?}, expected three pods");
     }
 
@@ -171,7 +176,8 @@ fn roll_under_load(test: &kubernetes::Test, target: SocketAddr) -> Result<()> {
         let rolled = scope.spawn(|| cluster.kubectl("rollout status deployment/web --timeout=60s"));
         let mut asked = 0;
         while !rolled.is_finished() {
-            asked += who_answers(&test.world.net.client, target, 10)?.values().sum::<usize>();
+            asked +=
+                who_answers(&test.world.net.client, &sources(), target, 20)?.values().sum::<u64>();
         }
         println!("{asked} requests during the rollout, none failed");
         ensure!(asked > 20, "only {asked} requests were made during the rollout");

@@ -35,7 +35,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Time that the pods' processes get to end with their kubelets.
 const KUBELETS_PATIENCE: Duration = Duration::from_secs(10);
@@ -98,6 +98,8 @@ pub struct Node {
 pub struct Cluster {
     /// The namespace of the first API server and of etcd.
     pub control: Namespace,
+    /// From the start of etcd until the cluster could be used.
+    pub ready_after: Duration,
     managers: Namespace,
     kubelets: Option<Process>,
     controllers: Option<Process>,
@@ -126,6 +128,7 @@ impl Cluster {
         let mut cluster = Self {
             servers: vec![processes::ApiServer::new(&dir, 1, control.clone(), addresses)?],
             control,
+            ready_after: Duration::ZERO,
             managers: managers.clone(),
             kubelets: None,
             controllers: None,
@@ -147,6 +150,7 @@ impl Cluster {
             "user controllers --user system:kube-controller-manager",
             "user kube-proxy --user system:kube-proxy",
         ])?;
+        let begun = Instant::now();
         cluster.start_etcd()?;
         cluster.start_api_server(0)?;
         cluster.move_shared_address(0)?;
@@ -155,6 +159,7 @@ impl Cluster {
             cluster.start_kubelets()?;
             cluster.kubectl("wait --for=create sa/default --timeout=60s")?;
         }
+        cluster.ready_after = begun.elapsed();
         Ok(cluster)
     }
     fn start_kubelets(&mut self) -> Result<()> {

@@ -4,7 +4,7 @@ use crate::plan;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Where ClusterIPs come from.
-pub const SERVICES: [&str; 2] = ["198.19.0.0/20", "2001:db8:5e::/112"];
+pub const SERVICES: [&str; 2] = ["198.19.0.0/17", "2001:db8:5e::/112"];
 /// Where all pods' addresses come from.
 pub const PODS: [&str; 2] = ["198.18.64.0/18", "2001:db8:50::/56"];
 /// The port of every API server.

@@ -197,6 +197,7 @@ impl Cluster {
     }
     fn wait_for_api_server(&mut self, index: usize) -> Result<()> {
         let begun = Instant::now();
+        let mut told = 0;
         let target = SocketAddr::new(self.server(index)?.addresses[0], plan::API_PORT);
         loop {
             if let Some(etcd) = &mut self.etcd {
@@ -213,6 +214,12 @@ impl Cluster {
                     .is_ok_and(|output| output.stdout == b"ok");
             if ready {
                 return Ok(());
+            }
+            // Two seconds on a machine that has nothing else to do.
+            let waited = begun.elapsed().as_secs() / 5 * 5;
+            if waited > told {
+                eprintln!("  waiting for the API server: {waited} s");
+                told = waited;
             }
             if begun.elapsed() > START_PATIENCE {
                 let said = self.process(index)?.last_words();
