@@ -2,14 +2,13 @@
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, bail};
-use rig::cluster::{Cluster, ClusterOptions, NodeOptions};
+use rig::cluster::{Cluster, ClusterOptions, NodeOptions, Via};
 use rig::command::output_of;
 use rig::load::{self, Load};
 use rig::namespace::Namespace;
 use rig::world::{World, WorldOptions};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -43,9 +42,11 @@ pub fn begin(kind: &str, options: &ClusterOptions, nodes: usize) -> Result<Optio
 }
 
 impl Test {
-    /// Starts the gateway with this kubeconfig, which says who it is.
-    pub fn start_gateway(&mut self, kubeconfig: &Path) -> Result<()> {
-        self.world.options.kubeconfig = Some(kubeconfig.into());
+    /// Starts the gateway under the very rules that are shipped for it.
+    pub fn start_gateway(&mut self) -> Result<()> {
+        let who = self.cluster.install_headgate()?;
+        let kubeconfig = self.cluster.kubeconfig_with("headgate", &who, Via::Shared)?;
+        self.world.options.kubeconfig = Some(kubeconfig);
         self.world.start_gateway()
     }
 }

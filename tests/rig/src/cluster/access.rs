@@ -71,6 +71,14 @@ impl Cluster {
         let credentials = self.credentials_for_account(namespace, name, lifetime)?;
         self.kubeconfig_with(&format!("{namespace}.{name}"), &credentials, Via::V4(0))
     }
+    /// Applies what is shipped for the gateway (`control/deploy`) and gives its ServiceAccount's
+    /// credentials, good for an hour.
+    pub fn install_headgate(&self) -> Result<Credentials> {
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../control/deploy");
+        let deploy = deploy.canonicalize().context("control/deploy")?;
+        output_of(self.kubectl_command(0)?.args(["apply", "-k"]).arg(deploy))?;
+        self.credentials_for_account("headgate-system", "headgate", Duration::from_secs(3600))
+    }
     /// Writes a kubeconfig called `name`.
     pub fn kubeconfig_with(&self, name: &str, who: &Credentials, via: Via) -> Result<PathBuf> {
         let server = match via {
