@@ -1,8 +1,7 @@
 //! Second step of a build: addresses and nodePorts are taken back and given.
 
 use crate::index::{Index, Wait};
-use crate::problem::{Problem, normal, reason};
-use crate::settings::NodePortSettings;
+use crate::problem::{normal, reason};
 use crate::spec::{Rank, Spec};
 use model::answers::Severity;
 use model::desired::ObjectName;
@@ -11,16 +10,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Why a Service gets no address of a family, and what it waits for.
-struct Refused {
-    family: Family,
-    /// `None` where the Service can do without.
-    problem: Option<Box<Problem>>,
-    wait: Option<Wait>,
-}
-
-/// An address that a Service may have, and the name of its pool.
-type Found = (IpAddr, Arc<str>);
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 impl Index {
     /// Takes an address back; whoever waited for it is looked at in this build.
@@ -102,6 +92,11 @@ impl Index {
         if !spec.balanced || !spec.families.contains(&family) {
             return Some(None);
         }
+        if let Some(first) = self.first_holder(address).filter(|first| first.name() != spec.name())
+            && spec.shares_with(first).is_none()
+        {
+            return Some(Some(format!("it belongs to {}", first.name())));
+        }
         let request = &spec.request;
         if request.broken {
             return None;
@@ -112,7 +107,16 @@ impl Index {
         let now = self.settings.pool_of(address).and_then(|at| self.settings.pools().get(at));
         let at = now.map_or(pool, |pool| &pool.name);
         let elsewhere = request.pool.as_ref().is_some_and(|asked| asked != at);
-        (other || elsewhere).then_some(None)
+        let scheme = now.and_then(|pool| pool.scheme);
+        let facing = request.scheme.zip(scheme).is_some_and(|(asked, has)| asked != has);
+        (other || elsewhere || facing).then_some(None)
+    }
+
+    /// Of those that have an address the first in rank: the others share it with that one.
+    fn first_holder(&self, address: IpAddr) -> Option<&Spec> {
+        let holders = self.ledger.holders(address).filter_map(|name| self.services.get(name));
+        let specs = holders.map(|entry| &entry.spec).filter(|spec| spec.balanced);
+        specs.min_by(|one, other| one.rank.cmp(&other.rank))
     }
 
     /// Gives addresses, then nodePorts, to those of `touched` that lack some and to those that
@@ -131,8 +135,13 @@ impl Index {
             }
         }
         let freed = std::mem::take(&mut self.freed);
-        for &address in &freed {
-            for rank in self.waiting.get(&Wait::Address(address)).into_iter().flatten() {
+        let turned = std::mem::take(&mut self.turned);
+        let namespaces = std::mem::take(&mut self.relabelled);
+        let waits = freed.iter().map(|&address| Wait::Address(address));
+        let pools = turned.iter().flat_map(|&pool| FAMILIES.map(|one| Wait::Pool(pool, one)));
+        let waits = waits.chain(pools).chain(namespaces.into_iter().map(Wait::Namespace));
+        for wait in waits {
+            for rank in self.waiting.get(&wait).into_iter().flatten() {
                 queue(self, rank);
             }
         }
@@ -146,8 +155,8 @@ impl Index {
         for (pool, family) in pools {
             self.serve_waiting(pool, family, touched);
         }
-        // Who waits for what was given just now is told whose it is.
-        for address in std::mem::take(&mut self.given) {
+        // Who waits for what was given just now is told whose it is, or shares it.
+        while let Some(address) = self.given.pop_first() {
             let waiting = self.waiting.get(&Wait::Address(address)).into_iter().flatten();
             for rank in waiting.cloned().collect::<Vec<_>>() {
                 self.give_addresses(&rank.name, touched);
@@ -171,27 +180,12 @@ impl Index {
                 }
             });
             let Some(rank) = next.cloned() else { return };
-            if self.free_in(pool, family).is_none() {
+            if self.refused_pool(pool).is_some() || self.free_in(pool, family).is_none() {
                 return;
             }
             self.give_addresses(&rank.name, touched);
             after = Some(rank);
         }
-    }
-
-    /// A free address of a pool. One that some Service writes as externalIP is given on request
-    /// alone, also to that Service: what is barred must be so for all, since the ledger remembers
-    /// where it searched in vain.
-    fn free_in(&mut self, pool: usize, family: Family) -> Option<IpAddr> {
-        let (settings, nodes, external) = (&self.settings, &self.nodes, &self.external_ips);
-        let (api, configured) = (&self.api_servers, &settings.wishes().forwarding.api_servers);
-        self.ledger.find_address(settings, pool, family, |address| {
-            settings.reserved(address).is_some()
-                || api.contains_key(&address)
-                || configured.contains(&address)
-                || nodes.owner(address).is_some()
-                || external.contains_key(&address)
-        })
     }
 
     /// Gives the Service what addresses it lacks.
@@ -208,14 +202,24 @@ impl Index {
         let (found, refused) = self.find_all(&spec);
         let (mut problems, mut waits) = (Vec::new(), BTreeSet::new());
         let given = if spec.require_dual_stack && !refused.is_empty() {
-            nothing(&spec, &found, refused, &mut problems, &mut waits);
+            for one in refused {
+                problems.extend(one.problem.map(|problem| *problem));
+                waits.extend(one.waits);
+            }
+            // What is asked for may be gone when the other family's is there.
+            let asked =
+                found.iter().filter(|(address, _)| spec.request.addresses.contains(address));
+            waits.extend(asked.map(|(address, _)| Wait::Address(*address)));
+            if problems.is_empty() {
+                problems.push(self.not_both_left(&spec));
+            }
             0
         } else {
             let served = found.len() + self.ledger.addresses_of(name).len() > 0;
             for one in refused {
-                let none = (!served).then(|| none_left(&spec, one.family));
+                let none = (!served).then(|| self.none_left(&spec, one.family));
                 problems.extend(one.problem.map(|problem| *problem).or(none));
-                waits.extend(one.wait);
+                waits.extend(one.waits);
             }
             found.len()
         };
@@ -238,173 +242,8 @@ impl Index {
         }
     }
 
-    /// An address, or the reason why not, for each family that lacks one.
-    fn find_all(&mut self, spec: &Spec) -> (Vec<Found>, Vec<Refused>) {
-        let (mut found, mut refused) = (Vec::new(), Vec::new());
-        if spec.request.broken {
-            return (found, refused);
-        }
-        let request = &spec.request;
-        for &address in &request.addresses {
-            if !spec.families.contains(&Family::of(address)) {
-                let what = format!(
-                    "{address} is asked for, yet its ipFamilies have no {}",
-                    Family::of(address)
-                );
-                let problem = Some(Box::new(Problem::new(reason::ALLOCATION_FAILED, what)));
-                refused.push(Refused { family: Family::of(address), problem, wait: None });
-            }
-        }
-        for &family in &spec.families {
-            let mut held = self.ledger.addresses_of(spec.name()).iter();
-            if held.any(|one| Family::of(one.address) == family) {
-                continue;
-            }
-            let asked = request.addresses.iter().find(|&&asked| Family::of(asked) == family);
-            let result = match asked {
-                Some(&address) => self.find_requested(spec, address),
-                None => self.find_any(spec, family),
-            };
-            match result {
-                Ok(one) => found.push(one),
-                Err(why) => refused.push(why),
-            }
-        }
-        (found, refused)
-    }
-
-    fn find_requested(&self, spec: &Spec, address: IpAddr) -> Result<Found, Refused> {
-        let refuse = |reason, what: String| {
-            let problem = Some(Box::new(Problem::new(reason, what)));
-            let wait = Some(Wait::Address(address));
-            Refused { family: Family::of(address), problem, wait }
-        };
-        if let Some(whose) = self.never_a_services(address) {
-            let what = format!("{address} is asked for, yet it is {whose}: ask for another");
-            return Err(refuse(reason::ADDRESS_REFUSED, what));
-        }
-        let at = self.settings.pool_of(address);
-        let pool = at.and_then(|pool| self.settings.pools().get(pool));
-        let Some(pool) = pool else {
-            let what = format!("{address} is asked for, yet no pool has it");
-            return Err(refuse(reason::ALLOCATION_FAILED, what));
-        };
-        if let Some(why) = at.and_then(|at| self.settings.refused_pool(at)) {
-            let what = format!("{address} is asked for, yet {why}");
-            return Err(refuse(reason::ADDRESS_REFUSED, what));
-        }
-        if let Some(asked) = spec.request.pool.as_ref().filter(|asked| **asked != pool.name) {
-            let what =
-                format!("{address} is asked for, yet it is in pool {}, not in {asked}", pool.name);
-            return Err(refuse(reason::ALLOCATION_FAILED, what));
-        }
-        if let Some(owner) = self.ledger.owner(address) {
-            let what = format!("{address} is asked for, yet it belongs to {owner}");
-            return Err(refuse(reason::ALLOCATION_FAILED, what));
-        }
-        if let Some(others) = self.external_ips.get(&address)
-            && let Some(other) = others.iter().find(|other| *other != spec.name())
-        {
-            let what = format!("{address} is asked for, yet it is an externalIP of {other}");
-            return Err(refuse(reason::ALLOCATION_FAILED, what));
-        }
-        Ok((address, pool.name.clone()))
-    }
-
-    fn find_any(&mut self, spec: &Spec, family: Family) -> Result<Found, Refused> {
-        let asked = spec.request.pool.as_ref();
-        let pool = match asked {
-            Some(name) => self.settings.pool_named(name),
-            None => self.settings.default_pool(),
-        };
-        let Some(pool) = pool else {
-            let what = if self.settings.pools().is_empty() {
-                "no pool of addresses is configured ([[pool]])".to_owned()
-            } else {
-                format!("no pool is the default: name one by the annotation {}", crate::spec::POOL)
-            };
-            let problem = Some(Box::new(Problem::new(reason::ALLOCATION_FAILED, what)));
-            return Err(Refused { family, problem, wait: None });
-        };
-        if let Some(why) = self.settings.refused_pool(pool) {
-            let problem = Some(Box::new(Problem::new(reason::ADDRESS_REFUSED, why.to_owned())));
-            return Err(Refused { family, problem, wait: None });
-        }
-        let wait = Some(Wait::Pool(pool, family));
-        let address = self.free_in(pool, family);
-        let address = address.ok_or(Refused { family, problem: None, wait })?;
-        let name = self.settings.pools().get(pool).map(|pool| pool.name.clone());
-        Ok((address, name.unwrap_or_default()))
-    }
-
-    /// Gives nodePorts to the Services named, and to those that wait for what was freed.
-    fn allocate_node_ports(&mut self, names: &[ObjectName], touched: &mut BTreeSet<ObjectName>) {
-        let freed = std::mem::take(&mut self.freed_node_ports);
-        let entries = names.iter().filter_map(|name| self.services.get(name));
-        let mut todo: BTreeSet<Rank> = entries.map(|entry| entry.spec.rank.clone()).collect();
-        for protocol in freed {
-            let waiting = self.waiting.get(&Wait::NodePort(protocol)).into_iter().flatten();
-            todo.extend(waiting.cloned());
-        }
-        let mut exhausted = BTreeSet::new();
-        for rank in todo {
-            self.give_node_ports(&rank, touched, &mut exhausted);
-        }
-    }
-
-    fn give_node_ports(
-        &mut self,
-        rank: &Rank,
-        touched: &mut BTreeSet<ObjectName>,
-        exhausted: &mut BTreeSet<Protocol>,
-    ) {
-        let Some(entry) = self.services.get_mut(&rank.name) else { return };
-        let before = std::mem::take(&mut entry.node_port_problems);
-        let spec = entry.spec.clone();
-        self.stop_waiting_for(rank, |wait| matches!(wait, Wait::NodePort(_)));
-        let settings = self.settings.node_port().clone();
-        if !spec.wants_node_ports || !settings.allocate {
-            return;
-        }
-        let mut problems = Vec::new();
-        for port in &spec.ports {
-            let held = self.ledger.node_port_of(spec.name(), &port.name, port.protocol);
-            if port.node_port.is_some() || port.withheld.is_some() || held.is_some() {
-                continue;
-            }
-            let taken = &self.node_ports;
-            let barred = |number| taken.contains_key(&(port.protocol, number));
-            let key = (&port.name, port.protocol);
-            let given = (!exhausted.contains(&port.protocol)).then(|| {
-                self.ledger.give_node_port(spec.name(), spec.uid(), key, &settings, barred)
-            });
-            if given.flatten().is_some() {
-                touched.insert(rank.name.clone());
-                continue;
-            }
-            exhausted.insert(port.protocol);
-            let wait = Wait::NodePort(port.protocol);
-            self.waiting.entry(wait.clone()).or_default().insert(rank.clone());
-            let NodePortSettings { first, last, .. } = settings;
-            let what = format!(
-                "no nodePort from {first} to {last} is free for port {}/{}",
-                port.port, port.protocol
-            );
-            problems.push(Problem::new(reason::ALLOCATION_FAILED, what));
-            if let Some(entry) = self.services.get_mut(&rank.name) {
-                entry.waits.insert(wait);
-            }
-        }
-        if problems != before {
-            touched.insert(rank.name.clone());
-        }
-        if let Some(entry) = self.services.get_mut(&rank.name) {
-            entry.node_port_problems = problems;
-        }
-    }
-
     /// The Service no longer waits for what `which` names.
-    fn stop_waiting_for(&mut self, rank: &Rank, which: impl Fn(&Wait) -> bool) {
+    pub(crate) fn stop_waiting_for(&mut self, rank: &Rank, which: impl Fn(&Wait) -> bool) {
         let Some(entry) = self.services.get_mut(&rank.name) else { return };
         let waits: Vec<_> = entry.waits.iter().filter(|wait| which(wait)).cloned().collect();
         entry.waits.retain(|wait| !which(wait));
@@ -412,38 +251,4 @@ impl Index {
             self.stop_waiting(&wait, rank);
         }
     }
-}
-
-/// All or nothing, and it is nothing: what to say, and what to wait for. Which of two families is
-/// used up isn't said, since that may change without this Service being looked at.
-fn nothing(
-    spec: &Spec,
-    found: &[Found],
-    refused: Vec<Refused>,
-    problems: &mut Vec<Problem>,
-    waits: &mut BTreeSet<Wait>,
-) {
-    for one in refused {
-        problems.extend(one.problem.map(|problem| *problem));
-        waits.extend(one.wait);
-    }
-    // The address that is asked for may be gone when the other family's is there.
-    let asked = found.iter().filter(|(address, _)| spec.request.addresses.contains(address));
-    waits.extend(asked.map(|(address, _)| Wait::Address(*address)));
-    if problems.is_empty() {
-        let pool = pool_asked(spec);
-        let what =
-            format!("{pool} has not a free address of each family, as RequireDualStack asks");
-        problems.push(Problem::new(reason::ALLOCATION_FAILED, what));
-    }
-}
-
-fn pool_asked(spec: &Spec) -> String {
-    let pool = spec.request.pool.as_deref();
-    pool.map_or_else(|| "the default pool".to_owned(), |pool| format!("pool {pool}"))
-}
-
-fn none_left(spec: &Spec, family: Family) -> Problem {
-    let what = format!("{} has no free {family} address", pool_asked(spec));
-    Problem::new(reason::ALLOCATION_FAILED, what)
 }

@@ -93,7 +93,8 @@ impl Allocations {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     allocations: Allocations,
-    addresses: HashMap<IpAddr, ObjectName>,
+    /// Several where they share it.
+    addresses: HashMap<IpAddr, BTreeSet<ObjectName>>,
     node_ports: HashMap<(Protocol, u16), ObjectName>,
     /// Services that have something and aren't there.
     absent: BTreeSet<ObjectName>,
@@ -103,8 +104,9 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Takes over what was stored. Where two Services have one address or nodePort, which a sound
-    /// file never says, the first by name keeps it.
+    /// Takes over what was stored. Where two Services have one nodePort, which a sound file never
+    /// says, the first by name keeps it; whether those that have one address share it is for the
+    /// Services to say.
     pub(crate) fn new(stored: Allocations, pools: usize) -> Self {
         let mut ledger = Self {
             allocations: Allocations::default(),
@@ -115,20 +117,14 @@ impl Ledger {
             changed: false,
         };
         for mut one in stored.services.into_values() {
-            one.addresses.retain(|held| ledger.enter_address(held.address, &one.service));
+            for held in &one.addresses {
+                ledger.addresses.entry(held.address).or_default().insert(one.service.clone());
+            }
             one.node_ports.retain(|held| ledger.enter_node_port(held, &one.service));
             ledger.absent.insert(one.service.clone());
             ledger.allocations.services.insert(one.service.clone(), one);
         }
         ledger
-    }
-
-    fn enter_address(&mut self, address: IpAddr, service: &ObjectName) -> bool {
-        let free = !self.addresses.contains_key(&address);
-        if free {
-            self.addresses.insert(address, service.clone());
-        }
-        free
     }
 
     fn enter_node_port(&mut self, held: &AllocatedNodePort, service: &ObjectName) -> bool {
@@ -167,9 +163,27 @@ impl Ledger {
         held.is_some_and(|held| !held.uid.is_empty() && !uid.is_empty() && *held.uid != *uid)
     }
 
-    /// Who has `address`, where that Service is there.
-    pub(crate) fn owner(&self, address: IpAddr) -> Option<&ObjectName> {
-        self.addresses.get(&address).filter(|owner| !self.absent.contains(*owner))
+    /// Who has `address`, of those Services that are there, in the order of their names.
+    pub(crate) fn holders(&self, address: IpAddr) -> impl Iterator<Item = &ObjectName> {
+        let holders = self.addresses.get(&address).into_iter().flatten();
+        holders.filter(|holder| !self.absent.contains(*holder))
+    }
+
+    /// Whether the Service has `address`.
+    pub(crate) fn holds(&self, service: &ObjectName, address: IpAddr) -> bool {
+        self.addresses.get(&address).is_some_and(|holders| holders.contains(service))
+    }
+
+    /// How many addresses somebody has of each family of a pool.
+    pub(crate) fn used(&self, settings: &Settings) -> Vec<[u64; 2]> {
+        let mut used = vec![[0; 2]; settings.pools().len()];
+        for (&address, holders) in &self.addresses {
+            let pool = settings.pool_of(address).and_then(|pool| used.get_mut(pool));
+            if let Some(count) = pool.filter(|_| !holders.is_empty()) {
+                count[Family::of(address).index()] += 1;
+            }
+        }
+        used
     }
 
     pub(crate) fn addresses_of(&self, service: &ObjectName) -> &[AllocatedAddress] {
@@ -215,7 +229,7 @@ impl Ledger {
         }
     }
 
-    /// Gives an address that is free or held by an absent Service.
+    /// Gives an address that is free, shared, or held by absent Services, which lose it.
     pub(crate) fn give(
         &mut self,
         service: &ObjectName,
@@ -223,10 +237,12 @@ impl Ledger {
         address: IpAddr,
         pool: Arc<str>,
     ) {
-        if let Some(absent) = self.addresses.get(&address).cloned() {
+        let holders = self.addresses.get(&address).into_iter().flatten();
+        let absent = holders.filter(|holder| self.absent.contains(*holder)).cloned();
+        for absent in absent.collect::<Vec<_>>() {
             self.take_back(&absent, address);
         }
-        self.addresses.insert(address, service.clone());
+        self.addresses.entry(address).or_default().insert(service.clone());
         let held = &mut self.entry(service, uid).addresses;
         held.push(AllocatedAddress { address, pool });
         held.sort();
@@ -238,7 +254,12 @@ impl Ledger {
             held.addresses.retain(|one| one.address != address);
             self.changed = true;
         }
-        self.addresses.remove(&address);
+        if let Some(holders) = self.addresses.get_mut(&address) {
+            holders.remove(service);
+            if holders.is_empty() {
+                self.addresses.remove(&address);
+            }
+        }
         self.forget_if_empty(service);
     }
 
@@ -356,7 +377,7 @@ fn candidates(
 }
 
 /// FNV-1a over the parts, each ended by a byte that no name has.
-fn fnv(parts: &[&str]) -> u64 {
+pub(crate) fn fnv(parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0xff]));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -2,7 +2,8 @@
 
 use crate::index::{Index, remove_from};
 use crate::nodes::NodeFacts;
-use crate::object::Place;
+use crate::object::{Kind, ObjectKey, Place, of_cluster};
+use crate::occupied::{Taken, of_node};
 use crate::probes::{Health, ProbeKey};
 use crate::slices::Slice;
 use ipnet::IpNet;
@@ -10,6 +11,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use model::desired::ObjectName;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -66,8 +68,14 @@ impl Index {
     }
 
     pub(crate) fn apply_node(&mut self, node: &Node) {
-        let name: Arc<str> = node.metadata.name.as_deref().unwrap_or_default().into();
-        self.replace_node(&name, Some(NodeFacts::read(node)));
+        let key = of_cluster(Kind::Node, &node.metadata);
+        self.occupy(&key, node.metadata.uid.as_deref().unwrap_or_default(), of_node(node));
+        self.replace_node(&key.name.name, Some(NodeFacts::read(node)));
+    }
+
+    pub(crate) fn delete_node(&mut self, key: &ObjectKey) {
+        self.occupy(key, "", BTreeSet::new());
+        self.replace_node(&key.name.name, None);
     }
 
     pub(crate) fn replace_node(&mut self, name: &Arc<str>, node: Option<NodeFacts>) {
@@ -89,7 +97,7 @@ impl Index {
     /// Whether an address may be a Service's differs.
     fn barred_or_free(&mut self, address: IpAddr) {
         self.touched.extend(self.external_ips.get(&address).into_iter().flatten().cloned());
-        self.touched.extend(self.ledger.owner(address).cloned());
+        self.touched.extend(self.ledger.holders(address).cloned());
         // Who waits for this address is told whose it is now.
         self.freed.insert(address);
         self.ledger.rewind(&self.settings, address);
@@ -113,10 +121,17 @@ impl Index {
     }
 
     pub(crate) fn apply_service_cidr(&mut self, object: &ServiceCIDR) {
-        let name = ObjectName::new("", object.metadata.name.as_deref().unwrap_or_default());
+        let key = of_cluster(Kind::ServiceCidr, &object.metadata);
         let cidrs = object.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten());
-        let cidrs = cidrs.filter_map(|text| text.parse().ok()).collect();
-        self.service_cidrs.insert(name, cidrs);
+        let cidrs: Vec<IpNet> = cidrs.filter_map(|text| text.parse().ok()).collect();
+        let taken = cidrs.iter().copied().map(Taken::Prefix).collect();
+        self.occupy(&key, object.metadata.uid.as_deref().unwrap_or_default(), taken);
+        self.service_cidrs.insert(key.name, cidrs);
+    }
+
+    pub(crate) fn delete_service_cidr(&mut self, key: &ObjectKey) {
+        self.occupy(key, "", BTreeSet::new());
+        self.service_cidrs.remove(&key.name);
     }
 
     /// Nodes are asked while some Service goes by their health.

@@ -122,8 +122,8 @@ impl Index {
             let remedy = "the configuration allows no such range ([external_ips] ranges)";
             return Err(refuse(remedy.to_owned()));
         }
-        match self.ledger.owner(address) {
-            Some(owner) if owner != spec.name() => {
+        match self.ledger.holders(address).next() {
+            Some(owner) if !self.ledger.holds(spec.name(), address) => {
                 Err(refuse(format!("it is a LoadBalancer address of {owner}")))
             }
             _ => Ok(()),
@@ -171,7 +171,7 @@ impl Index {
             return;
         }
         for &address in &spec.cluster_ips {
-            let owner = self.ledger.owner(address);
+            let owner = self.ledger.holders(address).next();
             let what = match self.never_a_services(address) {
                 Some(whose) => Some(whose),
                 None => not_global_unicast(address)

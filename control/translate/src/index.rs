@@ -2,8 +2,10 @@
 
 use crate::allocations::{Allocations, Ledger};
 use crate::claims::{Claim, ClaimChange, Claims};
+use crate::namespaces::Namespaces;
 use crate::nodes::Nodes;
 use crate::object::{Kind, Object, ObjectKey, Place};
+use crate::occupied::Occupied;
 use crate::probes::{Asked, Cadence, ProbeChange, ProbeKey};
 use crate::problem::Problem;
 use crate::settings::Settings;
@@ -66,6 +68,8 @@ pub(crate) enum Wait {
     Pool(usize, Family),
     /// Any nodePort.
     NodePort(Protocol),
+    /// Other labels of its Namespace.
+    Namespace(Arc<str>),
 }
 
 /// What is kept of one Service.
@@ -122,6 +126,8 @@ pub struct Index {
     pub(crate) node_targets: BTreeSet<ObjectName>,
     /// Those of them that go by the nodes' own health.
     pub(crate) node_askers: BTreeSet<ObjectName>,
+    pub(crate) namespaces: Namespaces,
+    pub(crate) occupied: Occupied,
     pub(crate) claims: Claims,
     pub(crate) slices: HashMap<ObjectName, Slice>,
     pub(crate) slices_of: HashMap<ObjectName, BTreeSet<ObjectName>>,
@@ -144,6 +150,10 @@ pub struct Index {
     /// Addresses that somebody may wait for and of which the owner may differ.
     pub(crate) freed: BTreeSet<IpAddr>,
     pub(crate) freed_node_ports: BTreeSet<Protocol>,
+    /// Pools that became refused, or are no longer.
+    pub(crate) turned: BTreeSet<usize>,
+    /// Namespaces of which the labels differ.
+    pub(crate) relabelled: BTreeSet<Arc<str>>,
     /// Addresses that were given.
     pub(crate) given: BTreeSet<IpAddr>,
     /// Service ports of which nobody says any longer that they are wanted.
@@ -185,6 +195,8 @@ impl Index {
             api_servers: HashMap::new(),
             node_targets: BTreeSet::new(),
             node_askers: BTreeSet::new(),
+            namespaces: Namespaces::default(),
+            occupied: Occupied::new(pools),
             claims: Claims::default(),
             slices: HashMap::new(),
             slices_of: HashMap::new(),
@@ -199,6 +211,8 @@ impl Index {
             stale: BTreeSet::new(),
             freed: BTreeSet::new(),
             freed_node_ports: BTreeSet::new(),
+            turned: BTreeSet::new(),
+            relabelled: BTreeSet::new(),
             given: BTreeSet::new(),
             dropped,
             removed: BTreeSet::new(),
@@ -215,9 +229,8 @@ impl Index {
             Object::Service(service, place) => self.apply_service(&service, place),
             Object::EndpointSlice(slice, place) => self.apply_slice(&slice, place),
             Object::Node(node, _) => self.apply_node(&node),
+            Object::Namespace(namespace, _) => self.apply_namespace(&namespace),
             Object::ServiceCidr(cidr, _) => self.apply_service_cidr(&cidr),
-            // Nothing is chosen by these yet.
-            Object::Namespace(..) => {}
         }
     }
 
@@ -228,11 +241,9 @@ impl Index {
             Kind::EndpointSlice => {
                 self.remove_slice(&key.name);
             }
-            Kind::Node => self.replace_node(&key.name.name, None),
-            Kind::ServiceCidr => {
-                self.service_cidrs.remove(&key.name);
-            }
-            Kind::Namespace => {}
+            Kind::Node => self.delete_node(key),
+            Kind::Namespace => self.delete_namespace(&key.name.name),
+            Kind::ServiceCidr => self.delete_service_cidr(key),
         }
     }
 
@@ -287,18 +298,6 @@ impl Index {
         &self.settings
     }
 
-    /// LoadBalancer addresses of each pool that Services have, in the order of the settings.
-    pub fn addresses_in_use(&self) -> Vec<usize> {
-        let mut used = vec![0; self.settings.pools().len()];
-        for held in self.ledger.allocations().iter().flat_map(|one| &one.addresses) {
-            let pool = self.settings.pool_of(held.address);
-            if let Some(count) = pool.and_then(|pool| used.get_mut(pool)) {
-                *count += 1;
-            }
-        }
-        used
-    }
-
     fn apply_service(&mut self, service: &Service, place: Place) {
         let spec = Spec::read(service, place, &self.settings);
         let name = spec.name().clone();
@@ -310,6 +309,7 @@ impl Index {
             self.release_all(&name);
         }
         self.ledger.appears(&name, spec.uid());
+        self.note_sharing(&name, &spec);
         self.unregister(&name);
         self.register(&spec);
         match self.services.get_mut(&name) {

@@ -122,7 +122,7 @@ impl Object {
 }
 
 /// The key of an object that lives in no namespace.
-fn of_cluster(kind: Kind, metadata: &ObjectMeta) -> ObjectKey {
+pub(crate) fn of_cluster(kind: Kind, metadata: &ObjectMeta) -> ObjectKey {
     ObjectKey { kind, name: ObjectName::new("", metadata.name.as_deref().unwrap_or_default()) }
 }
 

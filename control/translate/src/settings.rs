@@ -1,164 +1,15 @@
 //! What the operator allows: pools, ranges and the addresses that are never a Service's.
 
+use crate::allocations::fnv;
 use crate::forwarding::ForwardingSettings;
+use crate::pools::{Pool, Scheme};
+use crate::range::AddressRange;
 use ipnet::IpNet;
-use model::desired::Refusal;
-use model::ids::Family;
-use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::sync::Arc;
 
 /// The class that is ours unless configured otherwise.
 pub const DEFAULT_CLASS: &str = "headgate.dev/gateway";
-
-/// The addresses from `first` to `last`, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AddressRange {
-    first: IpAddr,
-    last: IpAddr,
-}
-
-impl AddressRange {
-    /// The range from `first` to `last`, where both are of one family and in this order.
-    pub fn new(first: IpAddr, last: IpAddr) -> Option<Self> {
-        (Family::of(first) == Family::of(last) && first <= last).then_some(Self { first, last })
-    }
-    /// The addresses of a prefix that a client can reach everywhere: of an IPv4 prefix shorter
-    /// than /31 without the network's and the broadcast address, of an IPv6 prefix shorter than
-    /// /127 without the anycast address of its routers (RFC 4291, 2.6.1).
-    pub fn of_prefix(prefix: IpNet) -> Self {
-        let (first, last) = (number(prefix.network()), number(prefix.broadcast()));
-        let spare = prefix.max_prefix_len() - prefix.prefix_len();
-        let family = Family::of(prefix.addr());
-        let (first, last) = match (family, spare) {
-            (_, 0 | 1) => (first, last),
-            (Family::V4, _) => (first + 1, last - 1),
-            (Family::V6, _) => (first + 1, last),
-        };
-        Self { first: address(family, first), last: address(family, last) }
-    }
-    /// The first address.
-    pub const fn first(&self) -> IpAddr {
-        self.first
-    }
-    /// The last address.
-    pub const fn last(&self) -> IpAddr {
-        self.last
-    }
-    /// Their family.
-    pub const fn family(&self) -> Family {
-        Family::of(self.first)
-    }
-    /// Whether `address` is one of them.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        Family::of(address) == self.family() && self.first <= address && address <= self.last
-    }
-    /// Whether some address is in both.
-    pub fn overlaps(&self, other: &Self) -> bool {
-        self.family() == other.family() && self.first <= other.last && other.first <= self.last
-    }
-    /// How many there are. The whole of IPv6 counts as one less than it is.
-    pub fn count(&self) -> u128 {
-        (number(self.last) - number(self.first)).saturating_add(1)
-    }
-    /// The address at `position`, from 0.
-    pub fn get(&self, position: u128) -> Option<IpAddr> {
-        let at = number(self.first).checked_add(position)?;
-        (at <= number(self.last)).then(|| address(self.family(), at))
-    }
-    /// The position of `address`, from 0.
-    pub fn position(&self, address: IpAddr) -> Option<u128> {
-        self.contains(address).then(|| number(address) - number(self.first))
-    }
-}
-
-impl fmt::Display for AddressRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last {
-            self.first.fmt(f)
-        } else {
-            write!(f, "{}-{}", self.first, self.last)
-        }
-    }
-}
-
-impl FromStr for AddressRange {
-    type Err = SettingsError;
-    /// A prefix, `FIRST-LAST`, or one address.
-    fn from_str(text: &str) -> Result<Self, SettingsError> {
-        let bad = || SettingsError::BadRange(text.to_owned());
-        if let Ok(prefix) = text.parse::<IpNet>() {
-            return Ok(Self::of_prefix(prefix));
-        }
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let parse = |part: &str| part.trim().parse::<IpAddr>().map_err(|_| bad());
-        Self::new(parse(first)?, parse(last)?).ok_or_else(bad)
-    }
-}
-
-/// An address as a number, as its bytes stand on the wire.
-pub(crate) fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => u128::from(v4.to_bits()),
-        IpAddr::V6(v6) => v6.to_bits(),
-    }
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "an IPv4 number has 32 bits")]
-fn address(family: Family, number: u128) -> IpAddr {
-    match family {
-        Family::V4 => IpAddr::V4((number as u32).into()),
-        Family::V6 => IpAddr::V6(number.into()),
-    }
-}
-
-/// Addresses for LoadBalancer Services.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pool {
-    /// Name that Services ask for by the annotation `headgate.dev/pool`.
-    pub name: Arc<str>,
-    /// Its addresses, of both families; given out in this order.
-    pub ranges: Vec<AddressRange>,
-    /// Serves Services that name no pool. A pool that is the only one does so anyway.
-    pub default: bool,
-    /// What becomes of new connections while a Service of this pool has no backend.
-    pub refusal: Refusal,
-}
-
-impl Pool {
-    /// Whether `address` is one of its own.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        self.ranges.iter().any(|range| range.contains(address))
-    }
-    /// How many addresses of `family` it has.
-    pub fn count(&self, family: Family) -> u128 {
-        let of_family = self.ranges.iter().filter(|range| range.family() == family);
-        of_family.fold(0, |sum, range| sum.saturating_add(range.count()))
-    }
-    /// The address at `position` among those of `family`.
-    pub(crate) fn get(&self, family: Family, mut position: u128) -> Option<IpAddr> {
-        for range in self.ranges.iter().filter(|range| range.family() == family) {
-            if position < range.count() {
-                return range.get(position);
-            }
-            position -= range.count();
-        }
-        None
-    }
-    /// The position of `address` among those of its family.
-    pub(crate) fn position(&self, address: IpAddr) -> Option<u128> {
-        let mut before = 0u128;
-        let family = Family::of(address);
-        for range in self.ranges.iter().filter(|range| range.family() == family) {
-            if let Some(position) = range.position(address) {
-                return Some(before.saturating_add(position));
-            }
-            before = before.saturating_add(range.count());
-        }
-        None
-    }
-}
 
 /// Where NodePorts are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -234,9 +85,6 @@ pub enum SettingsError {
     /// Two pools of one name.
     #[error("there are two pools named \"{0}\"")]
     SameName(Arc<str>),
-    /// Two defaults.
-    #[error("pools \"{0}\" and \"{1}\" are both the default: one at most can be")]
-    TwoDefaults(Arc<str>, Arc<str>),
     /// One address, two pools.
     #[error("pools \"{0}\" and \"{1}\" overlap: {2} and {3} have addresses in common")]
     Overlap(Arc<str>, Arc<str>, AddressRange, AddressRange),
@@ -261,7 +109,8 @@ pub enum SettingsError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     wishes: Wishes,
-    default_pool: Option<usize>,
+    /// Pools in the order in which they are tried.
+    order: Vec<usize>,
     /// By pool: why it is refused.
     refused: Vec<Option<String>>,
 }
@@ -270,7 +119,7 @@ impl Settings {
     /// Makes the settings valid.
     ///
     /// # Errors
-    /// Pools that are empty or overlap; two defaults; an impossible range. A pool that contains an
+    /// Pools that are empty or overlap; an impossible range. A pool that contains an
     /// address of the gateway or of a next hop is refused alone: [`Self::refused_pool`].
     pub fn new(wishes: Wishes) -> Result<Self, SettingsError> {
         let ports = &wishes.node_port;
@@ -295,11 +144,9 @@ impl Settings {
                 check_pair(earlier, pool)?;
             }
         }
-        let default_pool = match wishes.pools.iter().position(|pool| pool.default) {
-            None if wishes.pools.len() == 1 => Some(0),
-            found => found,
-        };
-        Ok(Self { wishes, default_pool, refused })
+        let mut order: Vec<usize> = (0..wishes.pools.len()).collect();
+        order.sort_by_key(|&at| wishes.pools.get(at).map(|pool| pool.priority));
+        Ok(Self { wishes, order, refused })
     }
     /// Why no address of this pool is given out, where it contains an address of the gateway or of
     /// a next hop. The other pools serve on; its Services say so.
@@ -310,9 +157,29 @@ impl Settings {
     pub fn pools(&self) -> &[Pool] {
         &self.wishes.pools
     }
-    /// The pool that serves Services which name none.
-    pub const fn default_pool(&self) -> Option<usize> {
-        self.default_pool
+    /// Positions of the pools in the order in which they are tried.
+    pub fn pools_in_order(&self) -> impl Iterator<Item = (usize, &Pool)> {
+        self.order.iter().filter_map(|&at| Some((at, self.wishes.pools.get(at)?)))
+    }
+    /// Whether the labels of Namespaces matter, since some pool chooses by them.
+    pub fn needs_namespaces(&self) -> bool {
+        self.wishes.pools.iter().any(|pool| pool.namespace_selector.is_some())
+    }
+    /// What two gateways have alike where they give out the same addresses in the same way: 16 hex
+    /// digits. The Lease carries it.
+    pub fn pools_hash(&self) -> String {
+        let mut text = String::new();
+        for pool in &self.wishes.pools {
+            // What is refused to new connections is each gateway's own affair.
+            let Pool { name, ranges, priority, auto_assign, avoid_buggy_addresses, .. } = pool;
+            let ranges: Vec<_> = ranges.iter().map(ToString::to_string).collect();
+            let selectors = [&pool.namespace_selector, &pool.service_selector]
+                .map(|one| one.as_ref().map(ToString::to_string));
+            let scheme = pool.scheme.map(Scheme::name);
+            let one = (name, ranges, priority, auto_assign, avoid_buggy_addresses);
+            text.push_str(&format!("{one:?}{:?}{selectors:?}{scheme:?}\n", pool.namespaces));
+        }
+        format!("{:016x}", fnv(&[&text]))
     }
     /// The pool with this name.
     pub fn pool_named(&self, name: &str) -> Option<usize> {
@@ -382,9 +249,6 @@ fn check_pair(one: &Pool, other: &Pool) -> Result<(), SettingsError> {
     if one.name == other.name {
         return Err(SettingsError::SameName(names().0));
     }
-    if one.default && other.default {
-        return Err(SettingsError::TwoDefaults(names().0, names().1));
-    }
     for here in &one.ranges {
         if let Some(there) = other.ranges.iter().find(|there| there.overlaps(here)) {
             return Err(SettingsError::Overlap(names().0, names().1, *here, *there));
@@ -408,7 +272,7 @@ const SPECIAL: [(&str, &str); 8] = [
 fn special(range: &AddressRange) -> Option<&'static str> {
     SPECIAL.iter().find_map(|(prefix, what)| {
         let prefix = prefix.parse::<IpNet>().ok()?;
-        let all = AddressRange { first: prefix.network(), last: prefix.broadcast() };
+        let all = AddressRange::new(prefix.network(), prefix.broadcast())?;
         range.overlaps(&all).then_some(*what)
     })
 }

@@ -1,8 +1,10 @@
 use super::*;
+use model::desired::Refusal;
+use model::ids::Family;
 
 fn pool(name: &str, ranges: &[&str]) -> Pool {
     let ranges = ranges.iter().map(|text| text.parse().unwrap()).collect();
-    Pool { name: name.into(), ranges, default: false, refusal: Refusal::Reject }
+    Pool { name: name.into(), ranges, ..Pool::default() }
 }
 
 fn with_pools(pools: Vec<Pool>) -> Wishes {
@@ -73,13 +75,6 @@ fn refusals_say_what_and_where() {
             "there are two pools named \"a\"",
         ),
         (
-            vec![
-                Pool { default: true, ..pool("a", &["203.0.113.1"]) },
-                Pool { default: true, ..pool("b", &["203.0.113.2"]) },
-            ],
-            "pools \"a\" and \"b\" are both the default: one at most can be",
-        ),
-        (
             vec![pool("a", &["127.0.0.1"])],
             "pool \"a\" contains loopback addresses (127.0.0.1): those can't be a Service's",
         ),
@@ -138,12 +133,47 @@ fn other_settings_are_checked_too() {
 }
 
 #[test]
-fn the_only_pool_is_the_default() {
-    let settings = Settings::new(with_pools(vec![pool("a", &["203.0.113.1"])])).unwrap();
-    assert_eq!(settings.default_pool(), Some(0));
-    let two = vec![pool("a", &["203.0.113.1"]), pool("b", &["203.0.113.2"])];
-    assert_eq!(Settings::new(with_pools(two.clone())).unwrap().default_pool(), None);
-    let mut chosen = two;
-    chosen[1].default = true;
-    assert_eq!(Settings::new(with_pools(chosen)).unwrap().default_pool(), Some(1));
+fn pools_are_tried_by_priority_then_in_order() {
+    let of = |name: &str, priority| Pool { priority, ..pool(name, &[name]) };
+    let pools = vec![of("203.0.113.1", 7), of("203.0.113.2", 3), of("203.0.113.3", 7)];
+    let settings = Settings::new(with_pools(pools)).unwrap();
+    assert_eq!(settings.pools_in_order().map(|(at, _)| at).collect::<Vec<_>>(), [1, 0, 2]);
+}
+
+#[test]
+fn the_hash_of_the_pools_is_that_of_what_is_given_out() {
+    let hash = |change: fn(&mut Pool)| {
+        let mut changed = pool("a", &["203.0.113.1"]);
+        change(&mut changed);
+        Settings::new(with_pools(vec![changed])).unwrap().pools_hash()
+    };
+    let plain = hash(|_| ());
+    assert_eq!((plain.len(), hash(|pool| pool.refusal = Refusal::Drop)), (16, plain.clone()));
+    let changes: [fn(&mut Pool); 9] = [
+        |pool| pool.name = "b".into(),
+        |pool| pool.ranges = vec!["203.0.113.2".parse().unwrap()],
+        |pool| pool.priority = 1,
+        |pool| pool.auto_assign = false,
+        |pool| pool.avoid_buggy_addresses = true,
+        |pool| pool.namespaces = vec!["x".into()],
+        |pool| pool.namespace_selector = Some("x".parse().unwrap()),
+        |pool| pool.service_selector = Some("x".parse().unwrap()),
+        |pool| pool.scheme = Some(crate::pools::Scheme::Internal),
+    ];
+    let all: std::collections::BTreeSet<_> = changes.into_iter().map(hash).chain([plain]).collect();
+    assert_eq!(all.len(), 10, "each of them counts");
+}
+
+#[test]
+fn addresses_that_old_equipment_mistakes_are_kept_back() {
+    let of =
+        |text: &str| Pool { avoid_buggy_addresses: true, ..pool("a", &[text]) }.count(Family::V4);
+    for (text, count) in [
+        ("203.0.113.0-203.0.113.255", 254),
+        ("203.0.113.255-203.0.114.0", 0),
+        ("203.0.113.1-203.0.113.254", 254),
+        ("203.0.113.0-203.0.115.255", 762),
+    ] {
+        assert_eq!(of(text), count, "{text}");
+    }
 }

@@ -3,7 +3,9 @@
 use crate::facts::Said;
 use crate::forwarding::{Wants, local_policy};
 use crate::object::{Place, namespaced};
+use crate::ownership::is_ours;
 use crate::problem::{Problem, reason};
+use crate::request::{Request, request};
 use crate::settings::Settings;
 use crate::source_ranges::{SourceRanges, source_ranges};
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
@@ -17,6 +19,9 @@ use std::sync::Arc;
 pub const ADDRESSES: &str = "headgate.dev/addresses";
 /// Annotation: the pool to take addresses from.
 pub const POOL: &str = "headgate.dev/pool";
+/// Annotation: Services with the same value may have one address together, where their ports differ
+/// and they ask for it.
+pub const SHARE_KEY: &str = "headgate.dev/share-key";
 /// Annotation: `"true"` serves a LoadBalancer Service's nodePorts as well.
 pub const NODE_PORTS: &str = "headgate.dev/node-ports";
 /// Label: another program plays kube-proxy for this Service.
@@ -39,17 +44,6 @@ pub(crate) enum ServiceType {
     LoadBalancer,
     ExternalName,
     Unknown,
-}
-
-/// A LoadBalancer address that is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Request {
-    /// By address.
-    pub(crate) addresses: Vec<IpAddr>,
-    /// By pool.
-    pub(crate) pool: Option<Arc<str>>,
-    /// The request makes no sense: what the Service has stays, nothing new is given.
-    pub(crate) broken: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +72,8 @@ pub(crate) struct Spec {
     /// NodePorts are to be served.
     pub(crate) wants_node_ports: bool,
     pub(crate) request: Request,
+    /// What it shares its addresses by.
+    pub(crate) share_key: Option<Arc<str>>,
     pub(crate) external_ips: Vec<IpAddr>,
     pub(crate) cluster_ips: Vec<IpAddr>,
     pub(crate) affinity: Option<Affinity>,
@@ -99,6 +95,11 @@ impl Spec {
 
     pub(crate) const fn uid(&self) -> &Arc<str> {
         &self.rank.uid
+    }
+
+    /// The key by which the two may have one address.
+    pub(crate) fn shares_with(&self, other: &Self) -> Option<&Arc<str>> {
+        self.share_key.as_ref().filter(|key| Some(*key) == other.share_key.as_ref())
     }
 
     /// Reads a Service. What makes no sense becomes a problem, never an error.
@@ -154,6 +155,7 @@ impl Spec {
             balanced,
             wants_node_ports: node_ports && withheld.is_none() && !proxied,
             request: Request::default(),
+            share_key: None,
             external_ips: list(spec.external_ips.as_deref(), "externalIP", &mut problems),
             cluster_ips: cluster_ips(spec),
             affinity: affinity(spec, &mut problems),
@@ -166,7 +168,11 @@ impl Spec {
         };
         if balanced {
             read.request =
-                request(spec, annotation(ADDRESSES), annotation(POOL), settings, &mut problems);
+                request(spec, metadata.labels.as_ref(), annotations, settings, &mut problems);
+            read.share_key = annotation(SHARE_KEY)
+                .map(str::trim)
+                .filter(|text| !text.is_empty())
+                .map(Into::into);
         }
         if service_type == ServiceType::LoadBalancer && read.is_served_outside() {
             read.source_ranges = source_ranges(spec, annotations, &mut problems);
@@ -232,54 +238,6 @@ fn is_headless(spec: &ServiceSpec) -> bool {
 /// Gets no address, whatever its class.
 fn never_balanced(service: &Service, spec: &ServiceSpec) -> bool {
     service.metadata.deletion_timestamp.is_some() || is_headless(spec)
-}
-
-/// Whether a Service of type LoadBalancer is ours.
-fn is_ours(
-    service: &Service,
-    spec: &ServiceSpec,
-    settings: &Settings,
-    problems: &mut Vec<Problem>,
-) -> bool {
-    let ours = &settings.wishes().load_balancer_class;
-    match spec.load_balancer_class.as_deref() {
-        Some(class) if class == ours => true,
-        Some(class) => {
-            let what = format!(
-                "its addresses are managed by class \"{class}\"; that of this gateway is \"{ours}\""
-            );
-            problems.push(Problem::new(reason::NOT_FORWARDED, what).quiet());
-            false
-        }
-        None if !settings.wishes().default_class => {
-            let what = format!(
-                "it has no class, and this gateway serves those of loadBalancerClass \"{ours}\" alone"
-            );
-            problems.push(Problem::new(reason::NOT_FORWARDED, what).quiet());
-            false
-        }
-        None => match foreign_status(service, settings) {
-            None => true,
-            Some(address) => {
-                let what = format!(
-                    "its status names {address}, which is in no pool: it belongs to another \
-                     controller; set loadBalancerClass \"{ours}\" to have it served here"
-                );
-                problems.push(Problem::new(reason::FOREIGN_STATUS, what));
-                false
-            }
-        },
-    }
-}
-
-/// An address or name in the status that isn't one of our pools'.
-fn foreign_status(service: &Service, settings: &Settings) -> Option<String> {
-    let status = service.status.as_ref()?.load_balancer.as_ref()?;
-    status.ingress.as_ref()?.iter().find_map(|ingress| {
-        let Some(text) = ingress.ip.as_deref() else { return ingress.hostname.clone() };
-        let address = text.parse::<IpAddr>().ok()?;
-        settings.pool_of(address).is_none().then(|| text.to_owned())
-    })
 }
 
 fn ports(spec: &ServiceSpec, problems: &mut Vec<Problem>) -> Vec<PortSpec> {
@@ -364,7 +322,11 @@ fn families(spec: &ServiceSpec, problems: &mut Vec<Problem>) -> Vec<Family> {
     families
 }
 
-fn list(texts: Option<&[String]>, what: &str, problems: &mut Vec<Problem>) -> Vec<IpAddr> {
+pub(crate) fn list(
+    texts: Option<&[String]>,
+    what: &str,
+    problems: &mut Vec<Problem>,
+) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
     for text in texts.unwrap_or_default() {
         match text.parse::<IpAddr>() {
@@ -406,42 +368,4 @@ fn affinity(spec: &ServiceSpec, problems: &mut Vec<Problem>) -> Option<Affinity>
             None
         }
     }
-}
-
-fn request(
-    spec: &ServiceSpec,
-    addresses: Option<&str>,
-    pool: Option<&str>,
-    settings: &Settings,
-    problems: &mut Vec<Problem>,
-) -> Request {
-    let field = spec.load_balancer_ip.as_deref().filter(|text| !text.is_empty());
-    let before = problems.len();
-    if field.is_some() && addresses.is_some() {
-        let what = format!("both loadBalancerIP and {ADDRESSES} ask for addresses: keep one");
-        problems.push(Problem::new(reason::ALLOCATION_FAILED, what));
-    }
-    let texts: Vec<String> =
-        addresses.or(field).into_iter().flat_map(|all| all.split(',')).map(trimmed).collect();
-    let found = list(Some(&texts), "requested address", problems);
-    for family in [Family::V4, Family::V6] {
-        let of_family = found.iter().filter(|&&address| Family::of(address) == family).count();
-        if of_family > 1 {
-            let what = format!("{of_family} {family} addresses are asked for: expected one");
-            problems.push(Problem::new(reason::ALLOCATION_FAILED, what));
-        }
-    }
-    let pool = pool.map(str::trim).filter(|text| !text.is_empty());
-    if let Some(name) = pool
-        && settings.pool_named(name).is_none()
-    {
-        let names: Vec<_> = settings.pools().iter().map(|pool| &*pool.name).collect();
-        let what = format!("there is no pool \"{name}\"; there are: {}", names.join(", "));
-        problems.push(Problem::new(reason::ALLOCATION_FAILED, what));
-    }
-    Request { addresses: found, pool: pool.map(Into::into), broken: problems.len() > before }
-}
-
-fn trimmed(text: &str) -> String {
-    text.trim().to_owned()
 }

@@ -5,10 +5,12 @@ mod conflicts;
 mod endpoints;
 mod facts;
 mod node_target;
+mod pools;
 mod probing;
 mod properties;
 mod refusals;
 mod scale;
+mod sharing;
 
 use crate::probes::{Check, Health, ProbeKey};
 use crate::{Allocations, Built, Index, Kind, NodePortSettings, Object, ObjectKey, Place, Pool};
@@ -22,12 +24,13 @@ pub fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-pub fn pool(name: &str, default: bool, ranges: &[&str]) -> Pool {
+pub fn pool(name: &str, auto_assign: bool, ranges: &[&str]) -> Pool {
     let ranges = ranges.iter().map(|text| text.parse().unwrap()).collect();
-    Pool { name: name.into(), ranges, default, refusal: Refusal::Reject }
+    Pool { name: name.into(), ranges, auto_assign, ..Pool::default() }
 }
 
-/// Pool `demo` (the default) with three addresses of each family, pool `other` with two of IPv4.
+/// Pool `demo` with three addresses of each family; pool `other`, for those that name it, with two
+/// of IPv4.
 pub fn wishes() -> Wishes {
     Wishes {
         pools: vec![

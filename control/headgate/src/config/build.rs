@@ -11,12 +11,14 @@ use super::{
     kubernetes, layers,
 };
 use devices::Item;
+use model::desired::Refusal;
 use model::limits::CONNECTIONS_PER_WORKER_MAX;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use translate::Scheme;
 
 /// Makes the configuration, or notes everything that is in its way. `kubeconfig` is what the
 /// environment says of it.
@@ -99,14 +101,42 @@ fn pools<'a>(root: &'a Table, log: &mut Log) -> Vec<Item<'a, Pool>> {
     for section in found {
         let name = section.required("name", log, name(63));
         let addresses = section.full_list("addresses", log, from_str);
-        let default = section.or("default", false, log, boolean);
-        if let (Some(name), Some(default)) = (name, default) {
-            pools.push(Item { section, value: Pool { name: name.into(), addresses, default } });
+        if let Some(value) = pool(&section, name, addresses, log) {
+            pools.push(Item { section, value });
         }
     }
     devices::unique(&pools, "name", log, |pool| Some(pool.name.to_string()));
-    devices::unique(&pools, "default", log, |pool| pool.default.then(|| "true".to_owned()));
     pools
+}
+
+fn pool(
+    section: &Section<'_>,
+    name: Option<String>,
+    addresses: Vec<super::AddressRange>,
+    log: &mut Log,
+) -> Option<Pool> {
+    let priority = section.or("priority", 100, log, number::<u16>(0..=65_535));
+    let auto_assign = section.or("auto_assign", true, log, boolean);
+    let avoid = section.or("avoid_buggy_addresses", false, log, boolean);
+    let namespaces = section.list("namespaces", log, super::read::name(63));
+    let namespace_selector = section.optional("namespace_selector", log, from_str_plain);
+    let service_selector = section.optional("service_selector", log, from_str_plain);
+    let schemes = [("internal", Scheme::Internal), ("internet-facing", Scheme::InternetFacing)];
+    let scheme = section.optional("scheme", log, word(&schemes));
+    let refusals = [("reject", Refusal::Reject), ("drop", Refusal::Drop)];
+    let refusal = section.or("refusal", Refusal::Reject, log, word(&refusals));
+    Some(Pool {
+        name: name?.into(),
+        addresses,
+        priority: priority?,
+        auto_assign: auto_assign?,
+        avoid_buggy_addresses: avoid?,
+        namespaces: namespaces.into_iter().map(Into::into).collect(),
+        namespace_selector,
+        service_selector,
+        scheme,
+        refusal: refusal?,
+    })
 }
 
 fn node_port<'a>(root: &'a Table, log: &mut Log) -> (Option<NodePort>, Section<'a>) {

@@ -83,7 +83,14 @@ keys! {
     "pool" {
         RestartOnly "name" "1 to 63 of a-z A-Z 0-9 - _ ." "-" "Name that Services ask for.";
         RestartOnly "addresses" "list of CIDR, FIRST-LAST, ADDRESS" "-" "Addresses for LoadBalancer Services.";
-        RestartOnly "default" "true or false" "false" "Serves Services that name no pool.";
+        RestartOnly "priority" "0 to 65535" "100" "Of several pools the lower number comes first.";
+        RestartOnly "auto_assign" "true or false" "true" "Serves Services that name no pool.";
+        RestartOnly "avoid_buggy_addresses" "true or false" "false" "Keep IPv4 addresses ending in .0 and .255 back.";
+        RestartOnly "namespaces" "list of names" "[]" "Namespaces that it is for; all where nothing chooses.";
+        RestartOnly "namespace_selector" "label selector" "" "Namespaces that it is for besides, by labels.";
+        RestartOnly "service_selector" "label selector" "" "Services that it is for, by labels.";
+        RestartOnly "scheme" "internal or internet-facing" "" "Where its clients are, for those who ask.";
+        RestartOnly "refusal" "reject or drop" "reject" "Answer while a Service has no backend.";
     }
     "node_port" {
         RestartOnly "addresses" "list of own addresses" "[]" "Where NodePorts are answered.";

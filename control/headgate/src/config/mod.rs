@@ -152,8 +152,22 @@ pub struct Pool {
     pub name: Arc<str>,
     /// Its addresses; pools don't overlap.
     pub addresses: Vec<AddressRange>,
+    /// Of several that a Service may have, the lower number comes first.
+    pub priority: u16,
     /// Serves Services that name no pool.
-    pub default: bool,
+    pub auto_assign: bool,
+    /// Keeps addresses that end in .0 and .255 back.
+    pub avoid_buggy_addresses: bool,
+    /// Namespaces that it is for.
+    pub namespaces: Vec<Arc<str>>,
+    /// Labels of Namespaces that it is for.
+    pub namespace_selector: Option<translate::selector::Selector>,
+    /// Labels of Services that it is for.
+    pub service_selector: Option<translate::selector::Selector>,
+    /// Where its clients are.
+    pub scheme: Option<translate::Scheme>,
+    /// What becomes of new connections to a Service without backends.
+    pub refusal: model::desired::Refusal,
 }
 
 /// `[node_port]`.

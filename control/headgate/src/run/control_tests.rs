@@ -115,8 +115,7 @@ fn settings() -> Settings {
     let pool = Pool {
         name: "demo".into(),
         ranges: vec!["203.0.113.10".parse().unwrap()],
-        default: true,
-        refusal: Default::default(),
+        ..Pool::default()
     };
     Settings::new(Wishes { pools: vec![pool], ..Wishes::default() }).unwrap()
 }

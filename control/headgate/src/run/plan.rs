@@ -5,7 +5,6 @@ use engine::mirror::StaticRoute;
 use engine::{
     Device, DeviceString, DeviceStringError, EalOptions, EngineConfig, InterfaceSpec, PortSpec,
 };
-use model::desired::Refusal;
 use pipeline::Options;
 use pipeline::adjacency::{Mac, Role};
 use pipeline::answer::{Class, Rate, Rates};
@@ -150,8 +149,14 @@ pub fn settings(config: &Config) -> Result<Settings, SettingsError> {
             .map(|pool| Pool {
                 name: Arc::clone(&pool.name),
                 ranges: pool.addresses.iter().filter_map(range).collect(),
-                default: pool.default,
-                refusal: Refusal::default(),
+                priority: pool.priority,
+                auto_assign: pool.auto_assign,
+                avoid_buggy_addresses: pool.avoid_buggy_addresses,
+                namespaces: pool.namespaces.clone(),
+                namespace_selector: pool.namespace_selector.clone(),
+                service_selector: pool.service_selector.clone(),
+                scheme: pool.scheme,
+                refusal: pool.refusal,
             })
             .collect(),
         node_port: NodePortSettings {

@@ -39,16 +39,11 @@ impl Default for World {
         let pool = Pool {
             name: "demo".into(),
             ranges: vec!["203.0.113.10".parse().unwrap()],
-            default: true,
-            ..pool()
+            ..Pool::default()
         };
         let wishes = Wishes { pools: vec![pool], ..Wishes::default() };
         Self { wishes, way: Way::Resolved, heard: |_| Ok(()) }
     }
-}
-
-fn pool() -> Pool {
-    Pool { name: "".into(), ranges: vec![], default: false, refusal: Default::default() }
 }
 
 impl World {

@@ -23,7 +23,7 @@ fn dual(name: &str, policy: &str) -> Object {
 }
 
 #[test]
-fn a_balanced_service_gets_the_lowest_free_address_of_the_default_pool() {
+fn a_balanced_service_gets_the_lowest_free_address_of_a_pool() {
     let mut index = index();
     let built = index.take([balanced("b"), balanced("a")]);
     assert_eq!(index.addresses("a"), ["203.0.113.10"]);
@@ -37,7 +37,8 @@ fn a_balanced_service_gets_the_lowest_free_address_of_the_default_pool() {
             "IPAllocated Service default/b b.yaml:1: 203.0.113.11 from pool demo",
         ]
     );
-    assert_eq!(index.addresses_in_use(), [2, 0]);
+    let used: Vec<_> = index.pools().iter().map(|pool| pool.ipv4.used).collect();
+    assert_eq!(used, [2, 0]);
 }
 
 #[test]
@@ -70,7 +71,7 @@ fn require_is_all_or_nothing_and_prefer_takes_what_there_is() {
     assert_eq!(index.held("p"), ["2001:db8::10"]);
     assert!(index.problems("p").is_empty());
     assert!(index.held("r").is_empty());
-    let what = "the default pool has not a free address of each family, as RequireDualStack asks";
+    let what = "pool demo has not a free address of each family, as RequireDualStack asks";
     assert_eq!(index.problems("r"), [what]);
     // The rest later: to the first in rank.
     index.drop_service("a");
@@ -170,7 +171,10 @@ fn requests_that_cannot_be_met_say_why_and_harm_nobody() {
     ];
     for (object, reason, message) in cases {
         let mut index = index();
-        index.take([balanced("a"), node("n1", &["203.0.113.12"])]);
+        index.take([balanced("a")]);
+        if message.contains("Node") {
+            index.take([node("n1", &["203.0.113.12"])]);
+        }
         let built = index.take([object]);
         assert_eq!(index.problems("x"), [message]);
         let event = built.events.iter().find(|event| event.severity == Severity::Warning).unwrap();
@@ -199,7 +203,7 @@ fn who_waits_for_an_address_gets_it_when_it_is_free() {
 fn an_exhausted_pool_serves_those_who_wait_in_their_order() {
     let mut index = index();
     index.take(["a", "b", "c", "d", "e"].map(balanced));
-    assert_eq!(index.problems("e"), ["the default pool has no free IPv4 address"]);
+    assert_eq!(index.problems("e"), ["pool demo has no free IPv4 address"]);
     let built = index.drop_service("b");
     assert_eq!(index.addresses("d"), ["203.0.113.11"]);
     assert!(index.addresses("e").is_empty());
@@ -290,7 +294,10 @@ fn an_address_that_turns_out_to_be_a_nodes_is_withdrawn() {
     let mut index = index();
     index.take([balanced("a"), asking("b", "203.0.113.11")]);
     let built = index.take([node("n1", &["203.0.113.10", "203.0.113.11"])]);
-    assert_eq!(index.addresses("a"), ["203.0.113.12"]);
+    assert!(index.addresses("a").is_empty());
+    let refused = "pool \"demo\" has addresses of 203.0.113.10, an address of Node n1: take them \
+                   out of 203.0.113.10-203.0.113.12";
+    assert_eq!(index.problems("a"), [refused], "nothing is given out of such a pool");
     assert!(index.addresses("b").is_empty());
     assert_eq!(
         index.problems("b"),
@@ -413,12 +420,12 @@ fn no_pool_means_no_address() {
     index.take([balanced("a")]);
     assert_eq!(index.problems("a"), ["no pool of addresses is configured ([[pool]])"]);
     let mut undecided = wishes();
-    undecided.pools[0].default = false;
+    undecided.pools[0].auto_assign = false;
     let mut index = Index::new(Settings::new(undecided).unwrap(), Allocations::default());
     index.take([balanced("a")]);
     assert_eq!(
         index.problems("a"),
-        ["no pool is the default: name one by the annotation headgate.dev/pool"]
+        ["no pool serves Services that name none: name one by the annotation headgate.dev/pool"]
     );
 }
 

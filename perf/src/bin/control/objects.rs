@@ -88,7 +88,7 @@ impl World {
         let [first, last] = POOL.map(|bytes| IpAddr::from(Ipv4Addr::from(bytes)));
         let ranges = AddressRange::new(first, last).into_iter().collect();
         let refusal = Default::default();
-        let pool = Pool { name: "bench".into(), ranges, default: true, refusal };
+        let pool = Pool { name: "bench".into(), ranges, refusal, ..Pool::default() };
         Wishes { pools: vec![pool], ..Wishes::default() }
     }
     /// How many endpoints there are.

@@ -46,7 +46,6 @@ addresses = ["198.18.1.200", "2001:db8:2::200"]
 [[pool]]
 name = "demo"
 addresses = ["203.0.113.0/26", "203.0.113.100-203.0.113.120", "2001:db8::10"]
-default = true
 
 [node_port]
 addresses = ["198.18.0.1"]
