@@ -94,13 +94,14 @@ impl Worker {
                 out.process(&mut pipeline, tables, &mut burst, None, now);
             }
             packets += out.take_from_host(tables, &self.pool);
+            pipeline.sweep(tables, now);
+            out.send_generated(&mut pipeline, &self.pool);
             out.outlets.flush(out.ledger, &counts);
             out.ledger.in_flight.set(0);
             out.request_neighbours(&mut pipeline);
             if let Ok(inquiry) = self.inquiries.try_recv() {
                 mailbox::answer(inquiry, &pipeline, tables, now);
             }
-            pipeline.sweep(now);
             load.end_loop(packets > 0, now.ms, &counters.load);
             idler.end_loop(packets > 0);
         }
@@ -233,6 +234,20 @@ impl Way<'_> {
             }
         }
         taken
+    }
+
+    /// Sends what the pipeline has made. It waits while no mbuf is free.
+    fn send_generated(&mut self, pipeline: &mut Pipeline, pool: &Pool) {
+        while pipeline.has_generated() {
+            let Some(mut mbuf) = pool.alloc() else { return };
+            let Some(made) = pipeline.take_generated() else { return };
+            self.ledger.generated.add(1);
+            if mbuf.copy_from_slice(made.bytes()).is_ok() {
+                self.outlets.send(made.port, mbuf, self.ledger, self.counts);
+            } else {
+                count_drop(self.ledger, self.counts, DropReason::TransmitOversize, 1);
+            }
+        }
     }
 
     fn request_neighbours(&mut self, pipeline: &mut Pipeline) {

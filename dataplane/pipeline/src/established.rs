@@ -6,8 +6,9 @@ use crate::arch::memory::Plain;
 use crate::connections::{Address, Direction, Entry, Found, NO_ADJACENCY, Shard, advance};
 use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
+use crate::miss::reject;
 use crate::parse::quoted::is_error;
-use crate::parse::{Fragment, ICMP, ICMPV6, Parsed, TCP_FIN, TCP_RST, UDP, be16};
+use crate::parse::{Fragment, ICMP, ICMPV6, Parsed, TCP, TCP_FIN, TCP_RST, UDP, be16};
 use crate::pipeline::Context;
 use crate::rewrite::translate;
 use crate::snapshot::Standing;
@@ -16,49 +17,78 @@ use model::drops::DropReason;
 use model::record::ConnectionState;
 
 /// A slot that nobody holds: of what has gone.
-const NO_SLOT: u32 = u32::MAX;
+pub const NO_SLOT: u32 = u32::MAX;
 
-/// True where the packet still belongs to the connection that was found. Otherwise the connection
-/// has been taken out: its time was over, a SYN begins anew on it, or its backend has gone.
+/// What a connection that was found is to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// The packet goes on it; the state before the packet.
+    Live(ConnectionState),
+    /// Its backend has gone for so long that the client gets a RST.
+    Due,
+    /// None: it has been taken out, as its time was over, a SYN begins anew on it, or it had to end.
+    Over,
+}
+
+/// What the connection that was found is to the packet.
 #[inline]
-pub fn is_valid<A: Address>(
+pub fn validity<A: Address>(
     shard: &mut Shard<A>,
     context: &Context,
     tables: &Tables,
     (parsed, found): (&Parsed, Found),
     now: Now,
-) -> bool
+) -> Validity
 where
     Entry<A>: Plain,
 {
-    let Some(state) = current_state(shard, context, tables, found, now) else { return false };
-    if parsed.is_bare_syn() && found.direction == Direction::ToBackend {
-        return !begins_anew(shard, tables, found.entry, state);
+    let validity = current(shard, context, tables, found, now);
+    if found.direction == Direction::ToClient {
+        // What the backend still sends is the client's to answer, and so to get its RST.
+        return if validity == Validity::Due { DUE_STATE } else { validity };
     }
-    true
+    let state = match validity {
+        Validity::Live(state) => state,
+        Validity::Due if parsed.is_bare_syn() => ConnectionState::Closed,
+        Validity::Due if parsed.tcp_flags & TCP_RST != 0 => return DUE_STATE,
+        Validity::Due | Validity::Over => return validity,
+    };
+    if parsed.is_bare_syn() && begins_anew(shard, tables, found.entry, state) {
+        return Validity::Over;
+    }
+    validity
 }
 
-/// The state of a connection that was found, validated under the current tables; `None`, and it
-/// has been taken out, where its time was over or it had to end.
+/// What is due is closed already.
+const DUE_STATE: Validity = Validity::Live(ConnectionState::Closed);
+
+/// How a connection that was found stands, validated under the current tables. It has been taken
+/// out where its time was over or it had to end.
 #[inline]
-pub fn current_state<A: Address>(
+pub fn current<A: Address>(
     shard: &mut Shard<A>,
     context: &Context,
     tables: &Tables,
     found: Found,
     now: Now,
-) -> Option<ConnectionState>
+) -> Validity
 where
     Entry<A>: Plain,
 {
-    let entry = shard.entry(found.entry)?;
-    let state = entry.state()?;
-    let over = entry.idle_ms(now.ms) >= context.timeouts.of(entry.protocol, state);
-    if over || (entry.stamp != tables.stamp() && !revalidate(shard, tables, found.entry)) {
+    let Some(entry) = shard.entry(found.entry) else { return Validity::Over };
+    let Some(state) = entry.state() else { return Validity::Over };
+    if entry.idle_ms(now.ms) >= context.timeouts.of(entry.protocol, state) {
         shard.remove(found.entry);
-        return None;
+        return Validity::Over;
     }
-    Some(state)
+    if entry.stamp == tables.stamp() {
+        return Validity::Live(state);
+    }
+    let validity = revalidate(shard, tables, found.entry, now);
+    if validity == Validity::Over {
+        shard.remove(found.entry);
+    }
+    validity
 }
 
 /// A SYN on a closing connection selects anew; so does one whose backend takes none any more.
@@ -84,31 +114,75 @@ where
     anew
 }
 
-/// Looks at a connection again after a publication. False where it has to end: UDP towards a
-/// backend that no longer serves. TCP is never ended by an update.
+/// Looks at a connection again after a publication. It has to end where it is UDP towards a backend
+/// that no longer serves. TCP is never ended by an update; but one that is due is looked at again
+/// and again, whatever is published.
 #[cold]
-fn revalidate<A: Address>(shard: &mut Shard<A>, tables: &Tables, at: u32) -> bool
+fn revalidate<A: Address>(shard: &mut Shard<A>, tables: &Tables, at: u32, now: Now) -> Validity
 where
     Entry<A>: Plain,
 {
-    let Some(entry) = shard.entry_mut(at) else { return false };
+    let Some(entry) = shard.entry_mut(at) else { return Validity::Over };
+    let Some(state) = entry.state() else { return Validity::Over };
     let standing = tables.snapshot.standing(entry.backend_id());
     if entry.protocol == UDP && matches!(standing, Standing::Unserving | Standing::Gone) {
-        return false;
+        return Validity::Over;
     }
+    find_ways(tables, entry);
+    if standing == Standing::Gone {
+        leave(tables, entry, now);
+    }
+    // Its slot may have a new holder, whose counters aren't this connection's.
+    if tables.snapshot.service(entry.service_id()).is_none() {
+        entry.service_slot = NO_SLOT;
+    }
+    if state == ConnectionState::Closed && entry.reset_s().is_some() {
+        entry.stamp = tables.stale_stamp();
+        return Validity::Due;
+    }
+    entry.stamp = tables.stamp();
+    Validity::Live(state)
+}
+
+/// The adjacencies of a connection, found anew.
+pub fn find_ways<A: Address>(tables: &Tables, entry: &mut Entry<A>) {
     let adjacency =
         |hop: Option<Hop>| hop.and_then(|hop| hop.adjacency).map_or(NO_ADJACENCY, |id| id.0);
     entry.backend_adjacency = adjacency(backend_hop(tables, entry));
     entry.client_adjacency = adjacency(tables.adjacencies.hop(entry.client.to_ip(), None));
-    // Their slots may have new holders, whose counters aren't this connection's.
-    if standing == Standing::Gone {
-        entry.backend_slot = NO_SLOT;
+}
+
+/// The connection's backend has gone: nobody counts under its slot any more, which may have a new
+/// holder, and the time runs after which a TCP client gets its RST.
+pub fn leave<A: Address>(tables: &Tables, entry: &mut Entry<A>, now: Now) {
+    use ConnectionState::{Closing, Established, SynReceived};
+    let after_s = tables.snapshot.reset_after_s(entry.backend_id(), entry.service_id());
+    entry.backend_slot = NO_SLOT;
+    let lives = matches!(entry.state(), Some(SynReceived | Established | Closing));
+    if let (TCP, true, 0, Some(after_s)) = (entry.protocol, lives, entry.embryo_or_reset, after_s) {
+        // A second more, since this one has begun.
+        entry.embryo_or_reset = now.seconds().saturating_add(after_s).saturating_add(1);
     }
-    if tables.snapshot.service(entry.service_id()).is_none() {
-        entry.service_slot = NO_SLOT;
+}
+
+/// The client learns by a RST that its backend has gone, and the connection ends.
+#[cold]
+pub fn reset_client<A: Address>(
+    shard: &mut Shard<A>,
+    context: &mut Context,
+    tables: &Tables,
+    (frame, parsed, found): (&mut Frame<'_>, &Parsed, Found),
+    now: Now,
+) -> Verdict
+where
+    Entry<A>: Plain,
+{
+    let verdict = reject(context, tables, frame, parsed, now);
+    if matches!(verdict, Verdict::Answer(_)) {
+        context.counters.resets.add(1);
+        shard.remove(found.entry);
     }
-    entry.stamp = tables.stamp();
-    true
+    verdict
 }
 
 fn backend_hop<A: Address>(tables: &Tables, entry: &Entry<A>) -> Option<Hop> {
@@ -167,8 +241,11 @@ fn touch<A: Address>(entry: &mut Entry<A>, parsed: &Parsed, direction: Direction
     }
     let (next, flags) = advance(state, entry.flags, entry.protocol, direction, parsed.tcp_flags);
     if next != state {
+        // It leaves the ring of embryonic ones, or ends before its client's RST is due.
+        if matches!((state, next), (ConnectionState::Embryonic, _) | (_, ConnectionState::Closed)) {
+            entry.embryo_or_reset = 0;
+        }
         entry.state = next as u8;
-        entry.embryo = 0;
     }
     entry.flags = flags;
 }

@@ -3,7 +3,7 @@
 use crate::answer::{self, Class};
 use crate::arch::memory::Plain;
 use crate::connections::{Address, Entry, Key, Shard};
-use crate::established::{self, way};
+use crate::established::{self, Validity, way};
 use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
 use crate::miss::{Whose, holds, to_host, to_host_as, whose};
@@ -134,7 +134,9 @@ where
     if parsed.addresses.destination() != quoted.addresses.source() {
         return None;
     }
-    established::current_state(shard, context, tables, found, now)?;
+    if established::current(shard, context, tables, found, now) == Validity::Over {
+        return None;
+    }
     let entry = shard.entry(found.entry)?;
     if parsed.ttl <= 1 {
         return Some(Verdict::Drop(DropReason::TtlExpired));

@@ -136,6 +136,7 @@ impl Pipeline {
             let via = via.filter(|_| found.direction == Direction::ToBackend);
             answer.selected = answer.connection.as_ref().map(|c| c.backend);
             (answer.chosen_by, answer.drop) = ("connection".to_owned(), None);
+            answer.reset_in_s = entry.reset_s().map(|second| second.saturating_sub(now.seconds()));
             self.explain_way(tables, (next, via), &mut answer);
             return answer;
         }

@@ -12,6 +12,7 @@
 use crate::arch::memory::Plain;
 use crate::arch::prefetch;
 use crate::connections::{Address, Entry, Found, Key, Shard};
+use crate::established::Validity;
 use crate::frame::{Frame, Verdict};
 use crate::miss;
 use crate::parse::{Addresses, Fragment, Kind, Parsed, parse};
@@ -222,10 +223,22 @@ fn fate<A: Address>(
 where
     Entry<A>: Plain,
 {
-    if let Some(found) = shard.find_first(seen.candidate, seen.hash, key)
-        && established::is_valid(shard, context, tables, (parsed, found), now)
-    {
-        return established::forward(shard, context, tables, (frame, parsed, found), now);
+    if let Some(found) = shard.find_first(seen.candidate, seen.hash, key) {
+        match established::validity(shard, context, tables, (parsed, found), now) {
+            Validity::Live(_) => {
+                return established::forward(shard, context, tables, (frame, parsed, found), now);
+            }
+            Validity::Due => {
+                return established::reset_client(
+                    shard,
+                    context,
+                    tables,
+                    (frame, parsed, found),
+                    now,
+                );
+            }
+            Validity::Over => {}
+        }
     }
     match miss::classify(shard, context, tables, (frame, parsed, key), now) {
         Ok(found) => established::forward(shard, context, tables, (frame, parsed, found), now),

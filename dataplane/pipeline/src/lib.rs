@@ -23,6 +23,7 @@ pub mod rewrite;
 pub mod select;
 pub mod snapshot;
 pub mod steer;
+mod sweep;
 pub mod tables;
 
 pub use inquiry::Page;

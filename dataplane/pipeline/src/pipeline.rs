@@ -1,7 +1,7 @@
 //! One worker's pipeline: its connection tables and all else that its packets may change.
 
 use crate::adjacency::{Hop, Interface, Mac};
-use crate::answer::{Buckets, Class, Rates};
+use crate::answer::{Buckets, Class, Generated, Rates};
 use crate::arch::memory::{Memory, OutOfMemory};
 use crate::connections::{Shard, Timeouts};
 use crate::counters::Counters;
@@ -20,8 +20,8 @@ use std::sync::Arc;
 
 /// Requests about next hops that wait for the engine to fetch them, at most.
 const REQUESTS_MAX: usize = 64;
-/// A whole sweep of a table takes so many milliseconds.
-const SWEEP_MS: u64 = 15_000;
+/// Frames of our own that wait for the engine to fetch them, at most.
+const GENERATED_MAX: usize = 32;
 
 /// How a worker's pipeline is set up.
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ pub struct Pipeline {
     pub(crate) v4: Shard<u32>,
     pub(crate) v6: Shard<u128>,
     pub(crate) context: Context,
-    swept_ms: u64,
+    pub(crate) swept_ms: u64,
 }
 
 /// All but the connection tables.
@@ -82,6 +82,7 @@ pub(crate) struct Context {
     pub prefetch: bool,
     buckets: Buckets,
     requests: Vec<NeighbourRequest>,
+    generated: Vec<Generated>,
     random: u64,
 }
 
@@ -106,6 +107,7 @@ impl Pipeline {
                 prefetch: options.prefetch,
                 buckets: options.rates.buckets(),
                 requests: Vec::with_capacity(REQUESTS_MAX),
+                generated: Vec::with_capacity(GENERATED_MAX),
                 random: options.secret ^ 0x2545_f491_4f6c_dd1d,
             },
             swept_ms: 0,
@@ -127,24 +129,6 @@ impl Pipeline {
     pub fn memory_bytes(&self) -> usize {
         self.v4.memory_bytes() + self.v6.memory_bytes()
     }
-    /// Takes out connections whose time is over: as much of the tables as is due by `now`, so that
-    /// a whole sweep takes [`SWEEP_MS`] however often this is called.
-    pub fn sweep(&mut self, now: Now) {
-        let elapsed = now.ms.saturating_sub(self.swept_ms).min(SWEEP_MS);
-        if elapsed == 0 {
-            return;
-        }
-        self.swept_ms = now.ms;
-        let due = |capacity: usize| (capacity as u64 * elapsed).div_ceil(SWEEP_MS) as usize;
-        let timeouts = self.context.timeouts;
-        self.v4.sweep(due(self.v4.capacity()), now.ms, &timeouts);
-        self.v6.sweep(due(self.v6.capacity()), now.ms, &timeouts);
-        if self.context.worker == WorkerId(0) {
-            self.context.affinity.sweep(elapsed, now.seconds());
-        }
-        self.context.counters.connections[0].set(self.v4.len() as u64);
-        self.context.counters.connections[1].set(self.v6.len() as u64);
-    }
     /// Takes the requests about next hops that have gathered.
     pub fn take_requests(&mut self) -> impl Iterator<Item = NeighbourRequest> + '_ {
         self.context.requests.drain(..)
@@ -152,6 +136,14 @@ impl Pipeline {
     /// True where requests about next hops wait.
     pub const fn has_requests(&self) -> bool {
         !self.context.requests.is_empty()
+    }
+    /// Takes one of the frames that were made here, of no packet that came in.
+    pub fn take_generated(&mut self) -> Option<Generated> {
+        self.context.generated.pop()
+    }
+    /// True where such frames wait.
+    pub const fn has_generated(&self) -> bool {
+        !self.context.generated.is_empty()
     }
     /// The counters that it writes.
     pub const fn counters(&self) -> &Arc<Counters> {
@@ -191,6 +183,16 @@ impl Context {
         } else {
             Verdict::Drop(DropReason::AnswerLimited)
         }
+    }
+    /// Makes a frame of our own, unless too many wait or the rate of answers is used up.
+    pub fn generate(&mut self, now: Now, make: impl FnOnce(u64) -> Option<Generated>) -> bool {
+        if self.generated.len() >= GENERATED_MAX || !self.may(Class::Refusal, now) {
+            return false;
+        }
+        let made = make(self.random());
+        let done = made.is_some();
+        self.generated.extend(made);
+        done
     }
     /// The next of a sequence that nobody outside can guess.
     pub const fn random(&mut self) -> u64 {

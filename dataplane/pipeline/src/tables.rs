@@ -25,4 +25,8 @@ impl Tables {
     pub const fn stamp(&self) -> u32 {
         self.generation as u32
     }
+    /// The stamp of an entry that is to be looked at again whatever is published next.
+    pub const fn stale_stamp(&self) -> u32 {
+        self.stamp().wrapping_sub(1)
+    }
 }

@@ -277,7 +277,7 @@ impl Run {
             Step::Sweep => {
                 let before = self.reference.connections();
                 for pipeline in [&mut self.reference].into_iter().chain(&mut self.others) {
-                    pipeline.sweep(self.now);
+                    pipeline.sweep(&self.world.tables, self.now);
                 }
                 let after = self.reference.connections();
                 coverage.expiries += (before[0] + before[1] - after[0] - after[1]) as u64;

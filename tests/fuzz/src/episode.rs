@@ -241,7 +241,7 @@ impl Episode {
     /// Sweeps a worker's tables, and counts what is left in them.
     pub fn sweep(&mut self, worker: usize) -> Result<(), Failure> {
         let pipeline = &mut self.pipelines[worker];
-        pipeline.sweep(self.now);
+        pipeline.sweep(&self.world.tables, self.now);
         let [v4, v6] = pipeline.connections();
         let gauges = &pipeline.counters().connections;
         let gauged = gauges[0].read() + gauges[1].read();

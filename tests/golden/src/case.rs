@@ -106,6 +106,9 @@ pub struct Change {
     /// The service's source ranges from now on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_ranges: Option<Vec<String>>,
+    /// The tables are swept as a whole.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sweep: bool,
     /// A neighbour: interface and address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub neighbour: Option<[String; 2]>,
@@ -138,6 +141,8 @@ pub struct Case {
     pub sent: Vec<Sent>,
     /// What leaves, by port.
     pub expected: [Vec<Stamped>; PORTS.len()],
+    /// What the gateway makes itself when it is swept, by port, at the time of the packet after.
+    pub generated: [Vec<Stamped>; PORTS.len()],
     /// What the host gets, by interface.
     pub host: [Vec<Stamped>; INTERFACES.len()],
 }
@@ -165,6 +170,7 @@ impl Case {
             meta,
             sent,
             expected: PORTS.map(|word| of("expect", word)),
+            generated: PORTS.map(|word| of("generate", word)),
             host: INTERFACES.map(|word| of("host", word)),
         }
     }
@@ -180,6 +186,7 @@ impl Case {
             let sent: Vec<_> = sent.map(|frame| (frame.us, frame.bytes.clone())).collect();
             capture::write(&folder.join(format!("send.{word}.pcap")), &sent);
             capture::write(&folder.join(format!("expect.{word}.pcap")), &self.expected[port]);
+            capture::write(&folder.join(format!("generate.{word}.pcap")), &self.generated[port]);
         }
         for (interface, word) in INTERFACES.iter().enumerate() {
             capture::write(&folder.join(format!("host.{word}.pcap")), &self.host[interface]);

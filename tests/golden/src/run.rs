@@ -1,5 +1,6 @@
 //! Runs a case and says in what it differs from what is expected.
 
+use crate::capture::Stamped;
 use crate::case::{Case, Change, Rx as CaseRx, ServiceCounts};
 use crate::drive::{self, HEADROOM, Input, Outcome};
 use crate::packet::{ACK, SYN, packet, tcp};
@@ -51,18 +52,50 @@ pub fn run(case: &Case, mode: Mode) -> Run {
     }
     let before = drive::counts(pipeline.counters());
     let mut outcomes = Vec::new();
+    let mut generated = [const { Vec::new() }; PORTS.len()];
     for (first, last) in bursts(case, mode) {
         for change in case.meta.change.iter().filter(|change| change.before == first + 1) {
             apply(&mut world, change);
+            if change.sweep {
+                let us = case.sent[first].us;
+                sweep(&mut pipeline, &world, us, &mut generated);
+            }
         }
         let inputs: Vec<Input> = (first..=last).map(|at| input(case, at)).collect();
         let now = Now { ms: case.sent[first].us / 1000 };
         outcomes.extend(drive::burst(&mut pipeline, &world.tables, &inputs, now));
     }
     check_outputs(case, &outcomes, &mut run);
+    if generated != case.generated {
+        let (have, wanted) = (frames_text(&generated), frames_text(&case.generated));
+        run.problems.push(format!("made by the gateway:\n{have}but expected\n{wanted}"));
+    }
+    for (_, frame) in generated.iter().flatten() {
+        run.problems.extend(verify::checksums(frame).err());
+    }
     check_state(case, &world, &mut pipeline, &before, &mut run);
     run.verdicts = outcomes.iter().map(|outcome| outcome.verdict).collect();
     run
+}
+
+/// Sweeps the tables as a whole, and gathers what that makes.
+fn sweep(
+    pipeline: &mut Pipeline,
+    world: &World,
+    us: u64,
+    generated: &mut [Vec<Stamped>; PORTS.len()],
+) {
+    pipeline.sweep(&world.tables, Now { ms: us / 1000 });
+    while let Some(frame) = pipeline.take_generated() {
+        generated[frame.port.index()].push((us, frame.bytes().to_vec()));
+    }
+}
+
+fn frames_text(ports: &[Vec<Stamped>]) -> String {
+    let lines = ports.iter().zip(PORTS).flat_map(|(frames, port)| {
+        frames.iter().map(move |(us, bytes)| format!("{port} {us} us {}\n", marked(bytes, bytes)))
+    });
+    lines.collect()
 }
 
 fn options_of(case: &Case) -> Options {

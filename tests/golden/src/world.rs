@@ -201,7 +201,15 @@ pub fn services() -> Vec<ServicePort> {
     .chain(guarded())
     .chain(sticky())
     .chain(inner())
+    .chain([fading()])
     .collect()
+}
+
+/// A service whose clients get a RST 40 s after their backend has gone.
+fn fading() -> ServicePort {
+    let to = ["198.18.1.11:8080", "[2001:db8:b::11]:8080"];
+    let frontends = ["203.0.113.10:8720", "[2001:db8:a::10]:8720"];
+    ServicePort { reset_after_s: Some(40), ..service("fading", Protocol::Tcp, &frontends, &to) }
 }
 
 /// Services with source ranges.

@@ -128,6 +128,9 @@ impl fmt::Display for Reading {
         if self.workers.workers.len() > 1 {
             write!(f, " + handed in {}", total.handed_in)?;
         }
+        if total.generated > 0 {
+            write!(f, " + generated {}", total.generated)?;
+        }
         write!(f, " = sent {} + to host {}", total.sent, total.to_host)?;
         if self.workers.workers.len() > 1 {
             write!(f, " + handed out {}", total.handed_out)?;

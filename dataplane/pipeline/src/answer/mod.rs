@@ -1,6 +1,7 @@
 //! Answers made in place, by turning the frame round.
 
 mod bucket;
+mod challenge;
 mod icmp;
 mod neighbour;
 mod reset;
@@ -11,6 +12,7 @@ use crate::parse::{Addresses, Parsed, TCP, UDP, be16};
 use crate::rewrite::checksum;
 
 pub use bucket::{Bucket, Buckets, Class, Rate, Rates};
+pub use challenge::{Generated, challenge};
 pub use icmp::{IcmpError, echo, error};
 pub use neighbour::{arp_reply, neighbour_advertisement};
 pub use reset::reset;

@@ -61,8 +61,9 @@ pub struct Entry<A> {
     pub state: u8,
     /// Which sides have sent FIN.
     pub flags: u8,
-    /// Its place in the ring of embryonic connections, from 1; 0 where it is none.
-    pub embryo: u32,
+    /// While it is embryonic, its place in that ring, from 1. Later, once its backend has gone: the
+    /// worker's second at which its client gets a RST. Else 0.
+    pub embryo_or_reset: u32,
 }
 
 const _: () = assert!(size_of::<Entry<u32>>() == 64);
@@ -138,6 +139,14 @@ impl<A: Address> Entry<A> {
             4 => Some(ConnectionState::Closing),
             5 => Some(ConnectionState::Closed),
             _ => None,
+        }
+    }
+    /// The worker's second at which its client gets a RST, where it shall.
+    #[inline(always)]
+    pub const fn reset_s(&self) -> Option<u32> {
+        match (self.state, self.embryo_or_reset) {
+            (0 | 1, _) | (_, 0) => None,
+            (_, second) => Some(second),
         }
     }
     /// True where it holds a connection.

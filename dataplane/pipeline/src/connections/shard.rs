@@ -169,14 +169,14 @@ where
         }
         let at = self.take_free();
         // Before its keys are in the index: whoever makes room there looks at what it moves.
-        entry.embryo = 0;
+        entry.embryo_or_reset = 0;
         self.entries[at as usize] = entry;
         if !self.index(&entry, at) {
             self.put_free(at);
             return Err(TableFull);
         }
         if embryonic {
-            self.entries[at as usize].embryo = self.embryo_next as u32 + 1;
+            self.entries[at as usize].embryo_or_reset = self.embryo_next as u32 + 1;
             self.embryos[self.embryo_next] = at;
             self.embryo_next = (self.embryo_next + 1) % self.embryos.len();
         }
@@ -196,19 +196,15 @@ where
         self.used -= 1;
         self.put_free(at);
     }
-    /// Looks at the next `entries` entries and takes out the connections whose time is over.
-    /// Returns how many.
-    pub fn sweep(&mut self, entries: usize, now_ms: u64, timeouts: &Timeouts) -> usize {
-        let mut ended = 0;
+    /// The place that a sweep looks at next, and where it goes on; `None` where none was ever used.
+    pub fn sweep_next(&mut self) -> Option<u32> {
         let end = self.fresh as usize;
-        for _ in 0..entries.min(end) {
-            self.sweep_next = if self.sweep_next + 1 < end { self.sweep_next + 1 } else { 0 };
-            if self.is_over(self.sweep_next as u32, now_ms, timeouts) {
-                self.remove(self.sweep_next as u32);
-                ended += 1;
-            }
-        }
-        ended
+        self.sweep_next = if self.sweep_next + 1 < end { self.sweep_next + 1 } else { 0 };
+        (end > 0).then_some(self.sweep_next as u32)
+    }
+    /// Places that have ever been used.
+    pub const fn used_places(&self) -> usize {
+        self.fresh as usize
     }
     /// True where the connection has been silent for longer than its state allows.
     #[inline]
@@ -282,7 +278,8 @@ where
     fn evict_embryo_at(&mut self, place: usize) -> bool {
         let at = self.embryos[place];
         let still = self.entries.get(at as usize).is_some_and(|entry| {
-            entry.state() == Some(ConnectionState::Embryonic) && entry.embryo == place as u32 + 1
+            entry.state() == Some(ConnectionState::Embryonic)
+                && entry.embryo_or_reset == place as u32 + 1
         });
         if still {
             self.remove(at);
@@ -451,22 +448,6 @@ mod tests {
         assert_eq!(shard.len(), 1 + 10, "a quarter of 40 places");
         assert_eq!(evicted, 999 - 10);
         assert!(find(&shard, good.client_key()).is_some());
-        Ok(())
-    }
-
-    #[test]
-    fn sweeping_ends_what_is_over() -> Result<(), OutOfMemory> {
-        let timeouts = Timeouts::default();
-        let mut shard = Shard::<u32>::new(&mut HeapMemory, 100, 7)?;
-        for n in 0..50 {
-            let state =
-                if n % 2 == 0 { ConnectionState::Closed } else { ConnectionState::Established };
-            assert!(shard.insert(entry(n, state)).is_ok());
-        }
-        let later = u64::from(timeouts.tcp_closed_ms);
-        assert_eq!(shard.sweep(100, later - 1, &timeouts), 0);
-        assert_eq!(shard.sweep(100, later, &timeouts), 25);
-        assert_eq!(shard.len(), 25);
         Ok(())
     }
 }

@@ -147,12 +147,15 @@ impl Snapshot {
             None => Standing::Gone,
         }
     }
-    /// Seconds after which TCP clients of a backend that has gone get a RST. As its service port
-    /// said when it went, for as long as nobody else has the slot; then as the service port says.
+    /// Seconds after which TCP clients of a backend that has gone get a RST: as its service port
+    /// says or, where that has gone too, as it said in the end.
     pub fn reset_after_s(&self, backend: BackendId, service: ServiceId) -> Option<u32> {
-        let slot = self.backends.get(backend.slot as usize);
-        let left = slot.filter(|s| s.held.is_none() && s.generation == backend.generation);
-        left.and_then(|slot| slot.reset_after_s).or_else(|| self.service(service)?.reset_after_s)
+        if let Some(service) = self.service(service) {
+            return service.reset_after_s;
+        }
+        let slot = self.backends.get(backend.slot as usize)?;
+        let left = slot.held.is_none() && slot.generation == backend.generation;
+        slot.reset_after_s.filter(|_| left)
     }
     /// The backends of all service ports.
     pub fn backends(&self) -> impl Iterator<Item = (BackendId, &HeldBackend)> {

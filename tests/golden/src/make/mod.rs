@@ -15,6 +15,7 @@ mod neighbour;
 mod network;
 mod ranges;
 mod refusal;
+mod reset;
 mod tcp;
 mod udp;
 
@@ -275,6 +276,15 @@ impl Maker {
         };
         self.case.meta.change.push(change);
     }
+    /// The tables are swept before the next packet, at its time.
+    fn sweep(&mut self) {
+        let change = Change { before: self.next(), sweep: true, ..Change::default() };
+        self.case.meta.change.push(change);
+    }
+    /// A frame that the sweep before the next packet makes.
+    fn generate(&mut self, port: usize, bytes: Vec<u8>) {
+        self.case.generated[port].push((self.us + 1, bytes));
+    }
     /// A neighbour from the next packet on.
     fn neighbour(&mut self, interface: &str, address: &str, mac: Option<Mac>) {
         let change = Change {
@@ -342,6 +352,7 @@ pub fn all() -> Vec<Case> {
     ranges::cases(&mut book);
     affinity::cases(&mut book);
     cluster::cases(&mut book);
+    reset::cases(&mut book);
     let mut cases = book.0;
     cases.sort_by(|a, b| a.name.cmp(&b.name));
     for pair in cases.windows(2) {
