@@ -54,10 +54,6 @@ pub(super) fn counts(control: &ControlReadings, to: &mut Families<'_>) -> Result
         [("healthy", probes.healthy), ("unhealthy", probes.unhealthy), ("unknown", unknown)];
     let states = states.map(|(state, count)| (vec![("state", state.to_owned())], count as f64));
     to.gauges("probes", "Active probes, by what they found.", states)?;
-    let good = probes.asked.saturating_sub(probes.failed);
-    let results = [("good", good), ("failed", probes.failed)];
-    let results = results.map(|(result, count)| (vec![("result", result.to_owned())], count));
-    to.counters("probe_answers", "Questions of active probes, by answer.", results)?;
     let help = "From the source's word to the last worker's use of a change.";
     to.histogram("network_programming_seconds", help, control.programming.histogram())
 }

@@ -182,7 +182,7 @@ impl Gateway for Fake {
         let control = ControlReadings {
             pools: vec![pool()],
             writes: Some(WriteCounts { statuses: 4, conflicts: 1, ..WriteCounts::default() }),
-            probes: ProbeCounts { active: 3, healthy: 1, unhealthy: 1, asked: 9, failed: 2 },
+            probes: ProbeCounts { active: 3, healthy: 1, unhealthy: 1 },
             ..ControlReadings::default()
         };
         control.programming.observe(std::time::Duration::from_millis(3));

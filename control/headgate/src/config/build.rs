@@ -20,9 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use translate::Scheme;
 
-/// Makes the configuration, or notes everything that is in its way. `kubeconfig` is what the
-/// environment says of it.
-pub(super) fn config(root: &Table, kubeconfig: &str, log: &mut Log) -> Option<Config> {
+/// Makes the configuration, or notes everything that is in its way.
+pub(super) fn config(root: &Table, log: &mut Log) -> Option<Config> {
     let eal = devices::eal(root, log);
     let workers = devices::workers(root, log);
     let ports = devices::ports(root, log);
@@ -44,7 +43,7 @@ pub(super) fn config(root: &Table, kubeconfig: &str, log: &mut Log) -> Option<Co
     let backend = section(root, "backend", log);
     let backend_ranges = backend.list("ranges", log, parsed(prefix));
     let backend_ranges = backend.has("ranges").then_some(backend_ranges);
-    let source = kubernetes::source(root, kubeconfig, log);
+    let source = kubernetes::source(root, log);
     let service = service(root, log);
     let connections = connections(root, log);
     let timeouts = timeouts(root, log);

@@ -21,9 +21,8 @@ pub enum Source {
 /// `[kubernetes]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kubernetes {
-    /// The kubeconfig's files, which are merged as kubectl merges them; none means the credentials
-    /// that a pod is given.
-    pub kubeconfig: Vec<PathBuf>,
+    /// The kubeconfig; without it `$KUBECONFIG`, then the credentials that a pod is given.
+    pub kubeconfig: Option<PathBuf>,
     /// The context; the current one if `None`.
     pub context: Option<String>,
     /// The Lease that decides who allocates and writes; `None` for a gateway that is alone.
@@ -47,8 +46,8 @@ const LEASE: &str = "headgate-system/headgate";
 /// A Lease that isn't there.
 const NO_LEASE: &str = "none";
 
-/// Reads which source there is. `environment` is what `KUBECONFIG` says.
-pub(super) fn source(root: &Table, environment: &str, log: &mut Log) -> Option<Source> {
+/// Reads which source there is.
+pub(super) fn source(root: &Table, log: &mut Log) -> Option<Source> {
     let kubernetes = section(root, "kubernetes", log);
     if !root.contains_key("kubernetes") {
         return directory(root, "manifests", MANIFESTS, log).map(Source::Directory);
@@ -61,14 +60,11 @@ pub(super) fn source(root: &Table, environment: &str, log: &mut Log) -> Option<S
         );
         log.problem(manifests.place("dir"), "manifests.dir", what);
     }
-    read_section(&kubernetes, environment, log).map(Source::Kubernetes)
+    read_section(&kubernetes, log).map(Source::Kubernetes)
 }
 
-fn read_section(section: &Section<'_>, environment: &str, log: &mut Log) -> Option<Kubernetes> {
-    let kubeconfig = match section.has("kubeconfig") {
-        true => section.optional("kubeconfig", log, read::path).map(|path| vec![path]),
-        false => Some(files(environment)),
-    };
+fn read_section(section: &Section<'_>, log: &mut Log) -> Option<Kubernetes> {
+    let kubeconfig = section.or("kubeconfig", None, log, |node| read::path(node).map(Some));
     let context = section.optional("context", log, |node| Ok(read::text(node)?.to_owned()));
     let default = LEASE.split_once('/').map(|(namespace, name)| ObjectName::new(namespace, name));
     let lease = section.or("lease", default, log, parsed(lease));
@@ -77,7 +73,7 @@ fn read_section(section: &Section<'_>, environment: &str, log: &mut Log) -> Opti
     let identity = section.or("identity", host_name(), log, parsed(identity));
     let write = section.or("write", true, log, boolean);
     let events = section.or("events", true, log, boolean);
-    let hold_back = section.or("hold_back", seconds(30), log, within("0s", "10m"));
+    let hold_back = section.or("hold_back", seconds(3), log, within("0s", "10m"));
     Some(Kubernetes {
         kubeconfig: kubeconfig?,
         context,
@@ -88,12 +84,6 @@ fn read_section(section: &Section<'_>, environment: &str, log: &mut Log) -> Opti
         events: events?,
         hold_back: hold_back?,
     })
-}
-
-/// The files that `KUBECONFIG` names.
-fn files(environment: &str) -> Vec<PathBuf> {
-    let named = environment.split(':').filter(|part| !part.is_empty()).map(PathBuf::from);
-    named.map(|path| std::path::absolute(&path).unwrap_or(path)).collect()
 }
 
 fn lease(text: &str) -> Result<Option<ObjectName>, &'static str> {

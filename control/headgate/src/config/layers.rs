@@ -64,7 +64,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     let (root, files) = merged(sources, &mut log);
     if !files.is_empty() || !log.problems.is_empty() {
         known_tables(&root, &mut log);
-        if let Some(config) = build::config(&root, kubeconfig(sources), &mut log) {
+        if let Some(config) = build::config(&root, &mut log) {
             return Ok(Loaded { config, warnings: log.warnings, files });
         }
     } else {
@@ -76,12 +76,6 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     }
     log.problems.sort_by(|a, b| order(&a.place).cmp(&order(&b.place)));
     Err(Problems(log.problems))
-}
-
-/// What the environment says of the kubeconfig, as for every client of an API server.
-fn kubeconfig(sources: &Sources) -> &str {
-    let set = sources.environment.iter().find(|(name, _)| name == "KUBECONFIG");
-    set.map_or("", |(_, value)| value)
 }
 
 /// Problems are told file by file from the top, then the rest.

@@ -7,9 +7,11 @@ use super::books::epoch_s;
 use super::gateway::Running;
 use super::keep::Keeper;
 use super::path::PacketPath;
+use super::probing::Probing;
 use super::source::Source;
 use model::answers::{Event, Severity};
 use model::desired::{Delta, ObjectName, Origin, ServicePort};
+use sources::probe::{ProbeOptions, Prober};
 use sources::store::{Store, StoreError, Stored};
 use sources::{Change, Changes};
 use std::collections::{BTreeSet, VecDeque};
@@ -17,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use translate::problem::reason;
 use translate::writes::{Programmed, StatusWrite};
 use translate::{Allocations, Index, Settings};
@@ -47,6 +50,8 @@ pub struct Plan {
     pub source: Box<Open>,
     /// Where the state is kept.
     pub state_dir: PathBuf,
+    /// Where probes run; without one nothing is probed.
+    pub runtime: Option<Handle>,
 }
 
 /// Runs the control loop until the gateway drains, and again after a failure.
@@ -90,6 +95,8 @@ fn control<P: PacketPath>(plan: &Plan, running: &Arc<Running<P>>) -> anyhow::Res
     let keeper = Keeper::start(Arc::clone(&store), Arc::clone(running))?;
     let mut control =
         Control::new(running, store, Some(keeper), source, settings, stored.allocations);
+    let prober = |runtime| Prober::start(ProbeOptions::default(), runtime);
+    control.probing = Probing::new(plan.runtime.as_ref().map(prober));
     while !running.draining.load(Relaxed) {
         control.turn(TURN);
     }
@@ -153,6 +160,7 @@ pub struct Control<'a, P: PacketPath> {
     index: Index,
     /// The source.
     pub source: Box<dyn Source>,
+    probing: Probing,
     pending: VecDeque<Pending>,
     /// This gateway allocates and writes.
     writes: bool,
@@ -174,15 +182,15 @@ impl<'a, P: PacketPath> Control<'a, P> {
         books.source_name = source.name();
         books.wrong(FAILED, None);
         drop(books);
-        let (pending, writes) = (VecDeque::new(), true);
-        Self { running, store, keeper, index, source, pending, writes }
+        let (probing, pending) = (Probing::default(), VecDeque::new());
+        Self { running, store, keeper, index, source, probing, pending, writes: true }
     }
 
     /// Once round: waits for a change, takes it in, and looks after everything else.
     pub fn turn(&mut self, wait: Duration) {
         let changes = self.source.next(wait);
         let loaded = changes.as_ref().is_some_and(|changes| changes.full);
-        let due = self.lead();
+        let due = self.lead() | self.probing.tell(&mut self.index);
         if changes.is_some() || (due && self.running.books().is_loaded()) {
             self.take_in(changes);
         }
@@ -223,6 +231,7 @@ impl<'a, P: PacketPath> Control<'a, P> {
                 self.store.save_allocations(self.index.allocations()),
             );
         }
+        self.probing.change(std::mem::take(&mut built.probes));
         let mut books = self.running.books();
         if full {
             // Services that went while the control side was down are in nobody's change.
@@ -249,6 +258,7 @@ impl<'a, P: PacketPath> Control<'a, P> {
             books.statuses.remove(name);
             books.live.remove(name);
         }
+        books.pools = self.index.pools();
         for status in built.statuses {
             books.statuses.insert(status.name.clone(), status);
         }
@@ -312,6 +322,7 @@ impl<'a, P: PacketPath> Control<'a, P> {
         books.source.loaded = loaded;
         books.source_name = name;
         books.write_counts = counts;
+        books.probe_counts = self.probing.counts();
     }
 }
 

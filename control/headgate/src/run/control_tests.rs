@@ -252,6 +252,7 @@ fn a_failure_is_told_and_survived() {
             _ => Ok(Box::new(fake.clone())),
         }),
         state_dir: world.directory.path().to_owned(),
+        runtime: None,
     };
     let supervised = std::thread::spawn(move || supervise(&plan, &running));
     let until = Instant::now() + Duration::from_secs(60);

@@ -11,8 +11,10 @@ mod control;
 mod explain;
 mod gateway;
 mod keep;
+mod kubernetes;
 mod path;
 mod plan;
+mod probing;
 mod source;
 mod walk;
 
@@ -24,6 +26,7 @@ use gateway::{Facts, Running, Shared};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Runs the gateway until it is told to stop.
@@ -64,8 +67,8 @@ async fn serve(config: Config, spare: Vec<usize>) -> anyhow::Result<()> {
     // The socket first: a second gateway learns that it is one before it touches a device.
     let admin = Options { socket: config.admin.socket.clone(), metrics: config.admin.metrics };
     let server = Server::bind(&admin).await?;
-    let control = control_plan(&config)?;
-    let settings = plan::settings(&config)?;
+    let control = control_plan(&config, Handle::current())?;
+    let settings = plan::settings(&config, Vec::new())?;
     let engine = plan::engine(&config, spare.clone())?;
     let eal = plan::eal(&config, &spare);
     let engine = tokio::task::spawn_blocking(move || -> anyhow::Result<Engine> {
@@ -100,24 +103,33 @@ async fn serve(config: Config, spare: Vec<usize>) -> anyhow::Result<()> {
 }
 
 /// What the control side is made from, each time that it is started.
-fn control_plan(config: &Config) -> anyhow::Result<control::Plan> {
-    let Source::Directory(manifests) = config.source.clone() else {
-        anyhow::bail!("watching an API server comes later; use [manifests] dir for now");
-    };
+fn control_plan(config: &Config, runtime: Handle) -> anyhow::Result<control::Plan> {
     let range = config.node_port.range;
     let options = sources::directory::Options {
         node_port_first: range.first(),
         node_port_last: range.last(),
     };
-    let settings = plan::settings(config)?;
+    let settings = plan::settings(config, Vec::new())?;
+    let (from, probes_on) = (config.source.clone(), runtime.clone());
+    let open = move || -> anyhow::Result<Box<dyn source::Source>> {
+        match &from {
+            Source::Directory(path) => {
+                let source = source::Directory::open(path, options.clone())
+                    .with_context(|| format!("manifests in {}", path.display()))?;
+                Ok(Box::new(source))
+            }
+            Source::Kubernetes(given) => {
+                Ok(Box::new(kubernetes::Kubernetes::start(given, &settings, &runtime)?))
+            }
+        }
+    };
+    let wanted = config.clone();
     Ok(control::Plan {
-        settings: Box::new(move |_| Ok(settings.clone())),
-        source: Box::new(move || {
-            let source = source::Directory::open(&manifests, options.clone())
-                .with_context(|| format!("manifests in {}", manifests.display()))?;
-            Ok(Box::new(source))
-        }),
+        // What the source is reached by is nobody's to serve.
+        settings: Box::new(move |source| Ok(plan::settings(&wanted, source.servers())?)),
+        source: Box::new(open),
         state_dir: config.state_dir.clone(),
+        runtime: Some(probes_on),
     })
 }
 

@@ -10,6 +10,7 @@ use pipeline::adjacency::{Mac, Role};
 use pipeline::answer::{Class, Rate, Rates};
 use pipeline::connections::Timeouts;
 use pipeline::steer::NatAddress;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,8 +140,8 @@ fn secret() -> u64 {
     RandomState::new().hash_one("headgate")
 }
 
-/// What `translate` may serve, and where.
-pub fn settings(config: &Config) -> Result<Settings, SettingsError> {
+/// What `translate` may serve, and where. `servers` are addresses of the source itself.
+pub fn settings(config: &Config, servers: Vec<IpAddr>) -> Result<Settings, SettingsError> {
     let range = |range: &config::AddressRange| AddressRange::new(range.first(), range.last());
     Settings::new(Wishes {
         pools: config
@@ -163,7 +164,8 @@ pub fn settings(config: &Config) -> Result<Settings, SettingsError> {
             addresses: config.node_port.addresses.clone(),
             first: config.node_port.range.first(),
             last: config.node_port.range.last(),
-            allocate: true,
+            // An API server does so itself.
+            allocate: matches!(config.source, config::Source::Directory(_)),
         },
         external_ip_ranges: config.external_ips.clone(),
         own_addresses: config.own_addresses().chain(config.nat_addresses()).collect(),
@@ -175,7 +177,7 @@ pub fn settings(config: &Config) -> Result<Settings, SettingsError> {
         backend_ranges: config.backend_ranges.clone().unwrap_or_default(),
         load_balancer_class: config.service.load_balancer_class.to_string(),
         default_class: config.service.default_class,
-        forwarding: ForwardingSettings::default(),
+        forwarding: ForwardingSettings { api_servers: servers, ..ForwardingSettings::default() },
     })
 }
 

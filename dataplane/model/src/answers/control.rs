@@ -56,10 +56,6 @@ pub struct ProbeCounts {
     pub healthy: u64,
     /// Of those, the ones that don't.
     pub unhealthy: u64,
-    /// Questions asked since the start.
-    pub asked: u64,
-    /// Questions without a good answer since the start.
-    pub failed: u64,
 }
 
 /// How many addresses of one family a pool has.

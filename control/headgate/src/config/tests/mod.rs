@@ -46,6 +46,7 @@ addresses = ["198.18.1.200", "2001:db8:2::200"]
 [[pool]]
 name = "demo"
 addresses = ["203.0.113.0/26", "203.0.113.100-203.0.113.120", "2001:db8::10"]
+priority = 10
 
 [node_port]
 addresses = ["198.18.0.1"]
@@ -261,25 +262,23 @@ fn an_api_server_is_the_source_where_it_is_named() {
             Source::Directory(_) => None,
         }
     };
-    let environment = [("KUBECONFIG", "/a:/b:")];
-    assert_eq!(kubernetes(GOOD, &environment), None);
+    assert_eq!(kubernetes(GOOD, &[]), None);
     let (plain, class) = kubernetes(&format!("[kubernetes]\n{GOOD}"), &[]).unwrap();
-    assert!(plain.kubeconfig.is_empty() && !class && plain.write && plain.events);
+    assert!(plain.kubeconfig.is_none() && !class && plain.write && plain.events);
     assert_eq!(plain.lease, Some(ObjectName::new("headgate-system", "headgate")));
     assert!(!plain.identity.is_empty());
-    let (merged, _) = kubernetes(&format!("[kubernetes]\n{GOOD}"), &environment).unwrap();
-    assert_eq!(merged.kubeconfig, [Path::new("/a"), Path::new("/b")]);
     let text = format!(
         "[service]\ndefault_class = true\n[kubernetes]\nkubeconfig = \"/k\"\ncontext = \"c\"\n\
          lease = \"none\"\nwrite = false\nhold_back = 5\n{GOOD}"
     );
-    let (set, class) = kubernetes(&text, &environment).unwrap();
+    let (set, class) = kubernetes(&text, &[]).unwrap();
     assert!(class && !set.write && set.lease.is_none());
-    assert_eq!(set.kubeconfig, [Path::new("/k")]);
+    assert_eq!(set.kubeconfig.as_deref(), Some(Path::new("/k")));
     assert_eq!((set.context.as_deref(), set.hold_back.as_secs()), (Some("c"), 5));
     // The environment alone is enough.
     let variable = [("HEADGATE_KUBERNETES_KUBECONFIG", "/e")];
-    assert_eq!(kubernetes(GOOD, &variable).unwrap().0.kubeconfig, [Path::new("/e")]);
+    let (named, _) = kubernetes(GOOD, &variable).unwrap();
+    assert_eq!(named.kubeconfig.as_deref(), Some(Path::new("/e")));
     let both = [variable[0], ("HEADGATE_MANIFESTS_DIR", "/m")];
     let said = read_with(GOOD, &both).map(|loaded| loaded.config).unwrap_err();
     assert_eq!(
