@@ -60,15 +60,11 @@ impl Index {
             .into_iter()
             .filter(|held| !keep(&held.port_name, held.protocol, held.node_port))
             .collect();
-        let place = spec.place.clone();
+        let spec = spec.clone();
         for (address, why) in unfit {
             let text = why.map(|why| format!(": {why}")).unwrap_or_default();
-            let mut event = normal(
-                reason::IP_RELEASED,
-                name,
-                &place,
-                format!("{address} is no longer its LoadBalancer address{text}"),
-            );
+            let what = format!("{address} is no longer its LoadBalancer address{text}");
+            let mut event = normal(reason::IP_RELEASED, &spec, what);
             if !text.is_empty() {
                 event.severity = Severity::Warning;
                 reason::ADDRESS_REFUSED.clone_into(&mut event.reason);
@@ -89,7 +85,8 @@ impl Index {
             return Some(Some(format!("it is {whose}")));
         }
         let family = Family::of(address);
-        if !spec.balanced || !spec.families.contains(&family) {
+        // Who doesn't allocate goes by the status.
+        if !spec.balanced || self.leads() && !spec.families.contains(&family) {
             return Some(None);
         }
         if let Some(first) = self.first_holder(address).filter(|first| first.name() != spec.name())
@@ -98,7 +95,7 @@ impl Index {
             return Some(Some(format!("it belongs to {}", first.name())));
         }
         let request = &spec.request;
-        if request.broken {
+        if request.broken || !self.leads() {
             return None;
         }
         let asked = request.addresses.iter().find(|&&asked| Family::of(asked) == family);
@@ -199,17 +196,25 @@ impl Index {
             return;
         }
         let spec = entry.spec.clone();
-        let (found, refused) = self.find_all(&spec);
+        let leads = self.leads();
+        let (found, refused) = if leads { self.find_all(&spec) } else { self.find_said(&spec) };
+        if leads && !found.is_empty() {
+            self.tell_twice(&spec);
+        }
         let (mut problems, mut waits) = (Vec::new(), BTreeSet::new());
-        let given = if spec.require_dual_stack && !refused.is_empty() {
+        let given = if leads && spec.require_dual_stack && !refused.is_empty() {
             for one in refused {
                 problems.extend(one.problem.map(|problem| *problem));
                 waits.extend(one.waits);
             }
-            // What is asked for may be gone when the other family's is there.
-            let asked =
-                found.iter().filter(|(address, _)| spec.request.addresses.contains(address));
-            waits.extend(asked.map(|(address, _)| Wait::Address(*address)));
+            // What is there now may be gone, or refused, when the other family's is there.
+            for &(address, _) in &found {
+                let pool = self.settings.pool_of(address);
+                waits.extend(pool.map(|pool| Wait::Pool(pool, Family::of(address))));
+                waits.extend(
+                    spec.request.addresses.contains(&address).then_some(Wait::Address(address)),
+                );
+            }
             if problems.is_empty() {
                 problems.push(self.not_both_left(&spec));
             }
@@ -225,7 +230,9 @@ impl Index {
         };
         for (address, pool) in found.into_iter().take(given) {
             let text = format!("{address} from pool {pool}");
-            self.events.push(normal(reason::IP_ALLOCATED, name, &spec.place, text));
+            if leads {
+                self.events.push(normal(reason::IP_ALLOCATED, &spec, text));
+            }
             self.ledger.give(name, spec.uid(), address, pool);
             self.given.insert(address);
             touched.extend(self.external_ips.get(&address).into_iter().flatten().cloned());

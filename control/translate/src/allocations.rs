@@ -4,7 +4,7 @@
 //! lowest free address of a pool, and the free nodePort nearest to a hash of the service port's
 //! name, so that the same objects get the same values wherever they are read first.
 
-use crate::settings::{NodePortSettings, Settings};
+use crate::settings::{Authority, NodePortSettings, Settings};
 use model::desired::ObjectName;
 use model::ids::{Family, Protocol};
 use serde::{Deserialize, Serialize};
@@ -344,9 +344,11 @@ impl Ledger {
         }
     }
 
-    /// Forgets absent Services beyond those that are kept.
-    pub(crate) fn forget_absent(&mut self) {
-        for service in self.absent.iter().skip(ABSENT_KEPT).cloned().collect::<Vec<_>>() {
+    /// Forgets absent Services beyond those that are kept, of which there are none where an API
+    /// server says what is there.
+    pub(crate) fn forget_absent(&mut self, authority: Authority) {
+        let kept = if authority == Authority::Local { ABSENT_KEPT } else { 0 };
+        for service in self.absent.iter().skip(kept).cloned().collect::<Vec<_>>() {
             for held in self.addresses_of(&service).to_vec() {
                 self.take_back(&service, held.address);
             }

@@ -53,6 +53,7 @@ impl Index {
         built.removed = std::mem::take(&mut self.removed).into_iter().collect();
         built.events = std::mem::take(&mut self.events);
         built.statuses.sort_by(|one, other| one.name.cmp(&other.name));
+        built.writes.sort_by(|one, other| one.service.cmp(&other.service));
         self.counts.services = self.services.len();
         built
     }
@@ -170,15 +171,16 @@ impl Index {
         }
         let none = Vec::new();
         let before = entry.status.as_ref().map_or(&none, |(_, problems)| problems);
-        let place = &entry.spec.place;
+        let spec = &entry.spec;
         let begun = begun(before, &outcome.problems);
-        self.events.extend(begun.into_iter().map(|problem| problem.event(name, place)));
+        self.events.extend(begun.into_iter().map(|problem| problem.event(spec)));
         let same = entry.status.as_ref().is_some_and(|(status, _)| *status == outcome.status);
         entry.status = Some((outcome.status.clone(), outcome.problems));
         if !same {
             built.statuses.retain(|status| status.name != *name);
             built.statuses.push(outcome.status);
         }
+        self.tell_write(name, built);
     }
 
     fn outcome(&self, entry: &Entry) -> Outcome {

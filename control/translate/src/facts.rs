@@ -17,6 +17,11 @@ pub(crate) struct Said {
 }
 
 impl Said {
+    /// `spec.loadBalancerClass`; empty where it names none.
+    pub(crate) fn class(&self) -> &str {
+        &self.class
+    }
+
     /// Reads it.
     pub(crate) fn read(service: &Service, spec: &ServiceSpec) -> Self {
         let selector = spec.selector.iter().flatten().map(|(key, value)| format!("{key}={value}"));

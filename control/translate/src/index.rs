@@ -4,13 +4,14 @@ use crate::allocations::{Allocations, Ledger};
 use crate::claims::{Claim, ClaimChange, Claims};
 use crate::namespaces::Namespaces;
 use crate::nodes::Nodes;
-use crate::object::{Kind, Object, ObjectKey, Place};
+use crate::object::{Kind, Object, ObjectKey, Place, namespaced};
 use crate::occupied::Occupied;
 use crate::probes::{Asked, Cadence, ProbeChange, ProbeKey};
 use crate::problem::Problem;
 use crate::settings::Settings;
 use crate::slices::Slice;
-use crate::spec::{Rank, Spec};
+use crate::spec::{Rank, ServiceType, Spec};
+use crate::standing::Telling;
 use crate::writes::StatusWrite;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
@@ -92,6 +93,8 @@ pub(crate) struct Entry {
     pub(crate) counted: [usize; 2],
     /// As last told, with the problems that it shows.
     pub(crate) status: Option<(ServiceStatus, Vec<Problem>)>,
+    /// For the sake of its status in the API server.
+    pub(crate) telling: Telling,
 }
 
 impl Entry {
@@ -107,6 +110,7 @@ impl Entry {
             probes: BTreeMap::new(),
             counted: [0; 2],
             status: None,
+            telling: Telling::new(),
         }
     }
 }
@@ -164,6 +168,8 @@ pub struct Index {
     pub(crate) over_limit: BTreeSet<ObjectName>,
     /// Which nodes are to be asked may differ.
     pub(crate) ask_nodes: bool,
+    /// This gateway allocates, where Services live in an API server.
+    pub(crate) writer: bool,
     first: bool,
 }
 
@@ -219,6 +225,7 @@ impl Index {
             events: Vec::new(),
             over_limit: BTreeSet::new(),
             ask_nodes: false,
+            writer: false,
             first: true,
         }
     }
@@ -250,6 +257,7 @@ impl Index {
     /// What changes since the last build.
     pub fn build(&mut self) -> Built {
         let mut touched = std::mem::take(&mut self.touched);
+        self.follow(&mut touched);
         for name in &touched {
             self.release_unfit(name);
         }
@@ -264,7 +272,7 @@ impl Index {
         self.ask_about_nodes();
         let built = self.evaluate_stale();
         if std::mem::replace(&mut self.first, false) {
-            self.ledger.forget_absent();
+            self.ledger.forget_absent(self.settings.authority());
         }
         Built {
             allocations_changed: self.ledger.take_changed() || built.allocations_changed,
@@ -299,12 +307,14 @@ impl Index {
     }
 
     fn apply_service(&mut self, service: &Service, place: Place) {
-        let spec = Spec::read(service, place, &self.settings);
-        let name = spec.name().clone();
+        let name = namespaced(&service.metadata);
+        let another = self.is_another(&name, service);
+        let held = if another { &[] } else { self.ledger.addresses_of(&name) };
+        let spec = Spec::read(service, place, &self.settings, held);
         if self.services.get(&name).is_some_and(|entry| entry.spec == spec) {
             return;
         }
-        if self.ledger.is_of_another(&name, spec.uid()) {
+        if another {
             // Deleted and created anew, of which we see but the end.
             self.release_all(&name);
         }
@@ -315,6 +325,11 @@ impl Index {
         match self.services.get_mut(&name) {
             Some(entry) => {
                 let old = std::mem::replace(&mut entry.spec, spec);
+                if another {
+                    entry.telling = Telling::new();
+                }
+                entry.telling.unread = true;
+                entry.telling.moved |= old.standing != entry.spec.standing;
                 if old.rank != entry.spec.rank {
                     // Claims and waits go by rank: they are made anew under the new one.
                     let (claims, waits) =
@@ -328,6 +343,22 @@ impl Index {
         }
         self.removed.remove(&name);
         self.touched.insert(name);
+    }
+
+    /// Whether a Service is another than the one that is known under its name: its UID or its class
+    /// differs, which no change of one Service can do.
+    fn is_another(&self, name: &ObjectName, service: &Service) -> bool {
+        let uid = service.metadata.uid.as_deref().unwrap_or_default();
+        let spec = service.spec.as_ref();
+        let class = spec.and_then(|spec| spec.load_balancer_class.as_deref()).unwrap_or_default();
+        let known = self.services.get(name).map(|entry| &entry.spec);
+        let balanced = spec.and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
+        self.ledger.is_of_another(name, uid)
+            || known.is_some_and(|known| {
+                let uids = !known.uid().is_empty() && !uid.is_empty() && **known.uid() != *uid;
+                let both = balanced && known.service_type == ServiceType::LoadBalancer;
+                uids || both && known.said.class() != class
+            })
     }
 
     fn delete_service(&mut self, name: &ObjectName) {

@@ -31,6 +31,7 @@ mod cluster;
 mod evaluate;
 mod facts;
 mod find;
+mod follow;
 pub mod forwarding;
 mod frontends;
 mod index;
@@ -52,6 +53,7 @@ pub mod settings;
 mod slices;
 mod source_ranges;
 pub mod spec;
+mod standing;
 pub mod writes;
 
 pub use allocations::Allocations;
@@ -60,7 +62,7 @@ pub use index::{Built, Counts, Index};
 pub use object::{Kind, Object, ObjectKey, Place};
 pub use pools::{Pool, Scheme};
 pub use range::AddressRange;
-pub use settings::{NodePortSettings, Settings, SettingsError, Wishes};
+pub use settings::{Authority, NodePortSettings, Settings, SettingsError, Wishes};
 pub use slices::SERVICE_NAME;
 
 #[cfg(test)]

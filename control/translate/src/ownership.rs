@@ -1,15 +1,19 @@
 //! Whose a Service of type LoadBalancer is.
 
+use crate::allocations::AllocatedAddress;
 use crate::problem::{Problem, reason};
 use crate::settings::Settings;
+use crate::spec::TAKE_OVER;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use std::net::IpAddr;
 
-/// Whether a Service of type LoadBalancer is ours.
+/// Whether a Service of type LoadBalancer is ours. `held` are the addresses that it has; `None`
+/// where its status is to be taken over.
 pub(crate) fn is_ours(
     service: &Service,
     spec: &ServiceSpec,
     settings: &Settings,
+    held: Option<&[AllocatedAddress]>,
     problems: &mut Vec<Problem>,
 ) -> bool {
     let ours = &settings.wishes().load_balancer_class;
@@ -29,12 +33,13 @@ pub(crate) fn is_ours(
             problems.push(Problem::new(reason::NOT_FORWARDED, what).quiet());
             false
         }
-        None => match foreign_status(service, settings) {
+        None => match held.and_then(|held| foreign_status(service, settings, held)) {
             None => true,
             Some(address) => {
                 let what = format!(
                     "its status names {address}, which is in no pool: it belongs to another \
-                     controller; set loadBalancerClass \"{ours}\" to have it served here"
+                     controller; set loadBalancerClass \"{ours}\", or the annotation {TAKE_OVER} to \
+                     \"true\", to have it served here"
                 );
                 problems.push(Problem::new(reason::FOREIGN_STATUS, what));
                 false
@@ -44,11 +49,17 @@ pub(crate) fn is_ours(
 }
 
 /// An address or name in the status that isn't one of our pools'.
-fn foreign_status(service: &Service, settings: &Settings) -> Option<String> {
+fn foreign_status(
+    service: &Service,
+    settings: &Settings,
+    held: &[AllocatedAddress],
+) -> Option<String> {
     let status = service.status.as_ref()?.load_balancer.as_ref()?;
     status.ingress.as_ref()?.iter().find_map(|ingress| {
         let Some(text) = ingress.ip.as_deref() else { return ingress.hostname.clone() };
         let address = text.parse::<IpAddr>().ok()?;
-        settings.pool_of(address).is_none().then(|| text.to_owned())
+        let ours =
+            settings.pool_of(address).is_some() || held.iter().any(|held| held.address == address);
+        (!ours).then(|| text.to_owned())
     })
 }

@@ -1,6 +1,7 @@
 //! What is wrong with a Service: shown in its status while it lasts, an event when it begins.
 
 use crate::object::Place;
+use crate::spec::Spec;
 use model::answers::{Event, Severity};
 use model::desired::ObjectName;
 use std::collections::BTreeSet;
@@ -11,6 +12,10 @@ pub mod reason {
     pub const IP_ALLOCATED: &str = "IPAllocated";
     /// A LoadBalancer address was taken back.
     pub const IP_RELEASED: &str = "IPReleased";
+    /// A Service is forwarded as it asks.
+    pub const PROGRAMMED: &str = "Programmed";
+    /// Its LoadBalancer address is still to be given.
+    pub const ADDRESS_PENDING: &str = "AddressPending";
     /// No address, or no nodePort, could be given.
     pub const ALLOCATION_FAILED: &str = "AllocationFailed";
     /// An address that must not be a Service's.
@@ -100,41 +105,36 @@ impl Problem {
         (self.reason, about, &self.message)
     }
 
-    /// The event that says that it began.
-    pub fn event(&self, service: &ObjectName, place: &Place) -> Event {
-        let (kind, object, place) = match &self.about {
-            None => ("Service", service, place),
-            Some(about) => (about.kind, &about.object, &about.place),
+    /// The event that says that it began. It is the Service's, whose story is looked for there,
+    /// also where another object is to blame.
+    pub(crate) fn event(&self, spec: &Spec) -> Event {
+        let (message, place) = match &self.about {
+            None => (self.message.clone(), &spec.place),
+            Some(About { kind, object, place }) => {
+                (format!("{kind} {object}: {}", self.message), place)
+            }
         };
-        Event {
-            time_s: 0,
-            severity: Severity::Warning,
-            reason: self.reason.to_owned(),
-            kind: kind.to_owned(),
-            object: object.clone(),
-            uid: String::new(),
-            place: place.to_string(),
-            message: self.message.clone(),
-        }
+        let severity = Severity::Warning;
+        Event { severity, place: place.to_string(), ..normal(self.reason, spec, message) }
     }
 }
 
 /// A normal event of a Service.
-pub fn normal(reason: &str, service: &ObjectName, place: &Place, message: String) -> Event {
+pub(crate) fn normal(reason: &str, spec: &Spec, message: String) -> Event {
     Event {
         time_s: 0,
         severity: Severity::Normal,
         reason: reason.to_owned(),
         kind: "Service".to_owned(),
-        object: service.clone(),
-        uid: String::new(),
-        place: place.to_string(),
+        object: spec.name().clone(),
+        uid: spec.uid().to_string(),
+        place: spec.place.to_string(),
         message,
     }
 }
 
 /// Those of `now` that `before` didn't have and that are worth an event.
-pub fn begun<'a>(before: &[Problem], now: &'a [Problem]) -> Vec<&'a Problem> {
+pub(crate) fn begun<'a>(before: &[Problem], now: &'a [Problem]) -> Vec<&'a Problem> {
     let known: BTreeSet<_> = before.iter().map(Problem::identity).collect();
     let new = now.iter().filter(|problem| !known.contains(&problem.identity()));
     new.filter(|problem| !problem.quiet).collect()

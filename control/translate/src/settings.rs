@@ -31,6 +31,18 @@ impl Default for NodePortSettings {
     }
 }
 
+/// Where the truth about addresses lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Authority {
+    /// In our own [`crate::Allocations`]: a directory of manifests has no statuses.
+    #[default]
+    Local,
+    /// In the Services' statuses, which an API server keeps and one of the gateways writes. Stored
+    /// allocations help to know our own addresses again where their pool is gone. NodePorts are
+    /// the API server's to allocate.
+    ApiServer,
+}
+
 /// What [`Settings::new`] makes valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wishes {
@@ -50,6 +62,10 @@ pub struct Wishes {
     pub load_balancer_class: String,
     /// LoadBalancer Services without a class are ours as well.
     pub default_class: bool,
+    /// Where the truth about addresses lives.
+    pub authority: Authority,
+    /// LoadBalancer Services of ours carry the finalizer `headgate.dev/cleanup`.
+    pub finalizer: bool,
     /// How Services are forwarded that don't say it themselves.
     pub forwarding: ForwardingSettings,
 }
@@ -65,6 +81,8 @@ impl Default for Wishes {
             backend_ranges: Vec::new(),
             load_balancer_class: DEFAULT_CLASS.to_owned(),
             default_class: true,
+            authority: Authority::Local,
+            finalizer: false,
             forwarding: ForwardingSettings::default(),
         }
     }
@@ -121,7 +139,8 @@ impl Settings {
     /// # Errors
     /// Pools that are empty or overlap; an impossible range. A pool that contains an
     /// address of the gateway or of a next hop is refused alone: [`Self::refused_pool`].
-    pub fn new(wishes: Wishes) -> Result<Self, SettingsError> {
+    pub fn new(mut wishes: Wishes) -> Result<Self, SettingsError> {
+        wishes.node_port.allocate &= wishes.authority == Authority::Local;
         let ports = &wishes.node_port;
         if ports.first == 0 || ports.first > ports.last {
             return Err(SettingsError::NodePorts(ports.first, ports.last));
@@ -152,6 +171,10 @@ impl Settings {
     /// a next hop. The other pools serve on; its Services say so.
     pub fn refused_pool(&self, pool: usize) -> Option<&str> {
         self.refused.get(pool)?.as_deref()
+    }
+    /// Where the truth about addresses lives.
+    pub const fn authority(&self) -> Authority {
+        self.wishes.authority
     }
     /// The pools.
     pub fn pools(&self) -> &[Pool] {

@@ -1,13 +1,15 @@
 //! A Service, read once into what the rest of the index trusts.
 
+use crate::allocations::AllocatedAddress;
 use crate::facts::Said;
 use crate::forwarding::{Wants, local_policy};
 use crate::object::{Place, namespaced};
 use crate::ownership::is_ours;
 use crate::problem::{Problem, reason};
 use crate::request::{Request, request};
-use crate::settings::Settings;
+use crate::settings::{Authority, Settings};
 use crate::source_ranges::{SourceRanges, source_ranges};
+use crate::standing::Standing;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use model::desired::{Affinity, ObjectName, Scope, Target};
 use model::ids::{Family, Protocol};
@@ -22,6 +24,8 @@ pub const POOL: &str = "headgate.dev/pool";
 /// Annotation: Services with the same value may have one address together, where their ports differ
 /// and they ask for it.
 pub const SHARE_KEY: &str = "headgate.dev/share-key";
+/// Annotation: `"true"` takes a status over from another controller.
+pub const TAKE_OVER: &str = "headgate.dev/take-over";
 /// Annotation: `"true"` serves a LoadBalancer Service's nodePorts as well.
 pub const NODE_PORTS: &str = "headgate.dev/node-ports";
 /// Label: another program plays kube-proxy for this Service.
@@ -86,6 +90,10 @@ pub(crate) struct Spec {
     pub(crate) withheld: Option<String>,
     pub(crate) problems: Vec<Problem>,
     pub(crate) said: Said,
+    /// What stands in its status.
+    pub(crate) standing: Standing,
+    /// What another controller owns of its status is to be taken over.
+    pub(crate) take_over: bool,
 }
 
 impl Spec {
@@ -103,7 +111,13 @@ impl Spec {
     }
 
     /// Reads a Service. What makes no sense becomes a problem, never an error.
-    pub(crate) fn read(service: &Service, place: Place, settings: &Settings) -> Self {
+    /// `held` are the addresses that it has: those are ours whatever the pools.
+    pub(crate) fn read(
+        service: &Service,
+        place: Place,
+        settings: &Settings,
+        held: &[AllocatedAddress],
+    ) -> Self {
         let metadata = &service.metadata;
         let absent = ServiceSpec::default();
         let spec = service.spec.as_ref().unwrap_or(&absent);
@@ -130,7 +144,9 @@ impl Spec {
         }
         let withheld = withheld.map(|(why, _)| why);
         let kept = service_type == ServiceType::LoadBalancer && !never_balanced(service, spec);
-        let balanced = kept && is_ours(service, spec, settings, &mut problems);
+        let take_over = annotation(TAKE_OVER).is_some_and(|text| text.trim() == "true");
+        let held = if take_over { None } else { Some(held) };
+        let balanced = kept && is_ours(service, spec, settings, held, &mut problems);
         let explicit = annotation(NODE_PORTS).is_some_and(|text| text.trim() == "true");
         let node_ports = match service_type {
             ServiceType::NodePort => true,
@@ -165,6 +181,11 @@ impl Spec {
             withheld,
             problems: Vec::new(),
             said: Said::read(service, spec),
+            standing: match settings.authority() {
+                Authority::Local => Standing::default(),
+                Authority::ApiServer => Standing::read(service),
+            },
+            take_over,
         };
         if balanced {
             read.request =

@@ -11,6 +11,7 @@ mod properties;
 mod refusals;
 mod scale;
 mod sharing;
+mod writers;
 
 use crate::probes::{Check, Health, ProbeKey};
 use crate::{Allocations, Built, Index, Kind, NodePortSettings, Object, ObjectKey, Place, Pool};

@@ -1,6 +1,7 @@
 //! What is to stand in the status of Services, for whoever writes it.
 
 use model::desired::ObjectName;
+use model::ids::Protocol;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -23,13 +24,26 @@ impl IpMode {
     }
 }
 
+/// One entry of `status.loadBalancer.ingress[].ports`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IngressPort {
+    /// The port.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Why it isn't served, as `headgate.dev/PortConflict`; `None` where it is.
+    pub error: Option<&'static str>,
+}
+
 /// One entry of `status.loadBalancer.ingress`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ingress {
     /// The address; written in its canonical form.
     pub address: IpAddr,
     /// Its mode.
     pub mode: IpMode,
+    /// All ports of the Service where one of them isn't served on this address, else none.
+    pub ports: Vec<IngressPort>,
 }
 
 /// The condition `headgate.dev/Programmed`. Its transition time is the writer's to keep.
@@ -57,4 +71,8 @@ pub struct StatusWrite {
     pub ingress: Vec<Ingress>,
     /// `None` where the Service isn't ours.
     pub programmed: Option<Programmed>,
+    /// Whether the finalizer `headgate.dev/cleanup` is to be there.
+    pub finalizer: bool,
+    /// What another controller owns of the status is to be taken over from it.
+    pub take_over: bool,
 }

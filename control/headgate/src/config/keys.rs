@@ -113,6 +113,7 @@ keys! {
         RestartOnly "identity" "1 to 63 characters" "the host's name" "Name of this gateway, in Lease and Events.";
         RestartOnly "write" "true or false" "true" "Allocate and write status, where the Lease is ours.";
         RestartOnly "events" "true or false" "true" "Write Events.";
+        RestartOnly "finalizer" "true or false" "false" "Hold Services until their forwarding has ended.";
         RestartOnly "hold_back" "0s to 10m" "3s" "Delay of a re-list that removes most backends.";
     }
     "service" {

@@ -35,6 +35,8 @@ pub struct Kubernetes {
     pub write: bool,
     /// Write Events.
     pub events: bool,
+    /// LoadBalancer Services of ours carry a finalizer.
+    pub finalizer: bool,
     /// How long a re-list that would remove most backends is held back.
     pub hold_back: Duration,
 }
@@ -73,6 +75,7 @@ fn read_section(section: &Section<'_>, log: &mut Log) -> Option<Kubernetes> {
     let identity = section.or("identity", host_name(), log, parsed(identity));
     let write = section.or("write", true, log, boolean);
     let events = section.or("events", true, log, boolean);
+    let finalizer = section.or("finalizer", false, log, boolean);
     let hold_back = section.or("hold_back", seconds(3), log, within("0s", "10m"));
     Some(Kubernetes {
         kubeconfig: kubeconfig?,
@@ -82,6 +85,7 @@ fn read_section(section: &Section<'_>, log: &mut Log) -> Option<Kubernetes> {
         identity: identity?,
         write: write?,
         events: events?,
+        finalizer: finalizer?,
         hold_back: hold_back?,
     })
 }

@@ -207,6 +207,7 @@ impl<'a, P: PacketPath> Control<'a, P> {
             return false;
         }
         tracing::info!(writes, "allocating addresses and writing status");
+        self.index.set_writer(writes);
         true
     }
 

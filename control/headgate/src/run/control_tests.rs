@@ -194,6 +194,8 @@ fn nothing_is_said_to_be_programmed_before_every_worker_runs_with_it() {
         uid: "u".into(),
         ingress: Vec::new(),
         programmed: None,
+        finalizer: false,
+        take_over: false,
     };
     world.running.engine.publish(Arc::default(), &Report::default());
     world.running.engine.hold(true);

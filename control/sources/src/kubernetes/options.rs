@@ -27,8 +27,6 @@ pub struct Options {
     pub pools_hash: String,
     /// Write statuses and Events at all.
     pub write: bool,
-    /// Put the finalizer `headgate.dev/cleanup` on Services whose status is written.
-    pub finalizer: bool,
     /// How long things may take.
     pub timing: Timing,
 }
@@ -44,7 +42,6 @@ impl Options {
             lease: None,
             pools_hash: String::new(),
             write: false,
-            finalizer: false,
             timing: Timing::default(),
         }
     }

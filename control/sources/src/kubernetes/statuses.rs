@@ -15,8 +15,10 @@ pub(super) const CONDITION: &str = "headgate.dev/Programmed";
 /// The finalizer, where one is wanted.
 pub(super) const FINALIZER: &str = "headgate.dev/cleanup";
 
-/// One entry of `status.loadBalancer.ingress`: address and mode.
-pub(super) type Written = (String, Option<String>);
+/// One entry of `status.loadBalancer.ingress`: address, mode and ports.
+pub(super) type Written = (String, Option<String>, Vec<WrittenPort>);
+/// One of its ports: number, protocol and error.
+pub(super) type WrittenPort = (i32, String, Option<String>);
 
 /// Our condition as it stands there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +52,10 @@ impl Seen {
             .flatten()
             .map(|one| {
                 let address = one.ip.clone().or_else(|| one.hostname.clone());
-                (address.unwrap_or_default(), one.ip_mode.clone())
+                let ports = one.ports.iter().flatten();
+                let ports =
+                    ports.map(|one| (one.port, one.protocol.clone(), one.error.clone())).collect();
+                (address.unwrap_or_default(), one.ip_mode.clone(), ports)
             })
             .collect();
         let conditions = status.and_then(|status| status.conditions.as_ref());

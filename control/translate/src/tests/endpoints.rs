@@ -175,7 +175,9 @@ fn odd_parts_of_slices_are_left_out_with_their_place() {
             index.problems("a"),
             [format!("EndpointSlice default/s (s.yaml:20): {message}")]
         );
-        let text = format!("EndpointRefused EndpointSlice default/s s.yaml:20: {message}");
+        let text = format!(
+            "EndpointRefused Service default/a s.yaml:20: EndpointSlice default/s: {message}"
+        );
         assert_eq!(events(&built), [text]);
     }
 }

@@ -124,7 +124,7 @@ fn pools_in_the_way_of_the_cluster_are_refused_and_keep_what_they_gave() {
             "pool \"demo\" has addresses of {what}: take them out of 203.0.113.10-203.0.113.12"
         );
         assert_eq!(index.held("a"), ["203.0.113.10"], "{what}");
-        assert_eq!(index.problems("b"), [why.clone()]);
+        assert_eq!(index.problems("b"), [why.as_str()]);
         let events = events(&built);
         let text = format!("AddressRefused {key} : nothing is given out of it: {why}");
         assert!(events.contains(&text), "{events:?}");

@@ -188,7 +188,7 @@ impl Task {
         while let Some(write) = queues.statuses.next(now()) {
             let name = write.service.clone();
             let seen = self.parts.statuses.get(&name);
-            match status::Request::of(write, seen, self.parts.options.finalizer) {
+            match status::Request::of(write, seen) {
                 None => queues.statuses.settle(&name, status::Settled::Written, now()),
                 Some(request) => {
                     return Some(Box::pin(async move {

@@ -6,7 +6,7 @@
 
 use super::super::connect::Connection;
 use super::super::pace::Jitter;
-use super::super::statuses::{CONDITION, FIELD_MANAGER, FINALIZER, Seen, Written};
+use super::super::statuses::{CONDITION, FIELD_MANAGER, FINALIZER, Seen, Written, WrittenPort};
 use super::super::trouble::{Sort, Trouble};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::jiff::{Timestamp, Unit};
@@ -18,7 +18,7 @@ use model::desired::ObjectName;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
-use translate::writes::StatusWrite;
+use translate::writes::{Ingress, IngressPort, StatusWrite};
 
 /// The first wait after a failed write, and the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -223,15 +223,11 @@ pub(super) struct Request {
 
 impl Request {
     /// The patch; `None` where what is wanted stands there.
-    pub(super) fn of(write: StatusWrite, seen: Option<Seen>, finalizer: bool) -> Option<Self> {
+    pub(super) fn of(write: StatusWrite, seen: Option<Seen>) -> Option<Self> {
         let seen = seen.filter(|seen| seen.uid == write.uid);
-        let ingress: Vec<Written> = write
-            .ingress
-            .iter()
-            .map(|one| (one.address.to_string(), Some(one.mode.name().to_owned())))
-            .collect();
+        let ingress: Vec<Written> = write.ingress.iter().map(written).collect();
         let withdraws = ingress.is_empty() && write.programmed.is_none();
-        let finalizer = finalizer && !withdraws;
+        let finalizer = write.finalizer && !withdraws;
         let was = seen.as_ref().and_then(|seen| seen.condition.as_ref());
         let same = |seen: &Seen| {
             let condition = match (&write.programmed, &seen.condition) {
@@ -252,8 +248,7 @@ impl Request {
         }
         let mut status = serde_json::Map::new();
         if !ingress.is_empty() {
-            let list: Vec<_> =
-                ingress.iter().map(|(ip, mode)| json!({ "ip": ip, "ipMode": mode })).collect();
+            let list: Vec<_> = ingress.iter().map(ingress_entry).collect();
             status.insert("loadBalancer".to_owned(), json!({ "ingress": list }));
         }
         if let Some(wanted) = &write.programmed {
@@ -289,7 +284,8 @@ impl Request {
     pub(super) async fn send(self, connection: &Connection, limit: Duration) -> Outcome {
         let ObjectName { namespace, name } = &self.write.service;
         let api: Api<Service> = Api::namespaced(connection.client.clone(), namespace);
-        let params = PatchParams::apply(FIELD_MANAGER);
+        let mut params = PatchParams::apply(FIELD_MANAGER);
+        params.force = self.write.take_over;
         let patch = Patch::Apply(&self.body);
         let doing = format!("writing the status of Service {}", self.write.service);
         let request = api.patch_status(name, &params, &patch);
@@ -344,6 +340,26 @@ impl Request {
         };
         Outcome::Refused { event: Box::new(event), conflict }
     }
+}
+
+fn written(wanted: &Ingress) -> Written {
+    let port = |one: &IngressPort| {
+        (i32::from(one.port), one.protocol.name().to_owned(), one.error.map(str::to_owned))
+    };
+    let ports = wanted.ports.iter().map(port).collect();
+    (wanted.address.to_string(), Some(wanted.mode.name().to_owned()), ports)
+}
+
+fn ingress_entry((ip, mode, ports): &Written) -> Value {
+    let mut entry = json!({ "ip": ip, "ipMode": mode });
+    if !ports.is_empty() {
+        let port = |(port, protocol, error): &WrittenPort| match error {
+            Some(error) => json!({ "port": port, "protocol": protocol, "error": error }),
+            None => json!({ "port": port, "protocol": protocol }),
+        };
+        entry["ports"] = ports.iter().map(port).collect();
+    }
+    entry
 }
 
 fn joined(texts: &BTreeSet<&str>) -> String {
