@@ -17,6 +17,8 @@ pub(crate) mod pace;
 mod reflect;
 mod source;
 mod statuses;
+#[cfg(test)]
+mod tests;
 mod trouble;
 mod writer;
 

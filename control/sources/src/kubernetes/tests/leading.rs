@@ -1,0 +1,227 @@
+//! Gateways that share a Lease, on one clock.
+
+use super::fake::Fault;
+use super::*;
+use crate::kubernetes::{LeaseOptions, POOLS_ANNOTATION};
+
+fn options(identity: &str, pools: &str) -> Options {
+    let mut options = Options::new(identity);
+    options.lease = Some(LeaseOptions::default());
+    options.pools_hash = pools.to_owned();
+    options.write = true;
+    options
+}
+
+fn with_lease() -> Fake {
+    let fake = Fake::default();
+    let lease = json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": { "name": "headgate", "namespace": "headgate-system" } });
+    fake.with(|cluster| cluster.apply("leases", lease));
+    fake
+}
+
+fn lease(fake: &Fake) -> Value {
+    let name = ("leases".to_owned(), "headgate-system".to_owned(), "headgate".to_owned());
+    fake.with(|cluster| cluster.objects[&name].clone())
+}
+
+fn holds(rig: &Rig) -> bool {
+    rig.source.leadership().holder
+}
+
+#[test]
+fn without_a_lease_this_gateway_writes() {
+    timeless(async {
+        let rig = Rig::new(&Fake::default(), Options::new("a"));
+        assert!(holds(&rig));
+    });
+}
+
+#[test]
+fn a_free_lease_is_taken_and_renewed_and_given_back() {
+    timeless(async {
+        let fake = with_lease();
+        let mut a = Rig::new(&fake, options("a", "p"));
+        pass(500).await;
+        assert!(!holds(&a), "not before the list has been taken");
+        a.take();
+        pass(1_000).await;
+        a.take();
+        assert!(holds(&a), "{:?}", a.source.leadership());
+        let mut last = lease(&fake);
+        assert_eq!(last["spec"]["holderIdentity"], "a");
+        assert_eq!(last["spec"]["leaseDurationSeconds"], 15);
+        assert_eq!(last["metadata"]["annotations"][POOLS_ANNOTATION], "p");
+        for _ in 0..5 {
+            pass(6_000).await;
+            assert!(holds(&a));
+            let now = lease(&fake);
+            assert_ne!(now["metadata"]["resourceVersion"], last["metadata"]["resourceVersion"]);
+            last = now;
+        }
+        assert_eq!(a.source.leadership().taken, 1);
+        assert!(a.source.leadership().renewals >= 5);
+    });
+}
+
+#[test]
+fn a_lease_that_is_not_there_names_the_manifests() {
+    timeless(async {
+        let fake = Fake::default();
+        let mut a = Rig::new(&fake, options("a", "p"));
+        pass(1_000).await;
+        a.take();
+        assert!(!holds(&a));
+        let health = a.source.health();
+        assert!(health.in_step && health.what.contains("kubectl apply -k"), "{health:?}");
+        assert!(a.source.leadership().what.contains("isn't there"));
+    });
+}
+
+/// The holder is killed: the other waits until the Lease is over, one duration more, and lists.
+#[test]
+fn a_killed_holder_is_followed_after_two_durations_and_a_list() {
+    timeless(async {
+        let fake = with_lease();
+        let mut a = Rig::new(&fake, options("a", "p"));
+        pass(2_000).await;
+        a.take();
+        let mut b = Rig::seeded(&fake, options("b", "p"), 2);
+        pass(8_000).await;
+        b.take();
+        assert!(holds(&a) && !holds(&b));
+        assert_eq!(b.source.leadership().holder_identity, "a");
+        let lists = |fake: &Fake| {
+            fake.with(|cluster| {
+                let lists = cluster.asked.iter();
+                lists.filter(|one| one.verb == "list" && one.resource == "services").count()
+            })
+        };
+        let before = lists(&fake);
+        drop(a.source);
+        // Not sooner than two durations after the last renewal, of which one may be 4.7 s old.
+        for _ in 0..25 {
+            pass(1_000).await;
+            b.take();
+            assert!(!holds(&b), "{:?}", b.source.leadership());
+        }
+        assert_eq!(lists(&fake), before);
+        let mut waited = 25;
+        while !holds(&b) {
+            pass(1_000).await;
+            b.take();
+            waited += 1;
+            assert!(waited < 60, "{:?}", b.source.leadership());
+        }
+        assert_eq!(lists(&fake), before + 1, "a quorum list of the Services");
+        let asked = fake.with(|cluster| cluster.asked.clone());
+        let list = asked.iter().rfind(|one| one.verb == "list").unwrap();
+        assert_eq!(list.parameter("resourceVersion"), None, "quorum: {}", list.query);
+        assert_eq!(lease(&fake)["spec"]["holderIdentity"], "b");
+        assert_eq!(lease(&fake)["spec"]["leaseTransitions"], 2);
+    });
+}
+
+#[test]
+fn other_pools_do_not_take_over() {
+    timeless(async {
+        let fake = with_lease();
+        let a = Rig::new(&fake, options("a", "p"));
+        pass(2_000).await;
+        let mut b = Rig::seeded(&fake, options("b", "other"), 2);
+        pass(1_000).await;
+        drop(a.source);
+        for _ in 0..60 {
+            pass(2_000).await;
+            b.take();
+            assert!(!holds(&b));
+        }
+        let what = b.source.leadership().what;
+        assert!(what.contains("pools of a differ"), "{what}");
+        assert!(what.contains("annotate lease headgate headgate.dev/pools-"), "{what}");
+        fake.with(|cluster| {
+            let name = ("leases".to_owned(), "headgate-system".to_owned(), "headgate".to_owned());
+            let mut lease = cluster.objects[&name].clone();
+            lease["metadata"]["annotations"] = json!({});
+            cluster.apply("leases", lease);
+        });
+        for _ in 0..30 {
+            pass(2_000).await;
+            b.take();
+        }
+        assert!(holds(&b));
+    });
+}
+
+/// Random outages of either gateway's way to the server: never two holders, and one in the end.
+#[test]
+fn there_are_never_two_holders() {
+    for seed in 0..40 {
+        timeless(two_gateways(seed));
+    }
+}
+
+async fn two_gateways(seed: u64) {
+    let mut jitter = Jitter::seeded(seed);
+    let shared = with_lease();
+    // Two ways to one server: a fault of one isn't the other's.
+    let ways = [Way::default(), Way::default()];
+    let mut rigs = [0, 1].map(|number: usize| {
+        let (line_sender, line) = Line::fixed(ways[number].client(&shared));
+        let options = options(["a", "b"][number], "p");
+        let jitter = Jitter::seeded(seed * 2 + number as u64);
+        let source = KubernetesSource::with(options, line, &Handle::current(), &jitter);
+        let told = BTreeMap::new();
+        Rig { fake: shared.clone(), source, line: line_sender, told, full: false }
+    });
+    let mut led = [0, 0];
+    for _ in 0..60 {
+        let way = (jitter.next() % 2) as usize;
+        ways[way].set(match jitter.next() % 4 {
+            0 => Fault::Silent,
+            1 => Fault::Refused,
+            _ => Fault::None,
+        });
+        for _ in 0..jitter.next() % 12 {
+            pass(1_000).await;
+            for (number, rig) in rigs.iter_mut().enumerate() {
+                rig.take();
+                led[number] += u32::from(holds(rig));
+            }
+            assert!(!(holds(&rigs[0]) && holds(&rigs[1])), "seed {seed}: two holders");
+        }
+    }
+    for way in &ways {
+        way.set(Fault::None);
+    }
+    for _ in 0..60 {
+        pass(1_000).await;
+        rigs.iter_mut().for_each(|rig| drop(rig.take()));
+    }
+    assert!(holds(&rigs[0]) != holds(&rigs[1]), "seed {seed}: one in the end");
+}
+
+/// One gateway's way to the server.
+#[derive(Clone, Default)]
+struct Way(std::sync::Arc<std::sync::Mutex<Fault>>);
+
+impl Way {
+    fn set(&self, fault: Fault) {
+        *self.0.lock().unwrap() = fault;
+    }
+
+    fn client(&self, fake: &Fake) -> kube::Client {
+        let (way, fake) = (self.clone(), fake.clone());
+        let service = tower::service_fn(move |request| {
+            let (fault, fake) = (way.0.lock().unwrap().clone(), fake.clone());
+            async move {
+                match fault {
+                    Fault::Silent => std::future::pending().await,
+                    Fault::None => fake.answer(request).await,
+                    _ => Err(std::io::ErrorKind::ConnectionRefused.into()),
+                }
+            }
+        });
+        kube::Client::new(service, "default")
+    }
+}
