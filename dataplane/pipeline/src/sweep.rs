@@ -14,6 +14,7 @@ use model::record::ConnectionState;
 
 /// A whole sweep of a table takes so many milliseconds.
 const SWEEP_MS: u64 = 15_000;
+const SWEEP_MS_WIDE: u128 = SWEEP_MS as u128;
 
 impl Pipeline {
     /// Takes out connections whose time is over, and sees to those whose backend has gone: as much
@@ -24,8 +25,12 @@ impl Pipeline {
         if elapsed == 0 {
             return;
         }
+        // Where a sweep is at a time: each place is looked at once in a whole sweep, not more often.
+        let until = |capacity: usize, ms: u64| (u128::from(ms) * capacity as u128) / SWEEP_MS_WIDE;
+        let due = |capacity: usize| {
+            (until(capacity, now.ms) - until(capacity, now.ms - elapsed)) as usize
+        };
         self.swept_ms = now.ms;
-        let due = |capacity: usize| (capacity as u64 * elapsed).div_ceil(SWEEP_MS) as usize;
         let places = due(self.v4.capacity());
         sweep(&mut self.v4, &mut self.context, tables, places, now);
         let places = due(self.v6.capacity());
@@ -47,8 +52,8 @@ fn sweep<A: Address>(
 ) where
     Entry<A>: Plain,
 {
-    for _ in 0..places.min(shard.used_places()) {
-        let Some(at) = shard.sweep_next() else { return };
+    for _ in 0..places {
+        let Some(at) = shard.sweep_next() else { continue };
         if shard.is_over(at, now.ms, &context.timeouts) {
             shard.remove(at);
             continue;

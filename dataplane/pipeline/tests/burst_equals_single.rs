@@ -9,7 +9,7 @@ mod common;
 
 use common::packets::{ACK, FIN, Packet, RST, SYN};
 use common::{Buffer, FRONT_MAC, World, at, backend_ip, client, frontend_ip, mac_of, nat_ip, raw};
-use model::desired::{BackendState, Delta};
+use model::desired::{Affinity, BackendState, Delta, Origin};
 use model::drops::DropReason;
 use model::ids::{PortId, Protocol};
 use model::record::ConnectionRecord;
@@ -19,6 +19,7 @@ use pipeline::arch::memory::HeapMemory;
 use pipeline::connections::Timeouts;
 use pipeline::counters::Counters;
 use pipeline::frame::{Rx, Verdict};
+use pipeline::select::AffinityTable;
 use pipeline::snapshot::Compiler;
 use pipeline::{Now, Options, Pipeline};
 use proptest::prelude::*;
@@ -50,6 +51,10 @@ enum Step {
     /// For each backend: 0 gone, 1 draining, 2 not serving, else active.
     Backends(Vec<u8>),
     NoService,
+    /// What the service ports ask for: bit 0 affinity, 1 source ranges, 2 RST after drain.
+    Policy(u8),
+    /// Backends go, and the time passes after which their clients get a RST.
+    Leave(Vec<u8>),
     /// True: the neighbour of this place in the list loses its MAC; false: all have theirs.
     Unresolved(Option<usize>),
     Moved(usize),
@@ -90,6 +95,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Sweep),
         2 => proptest::collection::vec(0u8..5, 6).prop_map(Step::Backends),
         1 => Just(Step::NoService),
+        2 => (0u8..8).prop_map(Step::Policy),
+        1 => proptest::collection::vec(prop_oneof![2 => Just(0u8), 1 => Just(3)], 6)
+            .prop_map(Step::Leave),
         1 => proptest::option::of(0usize..80).prop_map(Step::Unresolved),
         1 => (0usize..80).prop_map(Step::Moved),
     ]
@@ -102,6 +110,8 @@ struct Coverage {
     expiries: u64,
     evictions: u64,
     requests: u64,
+    sticky: [u64; 2],
+    resets: [u64; 2],
     verdicts: BTreeMap<&'static str, u64>,
 }
 
@@ -112,6 +122,8 @@ struct Run {
     others: [Pipeline; 2],
     now: Now,
     past: Vec<(Vec<u8>, PortId)>,
+    states: Vec<u8>,
+    policy: u8,
 }
 
 impl Run {
@@ -122,7 +134,9 @@ impl Run {
         let connections = [connections; 2];
         let options = Options { connections, timeouts, rates, secret: 77, ..Options::default() };
         let new = |prefetch| {
-            let options = Options { prefetch, ..options.clone() };
+            // A table that is soon full, and each pipeline's own.
+            let affinity = Arc::new(AffinityTable::new(8, 3));
+            let options = Options { prefetch, affinity, ..options.clone() };
             Pipeline::new(&options, Arc::new(Counters::new(2, 24)), &mut HeapMemory).unwrap()
         };
         let mut world = World::new(workers);
@@ -133,12 +147,15 @@ impl Run {
             others: [new(true), new(false)],
             now: Now { ms: 1000 },
             past: Vec::new(),
+            states: vec![3; 6],
+            policy: 0,
         };
-        run.backends(&[3; 6]);
+        run.publish();
         run
     }
 
-    fn backends(&mut self, states: &[u8]) {
+    fn publish(&mut self) {
+        let (states, policy) = (self.states.clone(), self.policy);
         let mut changed = Vec::new();
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let mut backends = Vec::new();
@@ -154,7 +171,17 @@ impl Run {
             }
             let frontends = [false, true].map(|v6| at(frontend_ip(v6), 80));
             let key = common::key("web", protocol);
-            changed.push(Arc::new(common::service(&key, &frontends, &backends)));
+            let mut port = common::service(&key, &frontends, &backends);
+            for frontend in &mut port.frontends {
+                frontend.origin = Origin::LoadBalancer { pool: "p".into() };
+            }
+            port.affinity = (policy & 1 != 0).then_some(Affinity { timeout_s: 20 });
+            if policy & 2 != 0 {
+                port.source_ranges =
+                    vec!["198.18.0.8/30".parse().unwrap(), "2001:db8:1::8/126".parse().unwrap()];
+            }
+            port.reset_after_s = (policy & 4 != 0).then_some(10);
+            changed.push(Arc::new(port));
         }
         self.world.publish(&Delta { changed, removed: vec![] });
     }
@@ -276,13 +303,43 @@ impl Run {
             Step::Time(ms) => self.now.ms += ms,
             Step::Sweep => {
                 let before = self.reference.connections();
+                let mut made = Vec::new();
                 for pipeline in [&mut self.reference].into_iter().chain(&mut self.others) {
                     pipeline.sweep(&self.world.tables, self.now);
+                    let frames = std::iter::from_fn(|| pipeline.take_generated());
+                    made.push(frames.map(|f| (f.port, f.bytes().to_vec())).collect::<Vec<_>>());
                 }
+                assert!(made.iter().all(|frames| *frames == made[0]), "{made:?}");
                 let after = self.reference.connections();
                 coverage.expiries += (before[0] + before[1] - after[0] - after[1]) as u64;
             }
-            Step::Backends(states) => self.backends(states),
+            Step::Backends(states) => {
+                self.states.clone_from(states);
+                self.publish();
+            }
+            Step::Leave(states) => {
+                self.policy |= 4;
+                self.publish();
+                let client = |port, flags| {
+                    let (udp, v6, n) = (false, port % 2 == 1, 10);
+                    (Make::Client { udp, v6, n, port, to: 80, flags, len: 0, ttl: 64 }, 0)
+                };
+                let reply = |which| (Make::Reply { which, flags: SYN | ACK, len: 0 }, 0);
+                let syns = (2000..2006).map(|port| client(port, SYN));
+                let acks = || (2000..2006).map(|port| client(port, ACK));
+                let makes: Vec<_> = syns.chain((0..16).map(reply)).chain(acks()).collect();
+                self.burst(&makes, coverage);
+                self.step(&Step::Backends(states.clone()), coverage);
+                for ms in [15_000, 15_000] {
+                    self.now.ms += ms;
+                    self.step(&Step::Sweep, coverage);
+                }
+                self.burst(&acks().collect::<Vec<_>>(), coverage);
+            }
+            Step::Policy(policy) => {
+                self.policy = *policy;
+                self.publish();
+            }
             Step::NoService => {
                 let removed = vec![common::key("web", Protocol::Tcp)];
                 self.world.publish(&Delta { changed: vec![], removed });
@@ -359,7 +416,15 @@ fn counts(counters: &Counters) -> Vec<u64> {
     let backends =
         counters.backends.iter().flat_map(|b| [&b.connections, &b.packets_in, &b.packets_out]);
     let drops = DropReason::ALL.iter().map(|reason| counters.dropped(*reason));
-    let rest = [&counters.inserts, &counters.embryonic_evicted];
+    let rest = [
+        &counters.inserts,
+        &counters.embryonic_evicted,
+        &counters.affinity_hits,
+        &counters.affinity_begun,
+        &counters.affinity_full,
+        &counters.resets,
+        &counters.reset_probes,
+    ];
     let gauges = &counters.connections;
     let all = services.chain(backends).chain(drops).chain(rest).chain(gauges);
     all.map(|counter| counter.read()).collect()
@@ -380,7 +445,12 @@ fn a_burst_equals_its_packets_one_by_one() {
             run.step(step, &mut coverage);
             run.compare(&mut coverage);
         }
-        coverage.evictions += run.reference.counters().embryonic_evicted.read();
+        let counters = run.reference.counters();
+        coverage.evictions += counters.embryonic_evicted.read();
+        coverage.sticky[0] += counters.affinity_hits.read();
+        coverage.sticky[1] += counters.affinity_full.read();
+        coverage.resets[0] += counters.resets.read();
+        coverage.resets[1] += counters.reset_probes.read();
         Ok(())
     });
     if let Err(error) = result {
@@ -388,17 +458,23 @@ fn a_burst_equals_its_packets_one_by_one() {
     }
     let c = coverage.into_inner();
     println!(
-        "{} bursts of {} packets, {} evictions, {} expiries, {} requests, {:?}, {:.1?}",
+        "{} bursts of {} packets, {} evictions, {} expiries, {} requests, {:?} sticky and full, \
+         {:?} resets and challenges, {:?}, {:.1?}",
         c.bursts,
         c.packets,
         c.evictions,
         c.expiries,
         c.requests,
+        c.sticky,
+        c.resets,
         c.verdicts,
         began.elapsed()
     );
     assert!(c.evictions > 100 && c.expiries > 100 && c.requests > 10, "the rare happens");
+    let rare = [c.sticky, c.resets].concat();
+    assert!(rare.iter().all(|n| *n > 10), "{:?} {:?}", c.sticky, c.resets);
     let reasons = [
+        "source_not_allowed",
         "fragment_unknown",
         "icmp_unmatched",
         "neighbour_unresolved",

@@ -57,6 +57,17 @@ pub fn frame(world: &World, me: WorkerId, input: &Input, frame: &Frame<'_>) -> C
     }
 }
 
+/// A frame that the gateway made itself: TCP from an address of ours, all checksums right.
+pub fn generated(world: &World, port: PortId, out: &[u8]) -> Checked {
+    link(world, port, out)?;
+    let Some(at) = layout(out) else { return Err("made, but no IP packet".to_owned()) };
+    hold(at.protocol == 6 && at.end == out.len(), "made, but no TCP segment alone")?;
+    let [(source, len), _] = at.addresses();
+    hold(world.ours.contains(&out[source..source + len]), "made, from an address not ours")?;
+    let right = (!at.v4 || ip_sum(out, &at) == 0) && l4_sum(out, &at) == Some(0);
+    hold(right, "made with a wrong checksum")
+}
+
 /// The same bytes, but for padding taken off.
 fn unchanged(before: &[u8], after: &[u8]) -> Checked {
     hold(before.starts_with(after), "bytes changed that had to stay")?;

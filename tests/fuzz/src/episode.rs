@@ -242,6 +242,15 @@ impl Episode {
     pub fn sweep(&mut self, worker: usize) -> Result<(), Failure> {
         let pipeline = &mut self.pipelines[worker];
         pipeline.sweep(&self.world.tables, self.now);
+        while let Some(made) = pipeline.take_generated() {
+            check::generated(&self.world, made.port, made.bytes()).map_err(|what| Failure {
+                what,
+                frame: None,
+                worker,
+                burst: Vec::new(),
+            })?;
+            self.stats.generated += 1;
+        }
         let [v4, v6] = pipeline.connections();
         let gauges = &pipeline.counters().connections;
         let gauged = gauges[0].read() + gauges[1].read();

@@ -29,6 +29,8 @@ pub struct Stats {
     pub connections_max: usize,
     /// Publications.
     pub changes: u64,
+    /// Frames that the gateway made itself.
+    pub generated: u64,
 }
 
 impl Default for Stats {
@@ -41,6 +43,7 @@ impl Default for Stats {
             drops: [0; DropReason::COUNT],
             connections_max: 0,
             changes: 0,
+            generated: 0,
         }
     }
 }
@@ -66,6 +69,7 @@ impl Stats {
         self.bursts += other.bursts;
         self.episodes += other.episodes;
         self.changes += other.changes;
+        self.generated += other.generated;
         self.connections_max = self.connections_max.max(other.connections_max);
         for (sum, more) in self.verdicts.iter_mut().zip(other.verdicts) {
             *sum += more;
@@ -87,11 +91,11 @@ impl Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { executions, bursts, episodes, changes, connections_max, .. } = self;
+        let Self { executions, bursts, episodes, changes, generated, connections_max, .. } = self;
         writeln!(
             f,
             "{executions} executions in {bursts} bursts, {episodes} episodes, {changes} \
-             publications, at most {connections_max} connections"
+             publications, at most {connections_max} connections, {generated} frames made"
         )?;
         let [sent, answered, host, handed, dropped] = self.verdicts;
         writeln!(

@@ -3,7 +3,7 @@
 
 use fastrand::Rng;
 use golden::world::{adjacency_input, backend, ip, nat_addresses, services};
-use model::desired::{BackendState, Delta, ServicePort};
+use model::desired::{Affinity, BackendState, Delta, ServicePort};
 use model::ids::{InterfaceId, WorkerId};
 use pipeline::adjacency::{Adjacencies, AdjacencyInput, Mac};
 use pipeline::snapshot::Compiler;
@@ -128,6 +128,8 @@ impl World {
             if !odd {
                 service.backends = BACKENDS.iter().map(|text| backend(text)).collect();
                 service.backends.retain(|_| rng.u8(..3) == 0);
+                service.affinity = rng.bool().then_some(Affinity { timeout_s: rng.u32(1..100) });
+                service.reset_after_s = rng.bool().then(|| rng.u32(..40));
                 for backend in &mut service.backends {
                     backend.weight = rng.u16(1..4);
                     backend.state = match rng.u8(..6) {

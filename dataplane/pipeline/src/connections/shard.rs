@@ -196,15 +196,11 @@ where
         self.used -= 1;
         self.put_free(at);
     }
-    /// The place that a sweep looks at next, and where it goes on; `None` where none was ever used.
+    /// The place that a sweep looks at, and on to the next one; `None` where it was never used.
     pub fn sweep_next(&mut self) -> Option<u32> {
-        let end = self.fresh as usize;
-        self.sweep_next = if self.sweep_next + 1 < end { self.sweep_next + 1 } else { 0 };
-        (end > 0).then_some(self.sweep_next as u32)
-    }
-    /// Places that have ever been used.
-    pub const fn used_places(&self) -> usize {
-        self.fresh as usize
+        let at = self.sweep_next;
+        self.sweep_next = if at + 1 < self.entries.len() { at + 1 } else { 0 };
+        (at < self.fresh as usize).then_some(at as u32)
     }
     /// True where the connection has been silent for longer than its state allows.
     #[inline]

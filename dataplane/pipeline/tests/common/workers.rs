@@ -4,6 +4,7 @@ use super::{Buffer, World, process};
 use pipeline::arch::memory::HeapMemory;
 use pipeline::counters::Counters;
 use pipeline::frame::Verdict;
+use pipeline::select::AffinityTable;
 use pipeline::{Now, Options, Pipeline};
 use std::sync::Arc;
 
@@ -37,11 +38,13 @@ pub struct Workers {
 impl Workers {
     pub fn new(world: &World, connections: [usize; 2]) -> Self {
         let workers = world.workers;
+        let affinity = Arc::new(AffinityTable::new(1024, 5));
         let pipelines = (0..workers).map(|worker| {
             let options = Options {
                 worker: WorkerId(worker),
                 connections,
                 secret: 1 + u64::from(worker),
+                affinity: Arc::clone(&affinity),
                 ..Options::default()
             };
             let counters = Arc::new(Counters::new(64, 1024));

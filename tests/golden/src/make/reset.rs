@@ -48,7 +48,7 @@ pub(super) fn cases(book: &mut Book) {
             m.wait_ms(40_000);
             m.sweep();
             m.forward(&flow, &flow.up(tcp(ACK)).data(b"not a moment before"));
-            m.wait_ms(1_000);
+            m.wait_ms(15_000);
             m.sweep();
             challenge(m, &flow);
             m.forward(&flow, &flow.down(tcp(ACK)).data(b"the backend may still send"));
