@@ -163,6 +163,21 @@ mod tests {
         }
     }
 
+    /// As nodes have them, which hold from one to a thousand endpoints.
+    #[test]
+    fn unlike_weights_are_honoured_within_a_hundredth() -> Result<(), TableTooLarge> {
+        const WEIGHTS: [u16; 6] = [1, 1000, 37, 250, 999, 3];
+        let list = backends(6, |n| WEIGHTS[n as usize]);
+        let maglev = Maglev::new(&list)?;
+        let total: f64 = WEIGHTS.iter().map(|weight| f64::from(*weight)).sum();
+        for (place, weight) in WEIGHTS.iter().enumerate() {
+            let have = maglev.slots().iter().filter(|s| usize::from(**s) == place).count() as f64;
+            let share = maglev.slots().len() as f64 * f64::from(*weight) / total;
+            assert!((0.99..=1.01).contains(&(have / share)), "weight {weight}: {have} of {share}");
+        }
+        Ok(())
+    }
+
     #[test]
     fn removing_one_of_ten_moves_few_other_slots() -> Result<(), TableTooLarge> {
         let all = backends(10, |_| 1);
