@@ -90,11 +90,7 @@ pub fn text(net: &Net, places: &Places, options: &GatewayOptions) -> String {
         );
     }
     section(&mut out, "[nat]", &[("interface", quoted("back")), ("addresses", list(&plan::NAT))]);
-    section(
-        &mut out,
-        "[pool]",
-        &[("name", quoted("demo")), ("addresses", list(&plan::POOL)), ("default", "true".into())],
-    );
+    section(&mut out, "[pool]", &[("name", quoted("demo")), ("addresses", list(&plan::POOL))]);
     section(&mut out, "node_port", &[("addresses", list(&plan::GATEWAY_FRONT))]);
     section(&mut out, "external_ips", &[("ranges", list(&plan::EXTERNAL))]);
     let source = options.kubeconfig.as_ref().map_or_else(
@@ -105,6 +101,10 @@ pub fn text(net: &Net, places: &Places, options: &GatewayOptions) -> String {
         [source, ("admin", "socket", &places.socket), ("state", "dir", &places.state)]
     {
         section(&mut out, name, &[(key, quoted(&path.display().to_string()))]);
+    }
+    if options.kubeconfig.is_some() {
+        // No other controller is there.
+        section(&mut out, "service", &[("default_class", "true".into())]);
     }
     out.push_str(&options.more);
     out

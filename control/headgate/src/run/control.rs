@@ -162,6 +162,8 @@ pub struct Control<'a, P: PacketPath> {
     pub source: Box<dyn Source>,
     probing: Probing,
     pending: VecDeque<Pending>,
+    /// Everything there is was taken in once.
+    loaded: bool,
     /// This gateway allocates and writes.
     writes: bool,
 }
@@ -183,26 +185,42 @@ impl<'a, P: PacketPath> Control<'a, P> {
         books.wrong(FAILED, None);
         drop(books);
         let (probing, pending) = (Probing::default(), VecDeque::new());
-        Self { running, store, keeper, index, source, probing, pending, writes: true }
+        Self {
+            running,
+            store,
+            keeper,
+            index,
+            source,
+            probing,
+            pending,
+            loaded: false,
+            writes: false,
+        }
     }
 
     /// Once round: waits for a change, takes it in, and looks after everything else.
     pub fn turn(&mut self, wait: Duration) {
         let changes = self.source.next(wait);
-        let loaded = changes.as_ref().is_some_and(|changes| changes.full);
-        let due = self.lead() | self.probing.tell(&mut self.index);
-        if changes.is_some() || (due && self.running.books().is_loaded()) {
-            self.take_in(changes);
+        let heard = self.probing.tell(&mut self.index);
+        if let Some(changes) = changes {
+            self.loaded |= changes.full;
+            self.take_in(Some(changes));
+        } else if heard {
+            self.take_in(None);
+        }
+        if self.lead() {
+            self.take_in(None);
         }
         self.settle();
-        self.note_source(loaded);
+        self.note_source();
         self.running.engine.refresh_ways();
         self.running.beat();
     }
 
-    /// Follows who writes. True where that is another.
+    /// Follows who writes. True where that is another. Before anybody writes, what the statuses
+    /// say has been taken in once.
     fn lead(&mut self) -> bool {
-        let writes = self.source.writes();
+        let writes = self.loaded && self.source.writes();
         if std::mem::replace(&mut self.writes, writes) == writes {
             return false;
         }
@@ -305,12 +323,13 @@ impl<'a, P: PacketPath> Control<'a, P> {
     }
 
     /// Notes how the source is doing.
-    fn note_source(&self, loaded: bool) {
+    fn note_source(&self) {
         let state = self.source.state();
         let counts = self.source.counts();
         let name = self.source.name();
         let mut books = self.running.books();
-        let loaded = loaded || books.source.loaded;
+        // What an earlier run of this loop took in is known still.
+        let loaded = self.loaded || books.source.loaded;
         let problem = match (state.problem.as_str(), loaded) {
             ("", true) => None,
             ("", false) => Some(super::books::not_read(&name)),

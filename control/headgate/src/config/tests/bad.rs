@@ -45,7 +45,7 @@ pub(super) const BAD: &[(&str, &str, &str)] = &[
     (
         "[eal]",
         "[kubernetes]\nkubeconfg = \"/k\"\n[eal]",
-        "headgate.toml:3: kubernetes.kubeconfg: unknown key; did you mean \"kubeconfig\"? [kubernetes] has kubeconfig, context, lease, lease_duration, identity, write, events, hold_back",
+        "headgate.toml:3: kubernetes.kubeconfg: unknown key; did you mean \"kubeconfig\"? [kubernetes] has kubeconfig, context, lease, lease_duration, identity, write, events, finalizer, hold_back",
     ),
     (
         "[eal]",
