@@ -22,8 +22,10 @@
 //! owner, and takes over when the owner goes.
 #![forbid(unsafe_code)]
 
+mod aliases;
 mod allocate;
 pub mod allocations;
+mod aws;
 mod backends;
 mod choice;
 mod claims;

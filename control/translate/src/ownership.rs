@@ -1,6 +1,7 @@
 //! Whose a Service of type LoadBalancer is.
 
 use crate::allocations::AllocatedAddress;
+use crate::aws;
 use crate::problem::{Problem, reason};
 use crate::settings::Settings;
 use crate::spec::TAKE_OVER;
@@ -17,8 +18,10 @@ pub(crate) fn is_ours(
     problems: &mut Vec<Problem>,
 ) -> bool {
     let ours = &settings.wishes().load_balancer_class;
+    let for_aws = settings.wishes().aws && aws::is_meant(service);
     match spec.load_balancer_class.as_deref() {
         Some(class) if class == ours => true,
+        Some(aws::CLASS) if settings.wishes().aws => true,
         Some(class) => {
             let what = format!(
                 "its addresses are managed by class \"{class}\"; that of this gateway is \"{ours}\""
@@ -26,7 +29,7 @@ pub(crate) fn is_ours(
             problems.push(Problem::new(reason::NOT_FORWARDED, what).quiet());
             false
         }
-        None if !settings.wishes().default_class => {
+        None if !settings.wishes().default_class && !for_aws => {
             let what = format!(
                 "it has no class, and this gateway serves those of loadBalancerClass \"{ours}\" alone"
             );

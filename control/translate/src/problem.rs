@@ -40,6 +40,10 @@ pub mod reason {
     pub const FAMILY_OPEN: &str = "FamilyOpen";
     /// The status names addresses of another controller.
     pub const FOREIGN_STATUS: &str = "ForeignStatus";
+    /// What another program's annotation asks for has no meaning here.
+    pub const NOT_HONOURED: &str = "NotHonoured";
+    /// A field that will go.
+    pub const DEPRECATED: &str = "Deprecated";
     /// A limit cut something off.
     pub const LIMIT_EXCEEDED: &str = "LimitExceeded";
 }

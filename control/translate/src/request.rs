@@ -3,7 +3,7 @@
 use crate::pools::Scheme;
 use crate::problem::{Problem, reason};
 use crate::settings::Settings;
-use crate::spec::{ADDRESSES, POOL, list};
+use crate::spec::{ADDRESSES, POOL, SCHEME, list};
 use k8s_openapi::api::core::v1::ServiceSpec;
 use model::ids::Family;
 use std::collections::BTreeMap;
@@ -35,6 +35,10 @@ pub(crate) fn request(
     let annotation = |key: &str| annotations.and_then(|all| all.get(key)).map(String::as_str);
     let (addresses, pool) = (annotation(ADDRESSES), annotation(POOL));
     let field = spec.load_balancer_ip.as_deref().filter(|text| !text.is_empty());
+    if field.is_some() && addresses.is_none() {
+        let what = format!("loadBalancerIP is deprecated: {ADDRESSES} can ask for both families");
+        problems.push(Problem::new(reason::DEPRECATED, what).quiet());
+    }
     let before = problems.len();
     if field.is_some() && addresses.is_some() {
         let what = format!("both loadBalancerIP and {ADDRESSES} ask for addresses: keep one");
@@ -58,10 +62,20 @@ pub(crate) fn request(
         let what = format!("there is no pool \"{name}\"; there are: {}", names.join(", "));
         problems.push(Problem::new(reason::ALLOCATION_FAILED, what));
     }
+    let scheme = match annotation(SCHEME).map(str::trim) {
+        None | Some("") => None,
+        Some("internal") => Some(Scheme::Internal),
+        Some("internet-facing") => Some(Scheme::InternetFacing),
+        Some(other) => {
+            let what = format!("{SCHEME} is \"{other}\": expected internal or internet-facing");
+            problems.push(Problem::new(reason::ALLOCATION_FAILED, what));
+            None
+        }
+    };
     Request {
         addresses: found,
         pool: pool.map(Into::into),
-        scheme: None,
+        scheme,
         not_for: not_for(labels, settings),
         broken: problems.len() > before,
     }

@@ -62,6 +62,10 @@ pub struct Wishes {
     pub load_balancer_class: String,
     /// LoadBalancer Services without a class are ours as well.
     pub default_class: bool,
+    /// MetalLB's annotations mean what ours do.
+    pub metallb: bool,
+    /// Services that are written for AWS are ours, and mean here what they can.
+    pub aws: bool,
     /// Where the truth about addresses lives.
     pub authority: Authority,
     /// LoadBalancer Services of ours carry the finalizer `headgate.dev/cleanup`.
@@ -81,6 +85,8 @@ impl Default for Wishes {
             backend_ranges: Vec::new(),
             load_balancer_class: DEFAULT_CLASS.to_owned(),
             default_class: true,
+            metallb: false,
+            aws: false,
             authority: Authority::Local,
             finalizer: false,
             forwarding: ForwardingSettings::default(),

@@ -1,5 +1,6 @@
 //! A Service, read once into what the rest of the index trusts.
 
+use crate::aliases::{annotations, scheduler};
 use crate::allocations::AllocatedAddress;
 use crate::facts::Said;
 use crate::forwarding::{Wants, local_policy};
@@ -24,6 +25,10 @@ pub const POOL: &str = "headgate.dev/pool";
 /// Annotation: Services with the same value may have one address together, where their ports differ
 /// and they ask for it.
 pub const SHARE_KEY: &str = "headgate.dev/share-key";
+/// Annotation: where the clients are, `internal` or `internet-facing`.
+pub const SCHEME: &str = "headgate.dev/scheme";
+/// Annotation: the name of an IPVS scheduler.
+pub const SCHEDULER: &str = "headgate.dev/scheduler";
 /// Annotation: `"true"` takes a status over from another controller.
 pub const TAKE_OVER: &str = "headgate.dev/take-over";
 /// Annotation: `"true"` serves a LoadBalancer Service's nodePorts as well.
@@ -121,9 +126,10 @@ impl Spec {
         let metadata = &service.metadata;
         let absent = ServiceSpec::default();
         let spec = service.spec.as_ref().unwrap_or(&absent);
-        let annotations = metadata.annotations.as_ref();
-        let annotation = |key: &str| annotations.and_then(|all| all.get(key)).map(String::as_str);
         let mut problems = Vec::new();
+        let meant = annotations(service, settings, &mut problems);
+        let annotations = Some(&*meant);
+        let annotation = |key: &str| meant.get(key).map(String::as_str);
         let type_name = spec.type_.clone().unwrap_or_else(|| "ClusterIP".to_owned());
         let service_type = match type_name.as_str() {
             "ClusterIP" => ServiceType::ClusterIp,
@@ -174,7 +180,7 @@ impl Spec {
             share_key: None,
             external_ips: list(spec.external_ips.as_deref(), "externalIP", &mut problems),
             cluster_ips: cluster_ips(spec),
-            affinity: affinity(spec, &mut problems),
+            affinity: scheduler(&meant, &mut problems).or(affinity(spec, &mut problems)),
             source_ranges: SourceRanges::default(),
             wants_cluster_ips: wants.cluster_ips && withheld.is_none() && !proxied,
             wants,

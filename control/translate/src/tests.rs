@@ -1,9 +1,11 @@
 //! Tests of the index as a whole, by subject; and the words that they are written in.
 
 mod addresses;
+mod aliases;
 mod conflicts;
 mod endpoints;
 mod facts;
+mod gateways;
 mod node_target;
 mod pools;
 mod probing;

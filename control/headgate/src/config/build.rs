@@ -7,8 +7,8 @@ use super::read::{
 use super::tree::{Node, Table};
 use super::types::{Idle, Rate, duration, host_address, prefix};
 use super::{
-    Admin, Answers, Config, Connections, Host, NodePort, Pool, Service, Timeouts, cross, devices,
-    kubernetes, layers,
+    Admin, Aliases, Answers, Config, Connections, Host, NodePort, Pool, Service, Timeouts, cross,
+    devices, kubernetes, layers,
 };
 use devices::Item;
 use model::desired::Refusal;
@@ -45,6 +45,7 @@ pub(super) fn config(root: &Table, log: &mut Log) -> Option<Config> {
     let backend_ranges = backend.has("ranges").then_some(backend_ranges);
     let source = kubernetes::source(root, log);
     let service = service(root, log);
+    let aliases = aliases(root, log);
     let connections = connections(root, log);
     let timeouts = timeouts(root, log);
     let answers = answers(root, log);
@@ -80,6 +81,7 @@ pub(super) fn config(root: &Table, log: &mut Log) -> Option<Config> {
         backend_ranges,
         source: source?,
         service: service?,
+        aliases: aliases?,
         connections: connections?,
         timeouts: timeouts?,
         answers: answers?,
@@ -172,6 +174,13 @@ fn service(root: &Table, log: &mut Log) -> Option<Service> {
     let alone = !root.contains_key("kubernetes");
     let default_class = section.or("default_class", alone, log, boolean);
     Some(Service { load_balancer_class: load_balancer_class?, default_class: default_class? })
+}
+
+fn aliases(root: &Table, log: &mut Log) -> Option<Aliases> {
+    let section = section(root, "aliases", log);
+    let metallb = section.or("metallb", false, log, boolean);
+    let aws = section.or("aws", false, log, boolean);
+    Some(Aliases { metallb: metallb?, aws: aws? })
 }
 
 fn connections(root: &Table, log: &mut Log) -> Option<Connections> {

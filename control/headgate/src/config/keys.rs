@@ -120,6 +120,10 @@ keys! {
         RestartOnly "load_balancer_class" "DOMAIN/NAME" "headgate.dev/gateway" "Class that is ours.";
         RestartOnly "default_class" "true or false" "not with [kubernetes]" "Serve Services without a class.";
     }
+    "aliases" {
+        RestartOnly "metallb" "true or false" "false" "Read MetalLB's annotations as ours.";
+        RestartOnly "aws" "true or false" "false" "Serve Services written for AWS load balancers.";
+    }
     "connections" {
         RestartOnly "ipv4" "1024 to 268435456" "262144" "IPv4 connections for each worker, 64 bytes each.";
         RestartOnly "ipv6" "1024 to 134217728" "65536" "IPv6 connections for each worker, 128 bytes each.";

@@ -55,6 +55,8 @@ pub struct Config {
     pub source: Source,
     /// Which Services are ours.
     pub service: Service,
+    /// `[aliases]`.
+    pub aliases: Aliases,
     /// Sizes of the connection tables.
     pub connections: Connections,
     /// After how much silence connections end.
@@ -186,6 +188,15 @@ pub struct Service {
     pub load_balancer_class: Arc<str>,
     /// Services without a class are ours as well.
     pub default_class: bool,
+}
+
+/// `[aliases]`: what other controllers' annotations mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aliases {
+    /// MetalLB's.
+    pub metallb: bool,
+    /// Those of the AWS Load Balancer Controller, whose Services are ours then.
+    pub aws: bool,
 }
 
 /// `[connections]`, for each worker.

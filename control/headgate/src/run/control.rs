@@ -179,7 +179,8 @@ impl<'a, P: PacketPath> Control<'a, P> {
         allocations: Allocations,
     ) -> Self {
         let desired = running.books().desired.clone();
-        let index = Index::resume(settings, allocations, desired);
+        let mut index = Index::resume(settings, allocations, desired);
+        index.set_writer(true);
         let mut books = running.books();
         books.source_name = source.name();
         books.wrong(FAILED, None);

@@ -177,6 +177,8 @@ pub fn settings(config: &Config, servers: Vec<IpAddr>) -> Result<Settings, Setti
         backend_ranges: config.backend_ranges.clone().unwrap_or_default(),
         load_balancer_class: config.service.load_balancer_class.to_string(),
         default_class: config.service.default_class,
+        metallb: config.aliases.metallb,
+        aws: config.aliases.aws,
         authority: match &config.source {
             config::Source::Directory(_) => translate::Authority::Local,
             config::Source::Kubernetes(_) => translate::Authority::ApiServer,

@@ -95,6 +95,8 @@ fn addresses_are_asked_for_by_field_or_annotation() {
         balanced("any"),
     ]);
     assert_eq!(index.addresses("field"), ["203.0.113.12"]);
+    let what = "loadBalancerIP is deprecated: headgate.dev/addresses can ask for both families";
+    assert_eq!(index.problems("field"), [what]);
     assert_eq!(index.addresses("both"), ["203.0.113.11", "2001:db8::12"]);
     assert_eq!(index.addresses("pool"), ["203.0.113.100"]);
     assert_eq!(index.addresses("any"), ["203.0.113.10"], "a request goes before chance");

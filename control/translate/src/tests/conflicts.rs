@@ -67,7 +67,7 @@ fn the_pool_keeps_off_external_ips() {
     index.take([balanced("a")]);
     assert_eq!(index.addresses("a"), ["203.0.113.11"]);
     index.take([service("x", "LoadBalancer", |value| {
-        value["spec"]["loadBalancerIP"] = "203.0.113.10".into();
+        value["metadata"]["annotations"]["headgate.dev/addresses"] = "203.0.113.10".into();
     })]);
     assert_eq!(
         index.problems("x"),
@@ -82,7 +82,7 @@ fn a_service_may_name_its_own_address_as_external_ip() {
     let mut index = index();
     index.take([service("a", "LoadBalancer", |value| {
         value["spec"]["externalIPs"] = json!(["203.0.113.10"]);
-        value["spec"]["loadBalancerIP"] = "203.0.113.10".into();
+        value["metadata"]["annotations"]["headgate.dev/addresses"] = "203.0.113.10".into();
     })]);
     assert_eq!(index.frontends("a", "http"), ["203.0.113.10:80 LoadBalancer"]);
     assert!(index.problems("a").is_empty());

@@ -91,7 +91,7 @@ fn addresses_that_old_equipment_mistakes_are_not_given() {
     let all = pool("p", true, &["203.0.113.255-203.0.114.1"]);
     let mut index = with(vec![Pool { avoid_buggy_addresses: true, ..all }]);
     let asking = service("b", "LoadBalancer", |value| {
-        value["spec"]["loadBalancerIP"] = "203.0.114.0".into();
+        value["metadata"]["annotations"]["headgate.dev/addresses"] = "203.0.114.0".into();
     });
     index.take([balanced("a"), asking]);
     assert_eq!(index.held("a"), ["203.0.114.1"]);

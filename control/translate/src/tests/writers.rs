@@ -19,7 +19,7 @@ fn writer() -> Index {
 }
 
 /// `object` with the status that a write leaves.
-fn written(object: &Object, write: &StatusWrite) -> Object {
+pub fn written(object: &Object, write: &StatusWrite) -> Object {
     let mut object = object.clone();
     let Object::Service(service, _) = &mut object else { unreachable!() };
     let port = |one: &crate::writes::IngressPort| json!({"port": one.port, "protocol": one.protocol.name(), "error": one.error});
