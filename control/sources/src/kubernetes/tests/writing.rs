@@ -6,8 +6,9 @@ use super::*;
 use crate::kubernetes::LeaseOptions;
 use model::answers::{Event, Severity};
 use model::desired::ObjectName;
+use model::ids::Protocol;
 use std::collections::BTreeSet;
-use translate::writes::{Ingress, IpMode, Programmed, StatusWrite};
+use translate::writes::{Ingress, IngressPort, IpMode, Programmed, StatusWrite};
 
 fn options() -> Options {
     let mut options = Options::new("gateway-1");
@@ -20,7 +21,11 @@ fn web() -> Name {
 }
 
 fn write(uid: &str, good: bool) -> StatusWrite {
-    let ingress = |address: &str, mode| Ingress { address: address.parse().unwrap(), mode };
+    let ingress = |address: &str, mode| Ingress {
+        address: address.parse().unwrap(),
+        mode,
+        ports: Vec::new(),
+    };
     StatusWrite {
         service: ObjectName::new("default", "web"),
         uid: uid.into(),
@@ -30,6 +35,8 @@ fn write(uid: &str, good: bool) -> StatusWrite {
             reason: if good { "Programmed" } else { "NoBackends" },
             message: "on every worker".to_owned(),
         }),
+        finalizer: false,
+        take_over: false,
     }
 }
 
@@ -158,10 +165,8 @@ fn what_was_written_is_withdrawn_and_what_was_not_is_left_alone() {
 fn the_finalizer_comes_and_goes_with_the_status() {
     timeless(async {
         let fake = Fake::default();
-        let mut options = options();
-        options.finalizer = true;
-        let (rig, uid) = ready(&fake, options).await;
-        rig.source.writer().status(write(&uid, true));
+        let (rig, uid) = ready(&fake, options()).await;
+        rig.source.writer().status(StatusWrite { finalizer: true, ..write(&uid, true) });
         pass(500).await;
         rig.source.writer().status(withdrawn(&uid));
         pass(500).await;
@@ -169,6 +174,28 @@ fn the_finalizer_comes_and_goes_with_the_status() {
         assert_eq!(patches.len(), 2);
         assert_eq!(patches[0]["metadata"]["finalizers"], json!(["headgate.dev/cleanup"]));
         assert_eq!(patches[1]["metadata"]["finalizers"], Value::Null);
+    });
+}
+
+#[test]
+fn ports_that_are_not_served_stand_beside_the_address() {
+    timeless(async {
+        let fake = Fake::default();
+        let (rig, uid) = ready(&fake, options()).await;
+        let mut partly = write(&uid, false);
+        let port = |port, error| IngressPort { port, protocol: Protocol::Tcp, error };
+        partly.ingress[0].ports =
+            vec![port(80, None), port(443, Some("headgate.dev/PortConflict"))];
+        rig.source.writer().status(partly.clone());
+        pass(500).await;
+        let ports = json!([
+            {"port": 80, "protocol": "TCP"},
+            {"port": 443, "protocol": "TCP", "error": "headgate.dev/PortConflict"},
+        ]);
+        assert_eq!(patches(&fake)[0]["status"]["loadBalancer"]["ingress"][0]["ports"], ports);
+        rig.source.writer().status(partly);
+        pass(500).await;
+        assert_eq!(patches(&fake).len(), 1, "it stands there");
     });
 }
 
