@@ -179,8 +179,7 @@ impl<'a, P: PacketPath> Control<'a, P> {
         allocations: Allocations,
     ) -> Self {
         let desired = running.books().desired.clone();
-        let mut index = Index::resume(settings, allocations, desired);
-        index.set_writer(true);
+        let index = Index::resume(settings, allocations, desired);
         let mut books = running.books();
         books.source_name = source.name();
         books.wrong(FAILED, None);
