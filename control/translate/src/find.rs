@@ -86,11 +86,6 @@ impl Index {
         let Some((at, pool)) = pool else {
             return Err(refuse(reason::ALLOCATION_FAILED, "no pool has it".to_owned()));
         };
-        if let Some(why) = self.refused_pool(at) {
-            let mut refused = refuse(reason::ADDRESS_REFUSED, why.to_owned());
-            refused.waits.push(Wait::Pool(at, Family::of(address)));
-            return Err(refused);
-        }
         let asked = spec.request.pool.as_ref().filter(|asked| **asked != pool.name);
         let why = match asked {
             Some(asked) => Some(format!("it is in pool {}, not in {asked}", pool.name)),
@@ -109,6 +104,12 @@ impl Index {
                 reason::ALLOCATION_FAILED,
                 format!("it is an externalIP of {other}"),
             ));
+        }
+        // Last, since only who is told waits for the pool.
+        if let Some(why) = self.refused_pool(at) {
+            let mut refused = refuse(reason::ADDRESS_REFUSED, why.to_owned());
+            refused.waits.push(Wait::Pool(at, Family::of(address)));
+            return Err(refused);
         }
         Ok((address, pool.name.clone()))
     }

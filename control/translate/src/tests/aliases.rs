@@ -240,3 +240,28 @@ fn names_of_schedulers_are_understood() {
         assert_eq!(loud, matches!(name, "dh" | "fifo"), "{name}");
     }
 }
+
+/// Every annotation of ours stands in the table that operators read.
+#[test]
+fn the_table_of_annotations_has_them_all() {
+    let table = include_str!("../../ANNOTATIONS.md");
+    let sources = [
+        include_str!("../spec.rs"),
+        include_str!("../forwarding.rs"),
+        include_str!("../aws.rs"),
+        include_str!("../source_ranges.rs"),
+    ];
+    let words = sources.iter().flat_map(|text| text.split('"'));
+    let ours = words.clone().filter(|word| word.starts_with("headgate.dev/"));
+    let others = words.filter(|word| word.starts_with("service.beta.kubernetes.io/"));
+    let all: std::collections::BTreeSet<_> = ours.chain(others).collect();
+    assert!(all.len() > 20, "{all:?}");
+    for name in all {
+        assert!(table.contains(name), "{name}");
+    }
+    let keys = include_str!("../aws.rs").split("fn one(").nth(1).unwrap();
+    let keys = keys.split("fn check(").next().unwrap().lines();
+    for key in keys.filter_map(|line| line.trim().strip_prefix('"')?.split('"').next()) {
+        assert!(key == "type" || table.contains(&format!("`{key}`")), "{key}");
+    }
+}
