@@ -198,7 +198,7 @@ impl World {
 }
 
 /// Who has an address has it alone, or shares it by one key.
-fn given_once(index: &Index) -> Result<(), TestCaseError> {
+pub fn given_once(index: &Index) -> Result<(), TestCaseError> {
     let mut holders: BTreeMap<IpAddr, Vec<&ObjectName>> = BTreeMap::new();
     for one in index.allocations().iter() {
         for held in &one.addresses {

@@ -1,5 +1,6 @@
 //! Whatever happens in whatever order: the end is what the last objects say.
 
+use super::gateways::given_once;
 use super::*;
 use model::desired::DesiredState;
 use proptest::prelude::*;
@@ -70,33 +71,38 @@ fn any_service() -> impl Strategy<Value = Object> {
     let protocol = prop::sample::select(vec!["TCP", "UDP", "SCTP"]);
     (
         (name, kind, created, uid),
-        (request, pool, families, policy),
+        (request, pool, families, policy, any::<bool>()),
         (external, node_port, port, protocol),
     )
-        .prop_map(|((name, kind, created, uid), (request, pool, families, policy), rest)| {
-            let (external, node_port, port, protocol) = rest;
-            service(name, kind, |value| {
-                let metadata = &mut value["metadata"];
-                metadata["creationTimestamp"] = created.into();
-                metadata["uid"] = uid.into();
-                let mut annotations = serde_json::Map::new();
-                if let Some(pool) = pool {
-                    annotations.insert("headgate.dev/pool".to_owned(), pool.into());
-                }
-                metadata["annotations"] = annotations.into();
-                let spec = &mut value["spec"];
-                spec["loadBalancerIP"] = request.into();
-                spec["ipFamilies"] = families;
-                spec["ipFamilyPolicy"] = policy.into();
-                if let Some(external) = external {
-                    spec["externalIPs"] = json!([external]);
-                }
-                spec["ports"] = json!([
-                    {"name": "http", "port": port, "protocol": protocol, "nodePort": node_port},
-                    {"name": "more", "port": 443},
-                ]);
-            })
-        })
+        .prop_map(
+            |((name, kind, created, uid), (request, pool, families, policy, shares), rest)| {
+                let (external, node_port, port, protocol) = rest;
+                service(name, kind, |value| {
+                    let metadata = &mut value["metadata"];
+                    metadata["creationTimestamp"] = created.into();
+                    metadata["uid"] = uid.into();
+                    let mut annotations = serde_json::Map::new();
+                    if let Some(pool) = pool {
+                        annotations.insert("headgate.dev/pool".to_owned(), pool.into());
+                    }
+                    if shares {
+                        annotations.insert("headgate.dev/share-key".to_owned(), "k".into());
+                    }
+                    metadata["annotations"] = annotations.into();
+                    let spec = &mut value["spec"];
+                    spec["loadBalancerIP"] = request.into();
+                    spec["ipFamilies"] = families;
+                    spec["ipFamilyPolicy"] = policy.into();
+                    if let Some(external) = external {
+                        spec["externalIPs"] = json!([external]);
+                    }
+                    spec["ports"] = json!([
+                        {"name": "http", "port": port, "protocol": protocol, "nodePort": node_port},
+                        {"name": "more", "port": 443},
+                    ]);
+                })
+            },
+        )
 }
 
 fn any_slice() -> impl Strategy<Value = Object> {
@@ -158,14 +164,6 @@ fn frontends_have_one_owner(state: &DesiredState) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn no_address_is_given_twice(allocations: &Allocations) -> Result<(), TestCaseError> {
-    let mut seen = BTreeSet::new();
-    for held in allocations.iter().flat_map(|one| &one.addresses) {
-        prop_assert!(seen.insert(held.address));
-    }
-    Ok(())
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
 
@@ -201,7 +199,7 @@ proptest! {
             prop_assert!(built.allocations_changed || before == *index.allocations());
             prop_assert_eq!(&summed, index.desired(), "deltas add up to the state");
             frontends_have_one_owner(&summed)?;
-            no_address_is_given_twice(index.allocations())?;
+            given_once(&index)?;
         }
         let told: Vec<_> = index.statuses().cloned().collect();
         prop_assert_eq!(statuses.into_values().collect::<Vec<_>>(), told.clone());
