@@ -1,8 +1,9 @@
 //! The daemon: joins the engine, `translate`, the source of objects and the admin API.
 //!
 //! ```text
-//! directory -> sources -> translate -> compile -> publish -> workers
-//!              (control thread: control.rs)       (engine)
+//! source.rs -> translate -> compile -> publish -> workers
+//!   (control thread: control.rs)       (engine, by way of path.rs)
+//! source.rs <- status, Events <- what every worker runs with
 //! admin socket -> gateway.rs -> books.rs (what the control side knows), engine (what workers know)
 //! ```
 

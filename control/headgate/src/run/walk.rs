@@ -254,7 +254,7 @@ impl Known<'_> {
         let question = "is there a way to each backend";
         if let Some((.., lost)) = active.iter().find(|(.., one)| way(one) == Way::None) {
             let finding = format!("no route to {}{}", lost.address.ip(), on_node(lost));
-            let remedy = format!("{}; kubectl get nodes -o wide", DropReason::NoRoute.remedy());
+            let remedy = with_nodes(DropReason::NoRoute);
             return steps.no(question, finding, remedy);
         }
         steps.yes(question, format!("{} backends", active.len()));
@@ -262,10 +262,7 @@ impl Known<'_> {
         for (.., backend) in &active {
             if let Way::Silent(hop) = way(backend) {
                 let finding = format!("{hop} does not answer ARP or neighbour discovery");
-                let remedy = format!(
-                    "{}; kubectl get nodes -o wide",
-                    DropReason::NeighbourUnresolved.remedy()
-                );
+                let remedy = with_nodes(DropReason::NeighbourUnresolved);
                 return steps.no(question, finding, remedy);
             }
         }
@@ -346,6 +343,11 @@ impl Known<'_> {
         };
         steps.yes(QUESTION, finding)
     }
+}
+
+/// A drop's remedy, and what shows the nodes.
+fn with_nodes(reason: DropReason) -> String {
+    format!("{}; kubectl get nodes -o wide", reason.remedy().trim_end_matches('.'))
 }
 
 fn on_node(backend: &Backend) -> String {
