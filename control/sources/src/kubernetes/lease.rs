@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+/// How soon a turn that failed is made again.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
 /// The hash of the holder's pools.
 pub const POOLS_ANNOTATION: &str = "headgate.dev/pools";
 
@@ -113,6 +116,8 @@ struct Term {
     held: bool,
     /// When the wait after taking it is over; `None` when nothing is waited for.
     settled_at: Option<Instant>,
+    /// The last turn failed: the next one comes soon.
+    failed: bool,
     /// It was tried to take it: that it is ours then may be news to us, and no restart.
     tried: bool,
 }
@@ -148,7 +153,9 @@ impl Elector {
         loop {
             self.turn(&mut term).await;
             self.settle(&mut term);
-            let pace = self.jitter.stretch(self.options.duration / 4);
+            let pace = self.options.duration / 4;
+            let pace = if term.failed { pace.min(AFTER_FAILURE) } else { pace };
+            let pace = self.jitter.stretch(pace);
             let pace = match term.settled_at {
                 Some(at) => pace.min(at.saturating_duration_since(now())),
                 None => pace,
@@ -181,7 +188,9 @@ impl Elector {
     async fn turn(&self, term: &mut Term) {
         let began = now();
         let connection = self.line.get();
-        match self.step(&connection, term).await {
+        let stepped = self.step(&connection, term).await;
+        term.failed = stepped.is_err();
+        match stepped {
             Ok(plan) => {
                 self.stand(plan, began, term);
                 self.watches.problem("lease", None);

@@ -115,7 +115,7 @@ impl Default for Timing {
             gather: Duration::from_millis(50),
             hold: Duration::from_secs(3),
             refuse_older: Duration::from_secs(60),
-            reread: Duration::from_secs(5),
+            reread: Duration::from_secs(2),
         }
     }
 }

@@ -7,6 +7,10 @@ use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
+/// Signs of a connection that was there and has ended.
+const BROKEN: [&str; 4] =
+    ["broken pipe", "keep-alive timed out", "connection reset", "connection closed"];
+
 /// What sort of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sort {
@@ -129,6 +133,9 @@ impl Trouble {
         let why = match refused {
             Some(io::ErrorKind::ConnectionRefused) => {
                 "nothing listens there: is it running, and is the port right?"
+            }
+            _ if BROKEN.iter().any(|sign| text.contains(sign)) => {
+                "the connection broke, or nobody answered its pings; it is made anew"
             }
             Some(io::ErrorKind::TimedOut) => {
                 "no answer in time: is there a firewall or a route missing on the way?"

@@ -391,18 +391,19 @@ impl Cluster {
     fn patch_status(&mut self, asked: &Asked) -> Response<Answer> {
         let name = ("services".to_owned(), asked.namespace.clone(), asked.object.clone());
         let Some(mut service) = self.objects.get(&name).cloned() else {
-            return status(404, "not found", &json!([]));
+            let message = "Operation cannot be fulfilled on services: uid mismatch: the provided \
+                           object specified uid a, and no existing object was found";
+            return status(409, message, &json!([]));
         };
         assert_eq!(asked.parameter("fieldManager").as_deref(), Some("headgate"));
-        assert_eq!(asked.parameter("force").as_deref(), None, "never forced");
+        if asked.parameter("force").as_deref() == Some("true") {
+            self.owners.remove(&name);
+        }
         let body = &asked.body;
         if body["metadata"]["uid"] != service["metadata"]["uid"] {
-            return status(
-                409,
-                "Precondition failed: UID in precondition: a, UID in object \
-                meta: b",
-                &json!([]),
-            );
+            let cause = json!([{ "reason": "FieldValueInvalid", "field": "metadata.uid",
+                "message": "field is immutable" }]);
+            return status(422, "Service is invalid: metadata.uid: field is immutable", &cause);
         }
         let ingress = &body["status"]["loadBalancer"]["ingress"];
         if let Some(owner) = self.owners.get(&name).filter(|_| !ingress.is_null()) {

@@ -3,7 +3,7 @@
 use super::fake::Fault;
 use super::rules::Rules;
 use super::*;
-use crate::kubernetes::LeaseOptions;
+use crate::kubernetes::{LeaseOptions, WriterHealth};
 use model::answers::{Event, Severity};
 use model::desired::ObjectName;
 use model::ids::Protocol;
@@ -210,6 +210,15 @@ fn a_service_made_anew_is_not_hit() {
         let status = fake.with(|cluster| cluster.objects[&web()]["status"].clone());
         assert_eq!(status, Value::Null);
         assert_eq!(rig.source.writer().health().waiting, 0);
+        // One that is gone, which nobody has told yet.
+        fake.with(|cluster| {
+            cluster.freeze(None);
+            cluster.delete(&web());
+        });
+        rig.source.writer().status(write("another", true));
+        pass(2_000).await;
+        assert_eq!(patches(&fake).len(), 2);
+        assert_eq!(rig.source.writer().health(), WriterHealth::default());
     });
 }
 
@@ -237,6 +246,21 @@ fn a_conflict_is_told_once_and_waits_for_the_service_to_change() {
         });
         pass(10_000).await;
         assert_eq!(patches(&fake).len(), 2);
+        let status = fake.with(|cluster| cluster.objects[&web()]["status"].clone());
+        assert_eq!(status["loadBalancer"]["ingress"][0]["ip"], "203.0.113.7");
+    });
+}
+
+#[test]
+fn a_status_is_taken_over_where_that_is_asked_for() {
+    timeless(async {
+        let fake = Fake::default();
+        let (rig, uid) = ready(&fake, options()).await;
+        fake.with(|cluster| cluster.owners.insert(web(), "other-lb"));
+        rig.source.writer().status(write(&uid, true));
+        pass(1_000).await;
+        rig.source.writer().status(StatusWrite { take_over: true, ..write(&uid, true) });
+        pass(1_000).await;
         let status = fake.with(|cluster| cluster.objects[&web()]["status"].clone());
         assert_eq!(status["loadBalancer"]["ingress"][0]["ip"], "203.0.113.7");
     });

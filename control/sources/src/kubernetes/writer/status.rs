@@ -79,6 +79,8 @@ impl Wanted {
     /// A new wish for a Service, which replaces an earlier one.
     pub(super) fn want(&mut self, write: StatusWrite) {
         let (name, now) = (write.service.clone(), super::now());
+        let withdraws = write.ingress.is_empty() && write.programmed.is_none();
+        let insists = write.take_over || withdraws;
         let again = match self.services.get_mut(&name) {
             None => {
                 let one = One { write, state: State::Written, failures: 0, blocked: false };
@@ -86,7 +88,8 @@ impl Wanted {
                 true
             }
             Some(one) => {
-                if one.write.uid != write.uid {
+                let insists = insists || one.write.uid != write.uid;
+                if insists {
                     (one.failures, one.blocked) = (0, false);
                 }
                 one.write = write;
@@ -95,7 +98,8 @@ impl Wanted {
                         *again = true;
                         false
                     }
-                    State::Blocked { .. } if one.blocked => false,
+                    // What asks for no more than before is refused again.
+                    State::Blocked { .. } => insists,
                     _ => true,
                 }
             }
@@ -302,7 +306,9 @@ impl Request {
 
     fn refused(&self, status: &Status, trouble: Trouble) -> Outcome {
         let causes = status.details.iter().flat_map(|details| &details.causes);
-        if status.message.contains("UID") || causes.clone().any(|one| one.field == "metadata.uid") {
+        // Another UID is an immutable field that differs (422), or a Service that isn't there (409).
+        let other = causes.clone().any(|one| one.field == "metadata.uid");
+        if other || status.message.contains("uid mismatch") {
             return Outcome::Gone;
         }
         let conflicts: Vec<_> =
