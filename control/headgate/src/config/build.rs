@@ -1,5 +1,6 @@
 //! Reading the remaining tables, and putting the configuration together.
 
+use super::forwarding::forwarding;
 use super::problem::{Log, Place};
 use super::read::{
     self, Section, boolean, from_str, name, number, parsed, section, sections, word,
@@ -44,8 +45,10 @@ pub(super) fn config(root: &Table, log: &mut Log) -> Option<Config> {
     let backend_ranges = backend.list("ranges", log, parsed(prefix));
     let backend_ranges = backend.has("ranges").then_some(backend_ranges);
     let source = kubernetes::source(root, log);
-    let service = service(root, log);
     let aliases = aliases(root, log);
+    let service_section = section(root, "service", log);
+    let service = service(&service_section, root, log);
+    let forwarding = forwarding(root, &service_section, log);
     let connections = connections(root, log);
     let timeouts = timeouts(root, log);
     let answers = answers(root, log);
@@ -82,6 +85,7 @@ pub(super) fn config(root: &Table, log: &mut Log) -> Option<Config> {
         source: source?,
         service: service?,
         aliases: aliases?,
+        forwarding: forwarding?,
         connections: connections?,
         timeouts: timeouts?,
         answers: answers?,
@@ -157,8 +161,7 @@ pub(super) fn directory(
     section(root, table, log).or("dir", PathBuf::from(default), log, read::path)
 }
 
-fn service(root: &Table, log: &mut Log) -> Option<Service> {
-    let section = section(root, "service", log);
+fn service(section: &Section<'_>, root: &Table, log: &mut Log) -> Option<Service> {
     let class = |text: &str| {
         let good = text.split('/').count() <= 2 && text.split('/').all(|part| !part.is_empty());
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');

@@ -119,6 +119,25 @@ keys! {
     "service" {
         RestartOnly "load_balancer_class" "DOMAIN/NAME" "headgate.dev/gateway" "Class that is ours.";
         RestartOnly "default_class" "true or false" "not with [kubernetes]" "Serve Services without a class.";
+        RestartOnly "target" "endpoint or node" "endpoint" "What backends are made of.";
+        RestartOnly "proxy_name" "label value" "" "Value of the label service-proxy-name that is ours.";
+        RestartOnly "reset_after" "never, or 1s to 7d" "never" "When clients of a gone backend get a RST.";
+    }
+    "cluster_ip" {
+        RestartOnly "serve" "true or false" "false" "Serve the ClusterIPs of all Services.";
+        RestartOnly "services" "list of NAMESPACE/NAME" "[]" "Serve those of these in any case.";
+    }
+    "topology" {
+        RestartOnly "zone" "label value" "" "Zone of the gateway: hints of endpoints count.";
+        RestartOnly "node_name" "name of a Node" "" "Node that the gateway stands beside, for hints.";
+    }
+    "probe" {
+        RestartOnly "interval" "100ms to 1h" "5s" "From one probe to the next.";
+        RestartOnly "timeout" "100ms to 1h" "1s" "How long an answer may take.";
+        RestartOnly "healthy_after" "1 to 100" "2" "Good answers in a row that make healthy again.";
+        RestartOnly "unhealthy_after" "1 to 100" "3" "Bad answers in a row that make unhealthy.";
+        RestartOnly "node" "healthz, health-check-node-port or none" "healthz" "What nodes are asked.";
+        RestartOnly "unknown_nodes" "true or false" "true" "Use what answers on nodes out of sight.";
     }
     "aliases" {
         RestartOnly "metallb" "true or false" "false" "Read MetalLB's annotations as ours.";

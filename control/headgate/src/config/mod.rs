@@ -7,6 +7,7 @@
 mod build;
 mod cross;
 mod devices;
+mod forwarding;
 pub mod keys;
 mod kubernetes;
 mod layers;
@@ -28,6 +29,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use translate::ForwardingSettings;
 
 /// A configuration that holds together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +59,8 @@ pub struct Config {
     pub service: Service,
     /// `[aliases]`.
     pub aliases: Aliases,
+    /// How Services are forwarded that don't say it themselves.
+    pub forwarding: ForwardingSettings,
     /// Sizes of the connection tables.
     pub connections: Connections,
     /// After how much silence connections end.

@@ -14,9 +14,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
-use translate::{
-    AddressRange, ForwardingSettings, NodePortSettings, Pool, Settings, SettingsError, Wishes,
-};
+use translate::{AddressRange, ForwardingSettings, NodePortSettings, Pool, Settings, SettingsError, Wishes};
 
 /// Selects backends alike on all gateways; a key for each cluster comes with several gateways.
 const SELECTION_KEY: u64 = 0;
@@ -184,7 +182,7 @@ pub fn settings(config: &Config, servers: Vec<IpAddr>) -> Result<Settings, Setti
             config::Source::Kubernetes(_) => translate::Authority::ApiServer,
         },
         finalizer: matches!(&config.source, config::Source::Kubernetes(one) if one.finalizer),
-        forwarding: ForwardingSettings { api_servers: servers, ..ForwardingSettings::default() },
+        forwarding: ForwardingSettings { api_servers: servers, ..config.forwarding.clone() },
     })
 }
 

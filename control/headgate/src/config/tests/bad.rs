@@ -30,7 +30,7 @@ pub(super) const BAD: &[(&str, &str, &str)] = &[
     (
         "[eal]",
         "[eall]",
-        "headgate.toml:2: eall: unknown table; did you mean \"eal\"? there are eal, worker, port, interface, nat, pool, node_port, external_ips, backend, manifests, kubernetes, service, aliases, connections, timeouts, answers, host, idle, admin, state",
+        "headgate.toml:2: eall: unknown table; did you mean \"eal\"? there are eal, worker, port, interface, nat, pool, node_port, external_ips, backend, manifests, kubernetes, service, cluster_ip, topology, probe, aliases, connections, timeouts, answers, host, idle, admin, state",
     ),
     (
         "[eal]",

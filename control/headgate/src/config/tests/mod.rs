@@ -2,9 +2,11 @@
 
 use super::*;
 use bad::BAD;
-use model::desired::ObjectName;
+use model::desired::{ObjectName, Target};
 use std::fs;
 use std::path::Path;
+use translate::probes::Cadence;
+use translate::{ForwardingSettings, NodeProbe};
 
 mod bad;
 
@@ -290,6 +292,55 @@ fn an_api_server_is_the_source_where_it_is_named() {
 }
 
 #[test]
+fn services_are_forwarded_as_configured_where_they_dont_say_it() {
+    assert_eq!(read(GOOD).unwrap().config.forwarding, ForwardingSettings::default());
+    let text = format!(
+        "[service]\ntarget = \"node\"\nproxy_name = \"edge\"\nreset_after = \"5m\"\n\
+         [cluster_ip]\nserve = true\nservices = [\"default/kubernetes\"]\n\
+         [topology]\nzone = \"z1\"\nnode_name = \"n1.example\"\n\
+         [probe]\ninterval = \"500ms\"\ntimeout = \"2s\"\nhealthy_after = 1\n\
+         unhealthy_after = 9\nnode = \"none\"\nunknown_nodes = false\n{GOOD}"
+    );
+    let expected = ForwardingSettings {
+        target: Target::Node,
+        cluster_ips: true,
+        cluster_ips_of: vec![ObjectName::new("default", "kubernetes")],
+        proxy_name: Some("edge".to_owned()),
+        zone: Some("z1".to_owned()),
+        node_name: Some("n1.example".to_owned()),
+        reset_after_s: Some(300),
+        api_servers: Vec::new(),
+        node_probe: NodeProbe::Off,
+        ignore_unknown_nodes: true,
+        cadence: Cadence {
+            interval_ms: 500,
+            timeout_ms: 2_000,
+            healthy_after: 1,
+            unhealthy_after: 9,
+        },
+    };
+    assert_eq!(read(&text).unwrap().config.forwarding, expected);
+    for (table, line) in [
+        ("service", "target = \"pod\""),
+        ("service", "reset_after = \"0s\""),
+        ("service", "reset_after = \"8d\""),
+        ("service", "proxy_name = \"\""),
+        ("cluster_ip", "services = [\"kubernetes\"]"),
+        ("topology", "zone = \"a b\""),
+        ("topology", "node_name = \"N\""),
+        ("probe", "interval = \"1ms\""),
+        ("probe", "timeout = \"2h\""),
+        ("probe", "healthy_after = 0"),
+        ("probe", "node = \"ping\""),
+    ] {
+        let error = read(&format!("[{table}]\n{line}\n{GOOD}")).map(|loaded| loaded.config);
+        let key = line.split(' ').next().unwrap();
+        let error = error.unwrap_err();
+        assert!(error.contains(&format!("headgate.toml:2: {table}.{key}: ")), "{error}");
+    }
+}
+
+#[test]
 fn no_configuration_at_all_says_where_one_is_expected() {
     let directory = tempfile::tempdir().unwrap();
     let error = load(&sources(directory.path())).unwrap_err().to_string();
@@ -315,6 +366,7 @@ fn keys_are_described_and_read() {
     let source = concat!(
         include_str!("../build.rs"),
         include_str!("../devices.rs"),
+        include_str!("../forwarding.rs"),
         include_str!("../kubernetes.rs")
     );
     for key in keys::KEYS {
