@@ -1,15 +1,19 @@
 //! Which file's version of a thing counts, and what that changes.
 
 use super::content::{Content, twice};
-use super::manifest::{Note, Unit, UnitId};
+use super::manifest::{Note, POD, Unit, UnitId};
+use super::select;
 use crate::Change;
+use k8s_openapi::api::core::v1::Pod;
+use model::desired::ObjectName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use translate::{Object, ObjectKey};
+use translate::{Kind, Object, ObjectKey};
 
 /// Kind whose objects are made here, and can have the name of one that is given.
 const MADE: &str = "Endpoints";
 const SLICE: &str = "EndpointSlice";
+const SERVICE: &str = "Service";
 /// What the name of a made slice has between that of its `Endpoints` and its number.
 const MIRRORED: &str = "-mirrored-";
 
@@ -26,6 +30,10 @@ pub(super) struct Claims {
     shared: BTreeSet<UnitId>,
     /// Things to look at again.
     dirty: BTreeSet<UnitId>,
+    /// The Pods in force.
+    pods: BTreeMap<ObjectName, Arc<Pod>>,
+    /// Slices that were made of Services and Pods.
+    selected: BTreeSet<ObjectKey>,
 }
 
 impl Claims {
@@ -60,7 +68,14 @@ impl Claims {
     pub(super) fn changes(&mut self) -> Vec<Change> {
         let mut gone = BTreeSet::new();
         let mut came = BTreeMap::new();
+        let mut namespaces = BTreeSet::new();
         for id in std::mem::take(&mut self.dirty) {
+            if *id.kind == *POD {
+                self.take_pod(&id);
+            }
+            if matches!(&*id.kind, POD | SERVICE | SLICE) {
+                namespaces.insert(Arc::clone(&id.name.namespace));
+            }
             let objects = self.wanted(&id);
             for key in self.keys.remove(&id).unwrap_or_default() {
                 gone.insert(key);
@@ -94,7 +109,57 @@ impl Claims {
                 self.published.insert(key, object);
             }
         }
+        for namespace in namespaces {
+            self.select(&namespace, &mut changes);
+        }
+        changes.sort_by_key(|change| matches!(change, Change::Apply(_)));
         changes
+    }
+
+    fn take_pod(&mut self, id: &UnitId) {
+        let unit = self.by_unit.get(id).and_then(|files| files.values().next());
+        match unit.and_then(|unit| unit.pod.clone()) {
+            Some(pod) => self.pods.insert(id.name.clone(), pod),
+            None => self.pods.remove(&id.name),
+        };
+    }
+
+    /// Makes the slices of all Services of a namespace anew. A slice that is given has its name
+    /// for itself.
+    fn select(&mut self, namespace: &Arc<str>, changes: &mut Vec<Change>) {
+        let from = ObjectName { namespace: Arc::clone(namespace), name: "".into() };
+        let pods = self.pods.range(from.clone()..);
+        let pods = pods.take_while(|(name, _)| name.namespace == *namespace);
+        let pods = pods.map(|(_, pod)| &**pod);
+        let first = ObjectKey { kind: Kind::Service, name: from };
+        let services = self.published.range(first..);
+        let services = services
+            .take_while(|(key, _)| key.kind == Kind::Service && key.name.namespace == *namespace);
+        let mut wanted = BTreeMap::new();
+        for (_, object) in services {
+            let Object::Service(service, place) = &**object else { continue };
+            for slice in select::slices(service, pods.clone()) {
+                let object = Object::EndpointSlice(Box::new(slice), place.clone());
+                wanted.insert(object.key(), object);
+            }
+        }
+        wanted.retain(|key, _| !self.is_given(key));
+        let here = self.selected.iter().filter(|key| key.name.namespace == *namespace);
+        let gone: Vec<_> = here.filter(|key| !wanted.contains_key(key)).cloned().collect();
+        for key in gone {
+            self.selected.remove(&key);
+            // One that is given now has been told in its place.
+            if !self.is_given(&key) && self.published.remove(&key).is_some() {
+                changes.push(Change::Delete(key));
+            }
+        }
+        for (key, object) in wanted {
+            if self.published.get(&key).is_none_or(|known| **known != object) {
+                changes.push(Change::Apply(object.clone()));
+                self.published.insert(key.clone(), Arc::new(object));
+            }
+            self.selected.insert(key);
+        }
     }
 
     /// The objects of a thing as they should be.

@@ -6,7 +6,7 @@ use super::mirror;
 use super::service;
 use super::tree::{self, Node, Value};
 use super::typed::typed;
-use k8s_openapi::api::core::v1::{Endpoints, Node as KubernetesNode, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Node as KubernetesNode, Pod, PodStatus, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use model::answers::{Event, Severity};
@@ -23,6 +23,9 @@ pub(super) const IGNORED: &str = "KindIgnored";
 
 /// A field that the API server doesn't know.
 pub(super) const UNKNOWN_FIELD: &str = "UnknownField";
+
+/// The kind whose objects selectors find.
+pub(super) const POD: &str = "Pod";
 
 /// Lists within lists.
 const LIST_DEPTH_MAX: u32 = 4;
@@ -53,6 +56,8 @@ pub(super) struct Unit {
     pub(super) id: UnitId,
     pub(super) place: Place,
     pub(super) objects: Vec<Arc<Object>>,
+    /// A Pod is for the selectors of Services.
+    pub(super) pod: Option<Arc<Pod>>,
 }
 
 /// Something to tell an operator, as long as it lasts.
@@ -233,7 +238,7 @@ impl Context<'_> {
 
     fn known(&self, node: &Node, head: &Head<'_>, found: &mut Vec<Found>) {
         let expected = match head.kind {
-            "Service" | "Node" | "Endpoints" => "v1",
+            "Service" | "Node" | "Endpoints" | POD => "v1",
             "EndpointSlice" => "discovery.k8s.io/v1",
             _ => return found.push(self.ignored(head.id.clone(), node.line, why_ignored(head))),
         };
@@ -262,7 +267,15 @@ impl Context<'_> {
     ) -> Result<Unit, (u32, String)> {
         let place = self.place(node.line);
         check_name(&head.id, node)?;
+        let mut pod = None;
         let objects = match head.kind {
+            POD => {
+                let mut object: Pod = self.typed(node, head, found)?;
+                place_metadata(&mut object.metadata, head);
+                found.extend(self.without_address(&object, head, node.line));
+                pod = Some(Arc::new(object));
+                Vec::new()
+            }
             "Service" => {
                 let mut object: Service = self.typed(node, head, found)?;
                 place_metadata(&mut object.metadata, head);
@@ -287,7 +300,22 @@ impl Context<'_> {
             }
         };
         let objects = objects.into_iter().map(Arc::new).collect();
-        Ok(Unit { id: head.id.clone(), place, objects })
+        Ok(Unit { id: head.id.clone(), place, objects, pod })
+    }
+
+    /// What is to be said of a Pod that can't be anybody's endpoint: a manifest that would be run
+    /// elsewhere.
+    fn without_address(&self, pod: &Pod, head: &Head<'_>, line: u32) -> Option<Found> {
+        let status = pod.status.as_ref();
+        let has = |status: &PodStatus| {
+            status.pod_ip.is_some() || status.pod_ips.iter().any(|all| !all.is_empty())
+        };
+        if status.is_some_and(has) {
+            return None;
+        }
+        let message = "Pod is ignored: nothing runs pods here, and it has no status.podIP of a pod \
+                       that runs elsewhere";
+        Some(self.ignored(head.id.clone(), line, message.to_owned()))
     }
 
     /// Reads an object, and says so where it has a field that its type hasn't: in most cases a
@@ -399,12 +427,9 @@ fn why_ignored(head: &Head<'_>) -> String {
         | "Job"
         | "CronJob"
         | "ReplicationController" => format!(
-            "{kind} is ignored: nothing runs pods here; give an EndpointSlice with the addresses \
-             of pods that run elsewhere"
+            "{kind} is ignored: nothing runs pods here; give the Pods that run elsewhere with \
+             their status.podIP, or an EndpointSlice with their addresses"
         ),
-        "Pod" => "Pod is ignored: selectors are not followed yet; give an EndpointSlice with its \
-                  address"
-            .to_owned(),
         "Ingress" | "IngressClass" | "Gateway" | "HTTPRoute" => {
             format!("{kind} is not forwarded yet; Services are")
         }

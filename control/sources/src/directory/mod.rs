@@ -3,7 +3,8 @@
 //! One read goes: `scan` lists the files and reads those that changed; `documents` splits each;
 //! `tree` parses a document and `manifest` makes things of it (`service` defaults and validates,
 //! `mirror` makes slices of `Endpoints`); `content` keeps the previous version of what can't be
-//! read; `claims` decides between files and says what changed. `watch` tells when to read.
+//! read; `claims` decides between files and says what changed, with the slices that `select` makes
+//! of Services and Pods. `watch` tells when to read.
 
 mod claims;
 mod content;
@@ -11,6 +12,7 @@ mod documents;
 mod manifest;
 mod mirror;
 mod scan;
+mod select;
 mod service;
 mod source;
 #[cfg(test)]

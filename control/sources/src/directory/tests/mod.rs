@@ -2,6 +2,7 @@
 
 mod hostile;
 mod keeping;
+mod pods;
 mod reading;
 mod sequences;
 mod services;

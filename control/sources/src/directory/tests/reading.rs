@@ -114,7 +114,7 @@ fn other_kinds_are_named() {
         ("apps/v1", "DaemonSet", "nothing runs pods here"),
         ("apps/v1", "ReplicaSet", "nothing runs pods here"),
         ("batch/v1", "Job", "nothing runs pods here"),
-        ("v1", "Pod", "selectors are not followed yet"),
+        ("v1", "Pod", "it has no status.podIP"),
         ("networking.k8s.io/v1", "Ingress", "not forwarded yet"),
         ("v1", "ConfigMap", "is ignored"),
         ("serving.knative.dev/v1", "Service", "serving.knative.dev/v1"),

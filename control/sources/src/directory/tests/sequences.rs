@@ -19,7 +19,7 @@ fn document((name, port, form): (usize, u16, usize)) -> String {
     let port = port.max(1);
     match form {
         0 => format!(
-            "apiVersion: v1\nkind: Service\nmetadata: {{name: s{name}}}\nspec: {{ports: [{{port: {port}}}]}}\n"
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: s{name}}}\nspec: {{ports: [{{port: {port}}}], selector: {{l: \"{port}\"}}}}\n"
         ),
         1 => format!(
             "{{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {{\"name\": \"n{name}\", \"labels\": {{\"p\": \"{port}\"}}}}}}\n"
@@ -30,12 +30,18 @@ fn document((name, port, form): (usize, u16, usize)) -> String {
         3 => format!(
             "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: e{name}-mirrored-1}}\naddressType: IPv4\nendpoints: []\nports: [{{port: {port}}}]\n"
         ),
+        4 => format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p{name}, labels: {{l: \"{port}\"}}}}\nstatus: {{podIP: 10.0.0.{port}}}\n"
+        ),
+        5 => format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: s{name}-selected-1}}\naddressType: IPv4\nendpoints: []\nports: [{{port: {port}}}]\n"
+        ),
         _ => "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n".to_owned(),
     }
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let documents = proptest::collection::vec((0..3usize, 1..4u16, 0..5usize), 0..4);
+    let documents = proptest::collection::vec((0..3usize, 1..4u16, 0..7usize), 0..4);
     prop_oneof![
         4 => (0..FILES.len(), documents).prop_map(|(file, list)| Step::Write(file, list)),
         1 => (0..FILES.len()).prop_map(Step::Remove),
