@@ -14,7 +14,9 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
-use translate::{AddressRange, ForwardingSettings, NodePortSettings, Pool, Settings, SettingsError, Wishes};
+use translate::{
+    AddressRange, ForwardingSettings, NodePortSettings, Pool, Settings, SettingsError, Wishes,
+};
 
 /// Selects backends alike on all gateways; a key for each cluster comes with several gateways.
 const SELECTION_KEY: u64 = 0;
