@@ -1,6 +1,8 @@
 //! Tests on a real Kubernetes cluster. Here is what they share.
 #![forbid(unsafe_code)]
 
+pub mod gate;
+
 use anyhow::{Context, Result, bail};
 use rig::cluster::{Cluster, ClusterOptions, NodeOptions, Via};
 use rig::command::output_of;

@@ -102,7 +102,7 @@ pub fn text(net: &Net, places: &Places, options: &GatewayOptions) -> String {
     {
         section(&mut out, name, &[(key, quoted(&path.display().to_string()))]);
     }
-    if options.kubeconfig.is_some() {
+    if options.kubeconfig.is_some() && !options.more.contains("[service]") {
         // No other controller is there.
         section(&mut out, "service", &[("default_class", "true".into())]);
     }

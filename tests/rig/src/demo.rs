@@ -1,17 +1,20 @@
 //! The demo: real clients, a gateway, real servers, and every number measured in this very run.
 
+mod cluster;
 mod state;
 mod steps;
 
-pub use state::{FOLDER, enter, headgate};
+pub use state::{FOLDER, enter, headgate, kubectl};
 
+use crate::cluster::Cluster;
+use crate::lines::LineClients;
 use crate::world::{World, WorldOptions};
 use crate::{hugepages, instance};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use state::State;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Requests of the demo with `--check`, and with a person in front.
@@ -20,9 +23,9 @@ const REQUESTS: [usize; 2] = [20_000, 3_000];
 /// The last line of `--check`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Summary {
-    /// Requests of step 1.
+    /// Requests while nothing changed, to all addresses.
     pub requests: u64,
-    /// Those without a whole and right answer.
+    /// Requests without a whole and right answer, also those that were made under changes.
     pub failed: u64,
     /// Answers by backend.
     pub by_backend: BTreeMap<String, u64>,
@@ -36,26 +39,81 @@ pub struct Summary {
 
 /// The demo while it runs.
 struct Demo {
+    // Removed in this order.
+    lines: Option<LineClients>,
+    cluster: Option<Cluster>,
     world: World,
     summary: Summary,
     problems: Vec<String>,
     requests: usize,
 }
 
+/// Where the demo's Services come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A folder of manifests.
+    Manifests,
+    /// A real Kubernetes cluster.
+    Kubernetes,
+}
+
+type Step = fn(&mut Demo) -> Result<String>;
+
+impl Kind {
+    const fn steps(self) -> &'static [Step] {
+        match self {
+            Self::Manifests => {
+                &[Demo::serve, Demo::drain, Demo::refuse, Demo::explain, Demo::account]
+            }
+            Self::Kubernetes => &[
+                Demo::apply,
+                Demo::serve_from_pods,
+                Demo::scale,
+                Demo::roll,
+                Demo::delete_pod,
+                Demo::unready,
+                Demo::refuse,
+                Demo::explain,
+                Demo::story,
+                Demo::account,
+            ],
+        }
+    }
+    /// The world, and [`FOLDER`] with what a person may edit.
+    fn world(self) -> Result<World> {
+        let folder = Path::new(FOLDER);
+        let options = WorldOptions::new("demo");
+        let world = match self {
+            Self::Manifests => {
+                World::build(&WorldOptions { manifests: Some(folder.into()), ..options })?
+            }
+            Self::Kubernetes => {
+                let world = World::build(&WorldOptions { backends: 0, ..options })?;
+                std::fs::create_dir(folder).context(FOLDER)?;
+                world
+            }
+        };
+        world.net.instance.record_path(folder)?;
+        Ok(world)
+    }
+}
+
 /// Runs the demo; true where all is well. Without `check` it then stays up until Ctrl-C.
-pub fn run(check: bool) -> Result<bool> {
+pub fn run(kind: Kind, check: bool) -> Result<bool> {
     let begun = Instant::now();
     instance::sweep()?;
     if Path::new(FOLDER).exists() {
         bail!("a demo runs already: end it with Ctrl-C where it was started, or `./run clean`");
     }
-    let options =
-        WorldOptions { manifests: Some(PathBuf::from(FOLDER)), ..WorldOptions::new("demo") };
-    let world = World::build(&options)?;
-    world.net.instance.record_path(Path::new(FOLDER))?;
-    let requests = REQUESTS[usize::from(!check)];
-    let mut demo = Demo { world, summary: Summary::default(), problems: Vec::new(), requests };
-    if let Err(error) = demo.start() {
+    let mut demo = Demo {
+        lines: None,
+        cluster: None,
+        world: kind.world()?,
+        summary: Summary::default(),
+        problems: Vec::new(),
+        requests: REQUESTS[usize::from(!check)],
+    };
+    if let Err(error) = demo.start(kind) {
         if !check {
             return Err(error);
         }
@@ -64,11 +122,9 @@ pub fn run(check: bool) -> Result<bool> {
         demo.summary.ledger = "not read".to_owned();
         return demo.finish(begun);
     }
-    demo.step("1", Demo::serve);
-    demo.step("2", Demo::drain);
-    demo.step("3", Demo::refuse);
-    demo.step("4", Demo::explain);
-    demo.step("5", Demo::account);
+    for (index, step) in kind.steps().iter().enumerate() {
+        demo.step(index + 1, *step);
+    }
     if check {
         return demo.finish(begun);
     }
@@ -76,7 +132,7 @@ pub fn run(check: bool) -> Result<bool> {
 }
 
 impl Demo {
-    fn start(&mut self) -> Result<()> {
+    fn start(&mut self, kind: Kind) -> Result<()> {
         let instance = &self.world.net.instance;
         self.world.options.huge_pages = hugepages::reserve(instance)?;
         if !self.world.options.huge_pages {
@@ -85,12 +141,19 @@ impl Demo {
                 hugepages::WANTED
             );
         }
+        if kind == Kind::Kubernetes {
+            self.start_cluster()?;
+        }
         self.world.start_gateway()?;
-        State::of(&self.world)?.write()?;
-        self.show_head()
+        State::of(&self.world, self.cluster.as_ref())?.write()?;
+        self.show_head()?;
+        if kind == Kind::Kubernetes {
+            self.show_access()?;
+        }
+        Ok(())
     }
     /// Runs one step. A failure is told and the others still run.
-    fn step(&mut self, number: &str, work: fn(&mut Self) -> Result<String>) {
+    fn step(&mut self, number: usize, work: Step) {
         match work(self) {
             Ok(line) => println!("[{number}] {line}"),
             Err(error) => {
@@ -106,8 +169,8 @@ impl Demo {
             Ok(time) => println!("stopped {:.0} ms after SIGTERM", time.as_secs_f64() * 1e3),
             Err(error) => self.problems.push(format!("stopping: {error:#}")),
         }
-        let Self { world, mut summary, problems, .. } = self;
-        drop(world);
+        let Self { lines, cluster, world, mut summary, problems, .. } = self;
+        drop((lines, cluster, world));
         for problem in &problems {
             println!("NOT WELL: {}", problem.lines().next().unwrap_or_default());
         }
@@ -117,10 +180,16 @@ impl Demo {
     }
     /// Stays up until Ctrl-C, which removes everything, or until the gateway ends by itself.
     fn stay(mut self) -> Result<bool> {
+        let (edit, address) = match &self.cluster {
+            None => (format!("edit {FOLDER}/web.yaml"), crate::world::WEB_ADDRESS.to_owned()),
+            Some(_) => {
+                let edit = "./run kubectl scale deployment/web --replicas=5".to_owned();
+                (edit, self.world.addresses("web")?[0].to_string())
+            }
+        };
         println!(
-            "Now you: edit {FOLDER}/web.yaml · ./run in client curl {} · ./run headgate show drops \
+            "Now you: {edit} · ./run in client curl {address} · ./run headgate show drops \
              · Ctrl-C removes everything",
-            crate::world::WEB_ADDRESS
         );
         instance::expect_signal(i32::from(!self.problems.is_empty()));
         loop {

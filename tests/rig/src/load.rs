@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 /// What to ask for.
@@ -55,6 +56,10 @@ pub struct TargetOutcome {
 /// Longest time for connecting and for each read; far beyond what is allowed, so that a slow
 /// request is seen as slow.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// More requests than anybody makes, and far from the end of the numbers.
+const ENDLESS: usize = usize::MAX / 2;
+/// What a client of an endless load rests for.
+const REST: Duration = Duration::from_millis(5);
 /// Errors that are kept.
 const ERRORS_KEPT: usize = 5;
 
@@ -137,24 +142,61 @@ fn merge(into: &mut BTreeMap<String, u64>, from: &BTreeMap<String, u64>) {
 
 /// Runs a load from a namespace.
 pub fn run(namespace: &Namespace, load: &Load) -> Result<Outcome> {
-    let begun = Instant::now();
-    let load = Arc::new(load.clone());
-    let next = Arc::new(AtomicUsize::new(0));
-    let threads: Vec<_> = (0..load.concurrency.max(1))
-        .map(|_| {
-            let (load, next) = (Arc::clone(&load), Arc::clone(&next));
-            namespace.spawn(move || work(&load, &next))
-        })
-        .collect();
-    let mut outcome = Outcome::new()?;
-    for thread in threads {
-        outcome.add(thread.join().map_err(|_| anyhow!("a client panicked"))???)?;
-    }
-    outcome.elapsed = begun.elapsed();
-    Ok(outcome)
+    Running::start(namespace, load, Duration::ZERO).join()
 }
 
-fn work(load: &Load, next: &AtomicUsize) -> Result<Outcome> {
+/// A load that is under way.
+pub struct Running {
+    begun: Instant,
+    next: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<Result<Result<Outcome>>>>,
+}
+
+impl Running {
+    /// Begins it. Each client rests for `pause` between two requests.
+    fn start(namespace: &Namespace, load: &Load, pause: Duration) -> Self {
+        let load = Arc::new(load.clone());
+        let next = Arc::new(AtomicUsize::new(0));
+        let threads = (0..load.concurrency.max(1))
+            .map(|_| {
+                let (load, next) = (Arc::clone(&load), Arc::clone(&next));
+                namespace.spawn(move || work(&load, &next, pause))
+            })
+            .collect();
+        Self { begun: Instant::now(), next, threads }
+    }
+    /// Begins one that goes on until [`Self::stop`], and leaves the machine time for other things.
+    /// `requests` doesn't count.
+    pub fn endless(namespace: &Namespace, load: &Load) -> Self {
+        let load = Load { requests: ENDLESS, ..load.clone() };
+        Self::start(namespace, &load, REST)
+    }
+    /// Requests that were begun so far.
+    pub fn begun(&self) -> usize {
+        self.next.load(Ordering::Relaxed)
+    }
+    /// Lets the requests that are open come to their end, and gives what came of all.
+    pub fn stop(self) -> Result<Outcome> {
+        self.next.store(ENDLESS, Ordering::Relaxed);
+        self.join()
+    }
+    fn join(mut self) -> Result<Outcome> {
+        let mut outcome = Outcome::new()?;
+        for thread in self.threads.drain(..) {
+            outcome.add(thread.join().map_err(|_| anyhow!("a client panicked"))???)?;
+        }
+        outcome.elapsed = self.begun.elapsed();
+        Ok(outcome)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.next.store(ENDLESS, Ordering::Relaxed);
+    }
+}
+
+fn work(load: &Load, next: &AtomicUsize, pause: Duration) -> Result<Outcome> {
     let mut outcome = Outcome::new()?;
     loop {
         let index = next.fetch_add(1, Ordering::Relaxed);
@@ -171,6 +213,9 @@ fn work(load: &Load, next: &AtomicUsize) -> Result<Outcome> {
         outcome.connect_us.saturating_record(begun.elapsed().as_micros().try_into()?);
         let answer = connected.and_then(|stream| ask(stream, "/"));
         outcome.count(target, answer.map(|body| body.trim_end().to_owned()));
+        if !pause.is_zero() {
+            sleep(pause);
+        }
     }
 }
 

@@ -19,6 +19,9 @@ struct Arguments {
 enum Subcommands {
     /// Show a gateway between real clients and real servers.
     Demo {
+        /// On a real Kubernetes cluster, in place of a folder of manifests.
+        #[arg(value_parser = ["kubernetes"])]
+        on: Option<String>,
         /// Once, without a person; the last line is JSON.
         #[arg(long)]
         check: bool,
@@ -33,13 +36,18 @@ enum Subcommands {
     },
     /// Run a command in a namespace of the running demo.
     In {
-        /// client, gateway, switch, web-1, web-2, web-3
+        /// client, gateway, switch, web-1, web-2, web-3; with a cluster node-1, node-2 and pods
         namespace: String,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
     /// Ask the gateway of the running demo.
     Headgate {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Ask the cluster of the running demo.
+    Kubectl {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
@@ -60,7 +68,10 @@ fn main() -> ExitCode {
 
 fn run() -> Result<bool> {
     match Arguments::parse().command {
-        Subcommands::Demo { check } => demo::run(check),
+        Subcommands::Demo { on, check } => {
+            let kind = on.map_or(demo::Kind::Manifests, |_| demo::Kind::Kubernetes);
+            demo::run(kind, check)
+        }
         Subcommands::Test { parts, workspace } => {
             let named: Vec<Part> = parts.iter().filter_map(|name| Part::from_name(name)).collect();
             let parts = if named.is_empty() { Part::ALL.to_vec() } else { named };
@@ -69,6 +80,7 @@ fn run() -> Result<bool> {
         }
         Subcommands::In { namespace, command } => demo::enter(&namespace, &command).map(|()| true),
         Subcommands::Headgate { args } => demo::headgate(&args).map(|()| true),
+        Subcommands::Kubectl { args } => demo::kubectl(&args).map(|()| true),
         Subcommands::Clean => {
             println!("removed what {} ended runs had left", instance::sweep()?);
             Ok(true)

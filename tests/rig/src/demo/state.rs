@@ -1,6 +1,7 @@
 //! What another terminal needs to know of a running demo.
 
 use crate::admin::SOCKET_VARIABLE;
+use crate::cluster::Cluster;
 use crate::namespace::enter_by_name;
 use crate::world::World;
 use anyhow::{Context, Result};
@@ -26,10 +27,14 @@ pub struct State {
     socket: PathBuf,
     /// Namespaces by the word for each: `client`, `gateway`, `switch`, `web-1`, ...
     namespaces: BTreeMap<String, String>,
+    /// What stands at the end of every namespace's name.
+    tag: String,
+    /// kubectl and its kubeconfig, where there is a cluster.
+    kubectl: Option<(PathBuf, PathBuf)>,
 }
 
 impl State {
-    pub(super) fn of(world: &World) -> Result<Self> {
+    pub(super) fn of(world: &World, cluster: Option<&Cluster>) -> Result<Self> {
         let net = &world.net;
         let mut namespaces: BTreeMap<String, String> =
             net.backends.iter().map(|h| (h.name.clone(), h.namespace.name().into())).collect();
@@ -38,8 +43,20 @@ impl State {
         {
             namespaces.insert(word.into(), namespace.name().into());
         }
-        let program = fs::canonicalize(crate::gateway::program()?)?;
-        Ok(Self { program, socket: world.places.socket.clone(), namespaces })
+        for node in cluster.iter().flat_map(|cluster| cluster.nodes()) {
+            namespaces.insert(node.name.clone(), node.namespace.name().into());
+        }
+        Ok(Self {
+            program: fs::canonicalize(crate::gateway::program()?)?,
+            socket: world.places.socket.clone(),
+            namespaces,
+            tag: net.instance.tag().to_owned(),
+            kubectl: cluster
+                .map(|cluster| {
+                    Ok::<_, anyhow::Error>((cluster.kubectl_program()?, cluster.host_kubeconfig()?))
+                })
+                .transpose()?,
+        })
     }
     pub(super) fn write(&self) -> Result<()> {
         Ok(fs::write(Path::new(FOLDER).join(FILE), serde_json::to_vec_pretty(self)?)?)
@@ -54,11 +71,14 @@ impl State {
 /// Becomes `COMMAND` in a namespace of the running demo.
 pub fn enter(word: &str, command: &[String]) -> Result<()> {
     let state = State::read()?;
-    let namespace = state.namespaces.get(word).with_context(|| {
+    // Pods come and go: they are looked for now.
+    let pod = format!("hg-{word}-{}", state.tag);
+    let pod = Path::new("/run/netns").join(&pod).exists().then_some(pod);
+    let namespace = state.namespaces.get(word).cloned().or(pod).with_context(|| {
         let words: Vec<&str> = state.namespaces.keys().map(String::as_str).collect();
         format!("no namespace \"{word}\": there are {}", words.join(", "))
     })?;
-    let error = enter_by_name(namespace).args(command).env(SOCKET_VARIABLE, &state.socket).exec();
+    let error = enter_by_name(&namespace).args(command).env(SOCKET_VARIABLE, &state.socket).exec();
     Err(error).context("cannot run nsenter")
 }
 
@@ -67,4 +87,13 @@ pub fn headgate(args: &[String]) -> Result<()> {
     let state = State::read()?;
     let error = Command::new(&state.program).args(args).env(SOCKET_VARIABLE, &state.socket).exec();
     Err(error).with_context(|| format!("cannot run {}", state.program.display()))
+}
+
+/// Becomes `kubectl ARGS`, asking the running demo's cluster.
+pub fn kubectl(args: &[String]) -> Result<()> {
+    let (program, kubeconfig) = State::read()?
+        .kubectl
+        .context("the demo that runs has no cluster: start one with `./run demo kubernetes`")?;
+    let error = Command::new(&program).args(args).env("KUBECONFIG", kubeconfig).exec();
+    Err(error).with_context(|| format!("cannot run {}", program.display()))
 }

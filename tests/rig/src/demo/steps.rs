@@ -2,7 +2,7 @@
 
 use super::Demo;
 use crate::lines::LineClients;
-use crate::load;
+use crate::load::{self, Outcome};
 use crate::manifests::Service;
 use crate::plan;
 use anyhow::{Context, Result, bail};
@@ -35,10 +35,14 @@ impl Demo {
         );
         println!("software devices: this shows behaviour, not line rate");
         let [client, _] = plan::client(0);
-        println!(
-            "client {client} - tap - [headgate] - tap - {} (nginx)",
-            self.world.names().join(" ")
-        );
+        let behind = match &self.cluster {
+            None => format!("{} (nginx)", self.world.names().join(" ")),
+            Some(cluster) => {
+                let names: Vec<&str> = cluster.nodes().iter().map(|n| n.name.as_str()).collect();
+                format!("{} (kube-proxy, pods)", names.join(" "))
+            }
+        };
+        println!("client {client} - tap - [headgate] - tap - {behind}");
         print!("{}", self.world.admin()?.text(&["show", "services"])?);
         Ok(())
     }
@@ -56,17 +60,7 @@ impl Demo {
         self.summary.requests = outcome.requests;
         self.summary.failed = outcome.failed;
         self.summary.by_backend.clone_from(&outcome.by_backend);
-        for (origin, target) in &targets {
-            let at = outcome.by_target.get(target).cloned().unwrap_or_default();
-            let good: u64 = at.by_backend.values().sum();
-            let shares: Vec<String> = at.by_backend.values().map(u64::to_string).collect();
-            println!(
-                "    {:<40} {origin:<12} ok {good}  failed {}   {}",
-                format!("{} connections to {target}", good + at.failed),
-                at.failed,
-                shares.join(" / "),
-            );
-        }
+        show_targets(&targets, &outcome);
         outcome.check_complete()?;
         let names = world.names();
         outcome.check_even(&names, 0.1)?;
@@ -187,5 +181,20 @@ impl Demo {
                 Err(error)
             }
         }
+    }
+}
+
+/// What came of the requests to each address.
+pub(super) fn show_targets(targets: &[(&str, SocketAddr)], outcome: &Outcome) {
+    for (origin, target) in targets {
+        let at = outcome.by_target.get(target).cloned().unwrap_or_default();
+        let good: u64 = at.by_backend.values().sum();
+        let shares: Vec<String> = at.by_backend.values().map(u64::to_string).collect();
+        println!(
+            "    {:<40} {origin:<12} ok {good}  failed {}   {}",
+            format!("{} connections to {target}", good + at.failed),
+            at.failed,
+            shares.join(" / "),
+        );
     }
 }

@@ -1,0 +1,151 @@
+//! A Deployment behind a LoadBalancer Service, with real kubectl: from `apply` to pods that are
+//! killed at once.
+
+use anyhow::{Result, ensure};
+use kubernetes::{Test, gate, wait};
+use rig::load::Outcome;
+use std::net::SocketAddr;
+
+const WEB: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 20
+      containers:
+      - name: nginx
+        image: nginx
+        ports: [{name: http, containerPort: 8080}]
+        readinessProbe: {httpGet: {path: /ready, port: http}, periodSeconds: 1, failureThreshold: 1}
+        lifecycle: {preStop: {sleep: {seconds: 2}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: LoadBalancer
+  loadBalancerClass: headgate.dev/gateway
+  ipFamilyPolicy: RequireDualStack
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: http}]
+";
+
+#[test]
+fn a_deployment_is_served_while_it_changes() -> Result<()> {
+    let Some(test) = gate::begin("flows", "")? else { return Ok(()) };
+    let mark = test.cluster.audit_mark();
+    test.roll_out(WEB, &["web"])?;
+    let targets = test.targets("web", 80)?;
+    let shown = test.cluster.kubectl("get svc web")?;
+    println!("{shown}");
+    for target in &targets {
+        ensure!(shown.contains(&target.ip().to_string()), "{target} isn't shown:\n{shown}");
+    }
+    test.at_workers("web", 3)?;
+    test.answered_by(&targets, &test.pods("web")?)?;
+    let writes = test.writes_since(&mark)?;
+    println!("written for a new Service with three pods: {writes:?}");
+    // An address, then the endpoints: pending, and programmed.
+    ensure!(writes.get("services status").is_some_and(|count| *count <= 4), "{writes:?}");
+    ensure!(writes.get("events").is_none_or(|count| *count <= 4), "{writes:?}");
+
+    // A change of endpoints is nothing that status tells of.
+    change(&test, &targets, "scale from 3 to 6", || scale(&test, 6))?;
+    test.answered_by(&targets, &test.pods("web")?)?;
+    change(&test, &targets, "scale from 6 to 2", || scale(&test, 2))?;
+    test.answered_by(&targets, &test.pods("web")?)?;
+    let before = test.pods("web")?;
+    change(&test, &targets, "rollout restart", || {
+        test.cluster.kubectl("rollout restart deployment/web")?;
+        test.rolled_out("web")?;
+        gone(&test, &before)?;
+        test.at_workers("web", 2)
+    })?;
+    let before = test.pods("web")?;
+    change(&test, &targets, "delete pod", || {
+        test.cluster.kubectl(&format!("delete pod {}", before[0]))?;
+        test.rolled_out("web")?;
+        test.at_workers("web", 2)
+    })?;
+    let after = test.pods("web")?;
+    ensure!(!after.contains(&before[0]) && after.len() == 2, "{before:?} became {after:?}");
+    test.answered_by(&targets, &after)?;
+    kill(&test, &targets)?;
+    test.settle()
+}
+
+fn scale(test: &Test, replicas: usize) -> Result<()> {
+    test.cluster.kubectl(&format!("scale deployment/web --replicas={replicas}"))?;
+    test.rolled_out("web")?;
+    wait("pods that aren't wanted are gone", || {
+        let pods = test.cluster.get("pods -l app=web")?;
+        Ok(gate::list(&pods["items"]).count() == replicas)
+    })?;
+    test.at_workers("web", replicas)
+}
+
+fn gone(test: &Test, pods: &[String]) -> Result<()> {
+    wait(&format!("{pods:?} are gone"), || {
+        Ok(pods.iter().all(|pod| test.cluster.pod_namespace("default", pod).is_err()))
+    })
+}
+
+/// No request fails, and status isn't written.
+fn change(
+    test: &Test,
+    targets: &[SocketAddr],
+    what: &str,
+    work: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let mark = test.cluster.audit_mark();
+    let outcome = test.under_load(targets, work)?;
+    let writes = test.writes_since(&mark)?;
+    println!("{what}: {}, writes {writes:?}", told(&outcome));
+    outcome.check_complete()?;
+    ensure!(writes.values().sum::<usize>() <= 2, "{what} made the gateway write {writes:?}");
+    Ok(())
+}
+
+fn told(outcome: &Outcome) -> String {
+    let Outcome { requests, failed, by_backend, .. } = outcome;
+    format!("{requests} requests, failed {failed}, by pod {by_backend:?}")
+}
+
+/// Pods without grace: what was open fails, and once the workers know, nothing goes there.
+fn kill(test: &Test, targets: &[SocketAddr]) -> Result<()> {
+    scale(test, 4)?;
+    let victims = test.pods("web")?[..2].to_vec();
+    let outcome = test.under_load(targets, || {
+        let names = victims.join(" ");
+        test.cluster.kubectl(&format!("delete pod {names} --grace-period=0 --force"))?;
+        gone(test, &victims)?;
+        let names = "-o jsonpath={.items[*].endpoints[*].targetRef.name}";
+        let of_web = "-l kubernetes.io/service-name=web";
+        wait("the slices don't name them", || {
+            let named = test.cluster.kubectl(&format!("get endpointslices {of_web} {names}"))?;
+            Ok(victims.iter().all(|pod| !named.contains(pod.as_str())))
+        })?;
+        let admin = test.world.admin()?;
+        wait("they take no new connections", || {
+            let rows = admin.backends()?;
+            Ok(!rows.iter().any(|row| row.state == "active" && victims.contains(&row.name)))
+        })?;
+        admin.wait_for_generation().map(drop)
+    })?;
+    println!("two of four pods killed at once: {}", told(&outcome));
+    // From here on an attempt to reach one of the two would fail.
+    let outcome = test.answers(targets, 500)?;
+    println!("after that: {}", told(&outcome));
+    ensure!(
+        outcome.by_backend.keys().all(|pod| !victims.contains(pod)),
+        "{victims:?} are gone: {outcome:?}"
+    );
+    test.rolled_out("web")?;
+    test.at_workers("web", 4)?;
+    test.answered_by(targets, &test.pods("web")?)
+}
