@@ -18,7 +18,7 @@ impl Index {
         self.ledger.take_back(name, address);
         self.ledger.rewind(&self.settings, address);
         self.freed.insert(address);
-        self.touched.extend(self.external_ips.get(&address).into_iter().flatten().cloned());
+        self.touched.extend(self.writers(address));
     }
 
     /// What `address` is, where no Service may have it.
@@ -235,7 +235,7 @@ impl Index {
             }
             self.ledger.give(name, spec.uid(), address, pool);
             self.given.insert(address);
-            touched.extend(self.external_ips.get(&address).into_iter().flatten().cloned());
+            touched.extend(self.writers(address));
         }
         if given > 0 || problems != before {
             touched.insert(name.clone());

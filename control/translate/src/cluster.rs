@@ -94,9 +94,16 @@ impl Index {
         }
     }
 
+    /// The Services that write an address as their externalIP, or have it as a ClusterIP that is to
+    /// be served.
+    pub(crate) fn writers(&self, address: IpAddr) -> BTreeSet<ObjectName> {
+        let both = [self.external_ips.get(&address), self.served_cluster_ips.get(&address)];
+        both.into_iter().flatten().flatten().cloned().collect()
+    }
+
     /// Whether an address may be a Service's differs.
     fn barred_or_free(&mut self, address: IpAddr) {
-        self.touched.extend(self.external_ips.get(&address).into_iter().flatten().cloned());
+        self.touched.extend(self.writers(address));
         self.touched.extend(self.ledger.holders(address).cloned());
         // Who waits for this address is told whose it is now.
         self.freed.insert(address);

@@ -84,7 +84,7 @@ impl Index {
             let pool = pool.map(|pool| pool.name.clone()).unwrap_or_default();
             self.ledger.give(name, spec.uid(), address, pool);
             self.given.insert(address);
-            touched.extend(self.external_ips.get(&address).into_iter().flatten().cloned());
+            touched.extend(self.writers(address));
         }
     }
 

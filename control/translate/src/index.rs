@@ -139,6 +139,8 @@ pub struct Index {
     pub(crate) slices_at: HashMap<IpAddr, BTreeSet<ObjectName>>,
     /// Services that name an address as externalIP and may have it as far as they themselves tell.
     pub(crate) external_ips: HashMap<IpAddr, BTreeSet<ObjectName>>,
+    /// Services whose ClusterIP this is, where it is to be served.
+    pub(crate) served_cluster_ips: HashMap<IpAddr, BTreeSet<ObjectName>>,
     /// Services that give a nodePort themselves.
     pub(crate) node_ports: HashMap<(Protocol, u16), BTreeSet<ObjectName>>,
     pub(crate) waiting: HashMap<Wait, BTreeSet<Rank>>,
@@ -209,6 +211,7 @@ impl Index {
             slices_on: HashMap::new(),
             slices_at: HashMap::new(),
             external_ips: HashMap::new(),
+            served_cluster_ips: HashMap::new(),
             node_ports: HashMap::new(),
             waiting: HashMap::new(),
             published,
@@ -418,6 +421,9 @@ impl Index {
         let mut change = ClaimChange::default();
         for &address in &spec.cluster_ips {
             self.claims.cluster_ip(address, true, &mut change);
+            if spec.wants_cluster_ips {
+                self.served_cluster_ips.entry(address).or_default().insert(spec.name().clone());
+            }
         }
         if spec.withheld.is_none() {
             for &address in &spec.external_ips {
@@ -452,6 +458,7 @@ impl Index {
         self.ask_nodes |= self.node_askers.remove(name) && self.node_askers.is_empty();
         for &address in &entry.spec.cluster_ips {
             self.claims.cluster_ip(address, false, &mut change);
+            remove_from(&mut self.served_cluster_ips, &address, name);
         }
         for &address in &entry.spec.external_ips {
             remove_from(&mut self.external_ips, &address, name);

@@ -191,7 +191,8 @@ fn hints_are_kept_where_all_ready_ones_have_some_and_one_is_ours() {
         ..ForwardingSettings::default()
     };
     // Endpoints as zone/node hints with conditions; which are active; under Local all are.
-    let cases: &[(&[(&str, &str, &str)], &[usize])] = &[
+    type Case = (&'static [(&'static str, &'static str, &'static str)], &'static [usize]);
+    let cases: &[Case] = &[
         (&[("z1", "", "rs"), ("z2", "", "rs")], &[1]),
         (&[("z1", "", "rs"), ("z2", "", "rs"), ("", "", "rs")], &[1, 2, 3]),
         (&[("z2", "", "rs"), ("z3", "", "rs")], &[1, 2]),

@@ -69,14 +69,20 @@ fn any_service() -> impl Strategy<Value = Object> {
     let node_port = prop::option::of(prop::sample::select(vec![30_000, 30_001, 30_002, 80]));
     let port = prop::sample::select(vec![80, 81, 0]);
     let protocol = prop::sample::select(vec!["TCP", "UDP", "SCTP"]);
+    let cluster_ip = prop::option::weighted(
+        0.4,
+        prop::sample::select(vec!["10.96.0.1", "10.96.0.2", "198.51.100.7", "10.0.0.8"]),
+    );
     (
         (name, kind, created, uid),
         (request, pool, families, policy, any::<bool>()),
         (external, node_port, port, protocol),
+        (any::<bool>(), any::<bool>(), cluster_ip),
     )
         .prop_map(
-            |((name, kind, created, uid), (request, pool, families, policy, shares), rest)| {
+            |((name, kind, created, uid), (request, pool, families, policy, shares), rest, how)| {
                 let (external, node_port, port, protocol) = rest;
+                let (nodes, local, cluster_ip) = how;
                 service(name, kind, |value| {
                     let metadata = &mut value["metadata"];
                     metadata["creationTimestamp"] = created.into();
@@ -88,8 +94,19 @@ fn any_service() -> impl Strategy<Value = Object> {
                     if shares {
                         annotations.insert("headgate.dev/share-key".to_owned(), "k".into());
                     }
+                    if nodes {
+                        annotations.insert("headgate.dev/target".to_owned(), "node".into());
+                    }
+                    if cluster_ip.is_some() {
+                        annotations.insert("headgate.dev/cluster-ip".to_owned(), "true".into());
+                    }
                     metadata["annotations"] = annotations.into();
                     let spec = &mut value["spec"];
+                    if local {
+                        spec["externalTrafficPolicy"] = "Local".into();
+                        spec["internalTrafficPolicy"] = "Local".into();
+                    }
+                    spec["clusterIP"] = cluster_ip.into();
                     spec["loadBalancerIP"] = request.into();
                     spec["ipFamilies"] = families;
                     spec["ipFamilyPolicy"] = policy.into();
@@ -135,7 +152,21 @@ fn any_node() -> impl Strategy<Value = Object> {
         vec!["10.0.0.9", "203.0.113.11", "10.0.0.8", "fd00::9", "odd"],
         0..4,
     );
-    (name, addresses).prop_map(|(name, addresses)| node(name, &addresses))
+    (name, addresses, any::<bool>(), any::<bool>()).prop_map(|(name, addresses, out, unknown)| {
+        let mut object = node(name, &addresses);
+        if let Object::Node(node, _) = &mut object {
+            let excluded = "node.kubernetes.io/exclude-from-external-load-balancers";
+            let labels = out.then(|| [(excluded.to_owned(), String::new())].into());
+            node.metadata.labels = labels;
+            let condition = k8s_openapi::api::core::v1::NodeCondition {
+                type_: "Ready".to_owned(),
+                status: if unknown { "Unknown" } else { "False" }.to_owned(),
+                ..Default::default()
+            };
+            node.status.as_mut().unwrap().conditions = Some(vec![condition]);
+        }
+        object
+    })
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -211,6 +242,8 @@ proptest! {
         prop_assert_eq!(fresh.statuses().cloned().collect::<Vec<_>>(), told);
         prop_assert_eq!(fresh.allocations(), index.allocations());
         prop_assert_eq!(fresh.counts(), index.counts());
+        prop_assert_eq!(asked(&fresh), asked(&index));
+        prop_assert_eq!(asked(&fresh).len(), built.probes.started.len());
         prop_assert_eq!(built.delta.changed.len(), index.desired().service_ports.len());
     }
 
