@@ -108,7 +108,9 @@ impl<K: Watched> Reflector<K> {
             self.line.doubt(connection.number);
         }
         let at_least = match trouble.sort {
-            Sort::Forbidden | Sort::Missing | Sort::Invalid => NOT_SOON,
+            // What is forbidden may be allowed any moment: an API server that has just started
+            // refuses everything until it has read its rules.
+            Sort::Missing | Sort::Invalid => NOT_SOON,
             _ => trouble.retry_after.unwrap_or_default(),
         };
         self.pause(at_least, connection.number).await;
