@@ -1,6 +1,7 @@
 //! What `check` looks at beside the configuration: whether this host can run it.
 
 use crate::config::{Config, Device, Source};
+use sources::kubernetes::Examined;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -87,6 +88,18 @@ pub fn look(config: &Config, host: &Host) -> Vec<Finding> {
     findings.extend(namespaces(config, host));
     findings.extend(directories(config, host));
     findings
+}
+
+/// What an API server said when it was asked.
+pub fn api_server(answer: anyhow::Result<Examined>) -> Finding {
+    let (verdict, found) = match answer {
+        Ok(Examined::Good(server)) => return good("API server", server),
+        // It is waited for, and what was stored is forwarded meanwhile.
+        Ok(Examined::Away(what)) => (Verdict::Warning, what),
+        Ok(Examined::Refused(what)) => (Verdict::Failed, what),
+        Err(error) => (Verdict::Failed, format!("{error:#}")),
+    };
+    Finding { what: "API server", verdict, found, remedy: None }
 }
 
 fn memory(config: &Config, host: &Host) -> Finding {

@@ -55,7 +55,7 @@ pub struct Cli {
 pub enum Command {
     /// Run the gateway in the foreground.
     Run(Run),
-    /// Check the configuration and the host, and change nothing.
+    /// Check the configuration, the host and the API server, and change nothing.
     ///
     /// Tells everything that is wrong, each with file, line and remedy. Exits with 78 for a bad
     /// configuration and with 1 for a host that isn't ready.

@@ -124,7 +124,8 @@ fn examine(sources: &Sources, config_only: bool) -> anyhow::Result<ExitCode> {
     if config_only {
         return Ok(ExitCode::SUCCESS);
     }
-    let findings = host::look(&loaded.config, &host::Host::default());
+    let mut findings = host::look(&loaded.config, &host::Host::default());
+    findings.extend(run::look_at_api_server(&loaded.config).map(host::api_server));
     say(&render::findings(&findings))?;
     let failed = findings.iter().any(|finding| finding.verdict == host::Verdict::Failed);
     Ok(ExitCode::from(if failed { FAILED } else { 0 }))

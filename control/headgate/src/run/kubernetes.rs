@@ -4,7 +4,9 @@ use super::source::Source;
 use crate::config;
 use model::answers::{Event, Leadership, SourceState, WriteCounts};
 use sources::Changes;
-use sources::kubernetes::{KubeError, KubernetesSource, LeaseOptions, Options, Writer};
+use sources::kubernetes::{
+    Examined, KubeError, KubernetesSource, LeaseOptions, Options, Writer, examine,
+};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -31,6 +33,12 @@ pub fn options(config: &config::Kubernetes, settings: &Settings) -> Options {
         duration: config.lease_duration,
     });
     options
+}
+
+/// One look at the API server, before anything is started.
+pub fn look(config: &config::Kubernetes, settings: &Settings) -> anyhow::Result<Examined> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(examine(&options(config, settings)))?)
 }
 
 /// A watched API server.

@@ -24,6 +24,7 @@ use admin::{Options, Server};
 use anyhow::Context as _;
 use engine::{Eal, Engine};
 use gateway::{Facts, Running, Shared};
+use sources::kubernetes::Examined;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -132,6 +133,13 @@ fn control_plan(config: &Config, runtime: Handle) -> anyhow::Result<control::Pla
         state_dir: config.state_dir.clone(),
         runtime: Some(probes_on),
     })
+}
+
+/// What `check` finds out about the API server; `None` where objects come from elsewhere.
+pub fn look_at_api_server(config: &Config) -> Option<anyhow::Result<Examined>> {
+    let Source::Kubernetes(given) = &config.source else { return None };
+    let settings = plan::settings(config, Vec::new());
+    Some(settings.map_err(Into::into).and_then(|settings| kubernetes::look(given, &settings)))
 }
 
 /// The control thread first, then the packet path.

@@ -188,6 +188,13 @@ fn fingerprint(files: &[PathBuf]) -> u64 {
     hasher.finish()
 }
 
+/// A client for once.
+pub(super) async fn once(options: &Options) -> Result<Connection, KubeError> {
+    let place = Place::find(options)?;
+    let (config, _) = place.load().await?;
+    connect(config, &place, 1, &options.timing)
+}
+
 /// Makes clients, and watches what they are made from.
 pub(super) struct Connector {
     place: Place,
@@ -215,16 +222,17 @@ impl Connector {
     /// Goes on as long as somebody uses the line. `problem` is told what is wrong with the files,
     /// and `None` when they are good again.
     pub(super) async fn run(mut self, problem: impl Fn(Option<String>)) {
+        // What was put back as it was has changed nothing, and is good again.
+        let mut is_bad = false;
         while !self.sender.is_closed() {
             let doubted = tokio::select! {
                 () = tokio::time::sleep(self.timing.reread) => false,
                 () = self.doubt.notified() => true,
             };
-            if doubted || fingerprint(&self.files) != self.fingerprint {
-                match self.renew().await {
-                    Ok(()) => problem(None),
-                    Err(error) => problem(Some(format!("{error}; the old ones stay in use"))),
-                }
+            if doubted || is_bad || fingerprint(&self.files) != self.fingerprint {
+                let renewed = self.renew().await;
+                is_bad = renewed.is_err();
+                problem(renewed.err().map(|error| format!("{error}; the old ones stay in use")));
             }
             if doubted {
                 // Whoever doubts again has to wait: making clients is no cure for everything.

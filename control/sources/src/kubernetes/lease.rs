@@ -310,11 +310,7 @@ impl Elector {
             Ok(Err(error)) => {
                 let mut trouble = Trouble::of(&error, doing, &connection.facts);
                 if trouble.sort == Sort::Missing {
-                    trouble.what = format!(
-                        "the Lease {}/{} isn't there, so nothing is allocated or written: \
-                         kubectl apply -k control/deploy",
-                        self.options.namespace, self.options.name
-                    );
+                    trouble.what = missing(&self.options);
                 }
                 Err(trouble)
             }
@@ -390,6 +386,15 @@ impl Elector {
             tracing::warn!("{}; another gateway takes it when it is over", trouble.what);
         }
     }
+}
+
+/// What is wrong where the Lease isn't there.
+pub(super) fn missing(options: &LeaseOptions) -> String {
+    let LeaseOptions { namespace, name, .. } = options;
+    format!(
+        "the Lease {namespace}/{name} isn't there, so nothing is allocated or written: kubectl \
+         apply -k control/deploy"
+    )
 }
 
 /// Who holds a Lease.

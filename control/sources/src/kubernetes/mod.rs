@@ -7,6 +7,7 @@
 //! API server everything stays as it was told last.
 
 mod connect;
+mod examine;
 mod health;
 mod inbox;
 mod kinds;
@@ -22,6 +23,7 @@ mod tests;
 mod trouble;
 mod writer;
 
+pub use examine::{Examined, examine};
 pub use health::{SourceHealth, WatchHealth};
 pub use lease::{Leadership, POOLS_ANNOTATION};
 pub use options::{ACCOUNT, LEASE, LeaseOptions, NAMESPACE, Options, Timing};
