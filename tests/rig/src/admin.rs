@@ -1,6 +1,6 @@
 //! Asking a running gateway, by its own command line: what people see is what is tested.
 
-use crate::command::said;
+use crate::command::{output_of, said};
 use anyhow::{Context, Result, bail};
 use model::answers::{
     BackendRow, Connections, DropRow, Event, FlowExplanation, NeighbourRow, PortRow,
@@ -56,6 +56,14 @@ impl Admin {
     pub fn ask<T: DeserializeOwned>(&self, args: &[&str]) -> Result<T> {
         let text = self.text(&[args, &["-o", "json"]].concat())?;
         serde_json::from_str(&text).with_context(|| format!("headgate {args:?} said {text}"))
+    }
+    /// A metric without labels, of those that the socket gives to whoever scrapes it.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "--fail", "--max-time", "3", "--unix-socket"]).arg(&self.socket);
+        let text = output_of(command.arg("http://localhost/metrics"))?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.with_context(|| format!("no metric {name} in {text}"))?.trim().parse()?)
     }
     /// `headgate status`.
     pub fn status(&self) -> Result<Status> {

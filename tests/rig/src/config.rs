@@ -14,6 +14,8 @@ pub struct GatewayOptions {
     pub huge_pages: bool,
     /// How it reaches an API server; without, it reads the folder of manifests.
     pub kubeconfig: Option<PathBuf>,
+    /// More keys of `[kubernetes]`, with their values in TOML.
+    pub kubernetes: Vec<(&'static str, String)>,
     /// More of the configuration, in TOML: tables that aren't written here.
     pub more: String,
 }
@@ -22,7 +24,8 @@ impl Default for GatewayOptions {
     /// One worker on core 1, where the machine has huge pages with these.
     fn default() -> Self {
         let huge_pages = crate::hugepages::enough();
-        Self { cores: vec![1], huge_pages, kubeconfig: None, more: String::new() }
+        let (kubernetes, more) = (Vec::new(), String::new());
+        Self { cores: vec![1], huge_pages, kubeconfig: None, kubernetes, more }
     }
 }
 
@@ -93,19 +96,19 @@ pub fn text(net: &Net, places: &Places, options: &GatewayOptions) -> String {
     section(&mut out, "[pool]", &[("name", quoted("demo")), ("addresses", list(&plan::POOL))]);
     section(&mut out, "node_port", &[("addresses", list(&plan::GATEWAY_FRONT))]);
     section(&mut out, "external_ips", &[("ranges", list(&plan::EXTERNAL))]);
-    let source = options.kubeconfig.as_ref().map_or_else(
-        || ("manifests", "dir", &places.manifests),
-        |kubeconfig| ("kubernetes", "kubeconfig", kubeconfig),
-    );
-    for (name, key, path) in
-        [source, ("admin", "socket", &places.socket), ("state", "dir", &places.state)]
-    {
-        section(&mut out, name, &[(key, quoted(&path.display().to_string()))]);
+    let file = |path: &Path| quoted(&path.display().to_string());
+    if let Some(kubeconfig) = &options.kubeconfig {
+        let keys = [vec![("kubeconfig", file(kubeconfig))], options.kubernetes.clone()].concat();
+        section(&mut out, "kubernetes", &keys);
+    } else {
+        section(&mut out, "manifests", &[("dir", file(&places.manifests))]);
     }
     if options.kubeconfig.is_some() && !options.more.contains("[service]") {
         // No other controller is there.
         section(&mut out, "service", &[("default_class", "true".into())]);
     }
+    section(&mut out, "admin", &[("socket", file(&places.socket))]);
+    section(&mut out, "state", &[("dir", file(&places.state))]);
     out.push_str(&options.more);
     out
 }

@@ -80,8 +80,11 @@ impl Gateway {
             let latest = self.admin.status();
             if let Ok(status) = &latest {
                 let [published, everywhere] = status.generation;
-                let read = !status.degraded.iter().any(|d| d.what.ends_with("not been read yet"));
-                if read && published == everywhere {
+                let wrong = &status.degraded;
+                let read = !wrong.iter().any(|d| d.what.ends_with("not been read yet"));
+                // It can't be read at all: what was stored is forwarded.
+                let never = wrong.iter().any(|d| d.what.starts_with("the kubeconfig "));
+                if (read || never) && published == everywhere {
                     return Ok(());
                 }
             }

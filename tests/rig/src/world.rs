@@ -114,6 +114,14 @@ impl World {
     pub fn admin(&self) -> Result<&crate::admin::Admin> {
         Ok(&self.gateway.as_ref().context("no gateway runs")?.admin)
     }
+    /// What `headgate check` prints of its configuration, in its namespace. Whether it fails is
+    /// a matter of the machine too.
+    pub fn check(&self) -> Result<String> {
+        let program = crate::gateway::program()?;
+        let mut command = self.net.gateway.command(&program.display().to_string());
+        let output = command.args(["check", "--config"]).arg(&self.places.config).output()?;
+        Ok(String::from_utf8(output.stdout)?)
+    }
     /// The usual Services, with all backends as their endpoints.
     pub fn usual_services(&self) -> Vec<Service> {
         let endpoints: Vec<Endpoint> = self.net.backends.iter().map(Endpoint::of).collect();

@@ -110,6 +110,13 @@ impl Cluster {
     pub fn authority(&self) -> PathBuf {
         self.dir.join("ca.crt")
     }
+    /// The same of a CA that has signed nothing here.
+    pub fn foreign_authority(&self) -> Result<PathBuf> {
+        let dir = self.dir.join("foreign");
+        fs::create_dir_all(&dir)?;
+        make_pki(self.program.role("pki", None).words(), &dir, &["ca"])?;
+        Ok(dir.join("ca.crt"))
+    }
     /// A certificate for a user.
     pub fn credentials_for_user(&self, user: &str, groups: &[&str]) -> Result<Credentials> {
         let file = user.replace([':', '/'], ".");
