@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod gate;
+pub mod outage;
 
 use anyhow::{Context, Result, bail};
 use rig::cluster::{Cluster, ClusterOptions, NodeOptions, Via};

@@ -1,0 +1,315 @@
+//! What must outlive a fault, what changes meanwhile, and how long it takes until that is seen.
+
+use crate::gate::list;
+use crate::{Test, wait};
+use anyhow::{Context, Result, bail, ensure};
+use rig::command::feed;
+use rig::lines::LineClients;
+use rig::load::{Load, Running};
+use rig::plan;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How soon after a fault the state is to be right. It is printed; what fails is [`SLACK`], since
+/// the machine has other things to do.
+pub const PROMISED: Duration = Duration::from_secs(5);
+/// See [`PROMISED`].
+pub const SLACK: Duration = Duration::from_secs(15);
+/// How soon it is to be noticed that nothing is heard any more.
+pub const NOTICED: Duration = Duration::from_secs(60);
+/// Long-lived connections in each family.
+const LONG_LIVED: usize = 20;
+/// Requests that are open at a time: the cluster needs the cores as well.
+const CLIENTS: usize = 2;
+/// Where the pods' web servers listen.
+const WEB_PORT: u16 = 8080;
+
+/// Three web servers, three servers of long-lived connections.
+const PODS: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - name: nginx
+        image: nginx
+        ports: [{name: http, containerPort: 8080}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: echo}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: echo}}
+  template:
+    metadata: {labels: {app: echo}}
+    spec:
+      containers:
+      - name: echo
+        image: headgate.dev/echo
+        ports: [{containerPort: 7007, protocol: TCP}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: LoadBalancer
+  loadBalancerClass: headgate.dev/gateway
+  ipFamilyPolicy: RequireDualStack
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: http}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: echo}
+spec:
+  type: LoadBalancer
+  loadBalancerClass: headgate.dev/gateway
+  ipFamilyPolicy: RequireDualStack
+  selector: {app: echo}
+  ports: [{name: lines, port: 7007}]
+";
+
+/// Long-lived connections and requests through the gateway.
+pub struct Traffic {
+    lines: Vec<LineClients>,
+    load: Running,
+}
+
+impl Traffic {
+    /// Starts it; the API server isn't asked.
+    pub fn start(test: &Test, desk: &Desk) -> Result<Self> {
+        let net = &test.world.net;
+        let mut lines = Vec::new();
+        for target in &desk.echo {
+            let sources = net.client_addresses(target.ip());
+            lines.push(LineClients::open(&net.client, &sources, *target, LONG_LIVED, |_| true)?);
+        }
+        let targets = desk.web.clone();
+        let sources = test.world.sources();
+        let load = Load { targets, sources, requests: 0, concurrency: CLIENTS };
+        Ok(Self { lines, load: Running::endless(&net.client, &load) })
+    }
+    /// No connection broke, and no request failed.
+    pub fn end(self) -> Result<()> {
+        for lines in self.lines {
+            lines.wait_for_lines(3);
+            let report = lines.stop()?;
+            println!(
+                "long-lived connections: {}, lines: {}, broken: {}, slowest echo {:?}",
+                report.connections, report.lines, report.broken, report.echo_max
+            );
+            report.check()?;
+        }
+        let outcome = self.load.stop()?;
+        println!("requests: {}, failed: {}", outcome.requests, outcome.failed);
+        ensure!(outcome.requests > 0, "no request was made");
+        outcome.check_complete()
+    }
+}
+
+/// A pod, as a slice names it.
+#[derive(Clone, Debug)]
+struct Pod {
+    name: String,
+    addresses: [IpAddr; 2],
+    node: String,
+}
+
+/// Objects that change without any controller's help, which may be away: Services without a
+/// selector and their slices, written by hand.
+pub struct Desk {
+    pods: Vec<Pod>,
+    step: usize,
+    /// Where web and echo servers are reached.
+    web: Vec<SocketAddr>,
+    echo: Vec<SocketAddr>,
+    /// Where `told` is.
+    told: Vec<SocketAddr>,
+}
+
+impl Desk {
+    /// Starts the pods, and writes the first state.
+    pub fn open(test: &Test) -> Result<Self> {
+        test.roll_out(PODS, &["web", "echo"])?;
+        test.at_workers("web", 3)?;
+        test.at_workers("echo", 3)?;
+        let found = test.cluster.get("pods -l app=web")?;
+        let pods = list(&found["items"]).map(|pod| {
+            let text = |path: &str| pod.pointer(path).and_then(|value| value.as_str());
+            let address = |path| Ok::<_, anyhow::Error>(text(path).context("podIPs")?.parse()?);
+            Ok(Pod {
+                name: text("/metadata/name").context("name")?.to_owned(),
+                addresses: [address("/status/podIPs/0/ip")?, address("/status/podIPs/1/ip")?],
+                node: text("/spec/nodeName").context("nodeName")?.to_owned(),
+            })
+        });
+        let mut desk = Self {
+            pods: pods.collect::<Result<_>>()?,
+            step: 0,
+            web: test.targets("web", 80)?,
+            echo: test.targets("echo", plan::ECHO_PORT)?,
+            told: Vec::new(),
+        };
+        desk.change(test, 0)?;
+        desk.told = test.targets("told", 80)?;
+        desk.wait_until_right(test, Instant::now())?;
+        Ok(desk)
+    }
+    fn pod(&self) -> &Pod {
+        &self.pods[self.step % self.pods.len()]
+    }
+    fn newest(&self) -> String {
+        format!("new-{}", self.step)
+    }
+    /// The next state, by way of the API server of this index: `told` is served by another pod,
+    /// one Service goes and another one comes.
+    pub fn change(&mut self, test: &Test, server: usize) -> Result<()> {
+        let former = self.newest();
+        self.step += 1;
+        let yaml = service("told", self.pod()) + &service(&self.newest(), self.pod());
+        feed(test.cluster.kubectl_command(server)?.args(["apply", "-f", "-"]), &yaml)?;
+        let mut delete = test.cluster.kubectl_command(server)?;
+        delete.args(["delete", "--ignore-not-found", "--wait=false"]);
+        let gone = ["svc", "endpointslice", "endpointslice"]
+            .into_iter()
+            .zip([former.clone(), format!("{former}-4"), format!("{former}-6")])
+            .map(|(kind, name)| format!("{kind}/{name}"));
+        rig::command::output_of(delete.args(gone)).map(drop)
+    }
+    /// Whether the workers run with the latest state, but for addresses that are to be given.
+    fn is_told(&self, test: &Test) -> Result<bool> {
+        let admin = test.world.admin()?;
+        let wanted: BTreeSet<SocketAddr> =
+            self.pod().addresses.into_iter().map(|ip| SocketAddr::new(ip, WEB_PORT)).collect();
+        let now: BTreeSet<SocketAddr> = admin.active("told")?.into_iter().collect();
+        if now != wanted {
+            return Ok(false);
+        }
+        let rows = admin.services()?;
+        let newest = self.newest();
+        let mut names = rows.iter().map(|row| &*row.status.name.name);
+        let one = names.clone().filter(|name| name.starts_with("new-")).count() == 1;
+        Ok(one && names.any(|name| name == newest))
+    }
+    /// Waits until the state is right: what was told is what the workers run with, and then the
+    /// new Service has its addresses in the cluster too and is answered there. Gives the time to
+    /// the first, and to all.
+    pub fn wait_until_right(&self, test: &Test, since: Instant) -> Result<[Duration; 2]> {
+        wait("the workers run with the latest state", || self.is_told(test))?;
+        test.world.admin()?.wait_for_generation()?;
+        let told = since.elapsed();
+        let admin = test.world.admin()?;
+        let newest = self.newest();
+        let mut targets = Vec::new();
+        wait("the new Service has addresses", || {
+            let addresses = admin.service(&newest)?.status.addresses;
+            targets = addresses.into_iter().map(|ip| SocketAddr::new(ip, 80)).collect();
+            let active = admin.active(&newest)?.len();
+            Ok(targets.len() == 2 && active == 2)
+        })?;
+        let all = since.elapsed();
+        admin.wait_for_generation()?;
+        self.answers(test, &targets)?;
+        Ok([told, all])
+    }
+    /// The pod of the latest state answers at these addresses, and where `told` always was.
+    fn answers(&self, test: &Test, targets: &[SocketAddr]) -> Result<()> {
+        let targets = [targets, &self.told].concat();
+        let outcome = test.world.load(&targets, 10 * targets.len())?;
+        outcome.check_complete()?;
+        let by: Vec<&String> = outcome.by_backend.keys().collect();
+        ensure!(by == [&self.pod().name], "answered by {by:?}, expected {}", self.pod().name);
+        Ok(())
+    }
+    /// What was served last is served: by the pod of the latest state, by all web servers.
+    pub fn is_served(&self, test: &Test) -> Result<()> {
+        self.answers(test, &[])?;
+        let outcome = test.world.load(&self.web, 100)?;
+        outcome.check_complete()?;
+        let by = &outcome.by_backend;
+        ensure!(by.len() == self.pods.len(), "answered by {by:?}");
+        Ok(())
+    }
+    /// The same, printed and held to the promise.
+    pub fn right_after(&self, test: &Test, what: &str, since: Instant) -> Result<()> {
+        let [told, all] = self.wait_until_right(test, since)?;
+        println!(
+            "{what}: the state is right after {:.2} s, the new Service has addresses after {:.2} s \
+             (promised: {} s)",
+            told.as_secs_f64(),
+            all.as_secs_f64(),
+            PROMISED.as_secs()
+        );
+        ensure!(all < SLACK, "{what}: right after {told:?}, all of it after {all:?}");
+        Ok(())
+    }
+}
+
+/// A Service whose endpoint is this pod, in both families.
+fn service(name: &str, pod: &Pod) -> String {
+    let mut text = format!(
+        "
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec:
+  type: LoadBalancer
+  loadBalancerClass: headgate.dev/gateway
+  ipFamilyPolicy: RequireDualStack
+  ports: [{{name: http, port: 80, targetPort: {WEB_PORT}}}]
+---"
+    );
+    for (family, address) in [4, 6].into_iter().zip(pod.addresses) {
+        text.push_str(&format!(
+            "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: {name}-{family}
+  labels: {{kubernetes.io/service-name: {name}}}
+addressType: IPv{family}
+ports: [{{name: http, port: {WEB_PORT}}}]
+endpoints: [{{addresses: [\"{address}\"], nodeName: {}, conditions: {{ready: true}}}}]
+---",
+            pod.node
+        ));
+    }
+    text
+}
+
+/// Waits until the gateway says that it is in step, or that it isn't.
+pub fn wait_for_step(test: &Test, in_step: bool, patience: Duration) -> Result<Duration> {
+    let begun = Instant::now();
+    loop {
+        let state = test.world.admin()?.status()?.source_state;
+        if state.in_step == in_step {
+            return Ok(begun.elapsed());
+        }
+        if begun.elapsed() > patience {
+            bail!("in step for {patience:?} is not {in_step}: {state:?}");
+        }
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// Waits until the gateway tells of a problem with all of these words, in `headgate status`.
+pub fn wait_for_problem(test: &Test, words: &[&str]) -> Result<String> {
+    let mut told = String::new();
+    wait(&format!("a problem with {words:?} in headgate status"), || {
+        let status = test.world.admin()?.status()?;
+        let all: Vec<String> = status.degraded.into_iter().map(|one| one.what).collect();
+        let found = all.iter().find(|what| words.iter().all(|word| what.contains(word)));
+        told = found.cloned().unwrap_or_default();
+        ensure!(found.is_some(), "{all:?}");
+        Ok(true)
+    })?;
+    Ok(told)
+}

@@ -1,0 +1,164 @@
+//! API servers that end, fall silent and forget, under load: no connection breaks, the gateway says
+//! what it doesn't know, and is right again soon after.
+
+use anyhow::{Context, Result, ensure};
+use kubernetes::outage::{Desk, NOTICED, SLACK, Traffic, wait_for_step};
+use kubernetes::{Test, gate};
+use rig::cluster::AuditMark;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long the API server is away, in seconds. A minute takes a minute.
+const AWAY: (&str, u64) = ("RIG_AWAY_SECONDS", 20);
+
+#[test]
+fn api_servers_end_fall_silent_and_forget() -> Result<()> {
+    let Some(mut test) = gate::begin("faults", "")? else { return Ok(()) };
+    let second = test.cluster.add_api_server()?;
+    let mut desk = Desk::open(&test)?;
+    let traffic = Traffic::start(&test, &desk)?;
+    stopped(&mut test, &mut desk, second)?;
+    frozen(&mut test, &mut desk, second)?;
+    forgotten(&mut test, &mut desk, second)?;
+    traffic.end()?;
+    settle(&test)?;
+    started_without(&mut test, &mut desk, second)?;
+    settle(&test)
+}
+
+/// The ledger is exact. What was refused isn't looked at: an API server that has just started
+/// refuses what it hasn't read the rules for yet.
+fn settle(test: &Test) -> Result<()> {
+    println!("ledger: {}", test.world.settle()?);
+    test.world.check_kernel_forwards_nothing()
+}
+
+/// The gateway's API server ends, the cluster changes by way of another one, and it starts again.
+fn stopped(test: &mut Test, desk: &mut Desk, second: usize) -> Result<()> {
+    let away = std::env::var(AWAY.0).ok().map(|text| text.parse()).transpose()?;
+    let away = Duration::from_secs(away.unwrap_or(AWAY.1));
+    desk.change(test, 0)?;
+    test.cluster.kill_api_server(0)?;
+    let begun = Instant::now();
+    wait_for_step(test, false, NOTICED)?;
+    let noticed = begun.elapsed();
+    desk.change(test, second)?;
+    let admin = test.world.admin()?;
+    while begun.elapsed() < away {
+        let state = admin.status()?.source_state;
+        ensure!(!state.in_step, "in step with an API server that is away: {state:?}");
+        sleep(Duration::from_millis(500));
+    }
+    // What people and their alerts are told.
+    let said = admin.text(&["status"])?;
+    ensure!(said.contains("not in step for ") && said.contains("can't be reached"), "{said}");
+    let [least, stale, most] = {
+        let before = begun.elapsed();
+        let stale = admin.metric("headgate_source_stale_seconds")?;
+        [before.as_secs_f64(), stale, begun.elapsed().as_secs_f64()]
+    };
+    println!(
+        "API server away for {most:.1} s: noticed after {:.2} s, stale for {stale:.1} s by the metric",
+        noticed.as_secs_f64()
+    );
+    // A watch is quiet for a while before its server ends.
+    let quiet = NOTICED.as_secs_f64();
+    ensure!((least - 1.0..most + quiet).contains(&stale), "stale for {stale} s after {least} s");
+    ensure!(admin.metric("headgate_source_in_step")? == 0.0, "in step by the metric");
+    test.cluster.start_api_server(0)?;
+    desk.right_after(test, "API server started again", Instant::now())?;
+    back_in_step(test)
+}
+
+/// And says so everywhere.
+fn back_in_step(test: &Test) -> Result<()> {
+    wait_for_step(test, true, SLACK)?;
+    let admin = test.world.admin()?;
+    ensure!(admin.metric("headgate_source_in_step")? == 1.0, "not in step by the metric");
+    let stale = admin.metric("headgate_source_stale_seconds")?;
+    ensure!(stale == 0.0, "in step, and stale for {stale} s");
+    Ok(())
+}
+
+/// The gateway's API server falls silent, its connections stay open; the shared address moves to
+/// another one.
+fn frozen(test: &mut Test, desk: &mut Desk, second: usize) -> Result<()> {
+    test.cluster.freeze_api_server(0)?;
+    let begun = Instant::now();
+    wait_for_step(test, false, NOTICED)?;
+    println!("silence was noticed after {:.2} s", begun.elapsed().as_secs_f64());
+    desk.change(test, second)?;
+    test.cluster.move_shared_address(second)?;
+    desk.right_after(test, "address moved away from a frozen API server", Instant::now())?;
+    back_in_step(test)?;
+    test.cluster.thaw_api_server(0)
+}
+
+/// The gateway is cut off while what it has seen last is forgotten by etcd and all API servers.
+fn forgotten(test: &mut Test, desk: &mut Desk, second: usize) -> Result<()> {
+    let gateway = test.world.net.gateway.clone();
+    let relists = test.world.admin()?.status()?.source_state.relists;
+    test.cluster.cut(&gateway, true)?;
+    let begun = Instant::now();
+    wait_for_step(test, false, NOTICED)?;
+    println!("the cut was noticed after {:.2} s", begun.elapsed().as_secs_f64());
+    desk.change(test, second)?;
+    test.cluster.kill_api_server(second)?;
+    test.cluster.compact_etcd()?;
+    test.cluster.start_api_server(second)?;
+    let mark = test.cluster.audit_mark();
+    test.cluster.cut(&gateway, false)?;
+    desk.right_after(test, "cut ended, its watches' versions forgotten", Instant::now())?;
+    back_in_step(test)?;
+    check_listed_anew(test, &mark, relists)?;
+
+    test.cluster.cut(&gateway, true)?;
+    wait_for_step(test, false, NOTICED)?;
+    desk.change(test, second)?;
+    test.cluster.cut(&gateway, false)?;
+    desk.right_after(test, "cut ended", Instant::now())?;
+    back_in_step(test)
+}
+
+/// Watches were told 410, and the lists after that were quorum reads.
+fn check_listed_anew(test: &Test, mark: &AuditMark, relists: u64) -> Result<()> {
+    let now = test.world.admin()?.status()?.source_state.relists;
+    ensure!(now > relists, "nothing was listed anew: {relists} before, {now} now");
+    let entries = test.cluster.audit(mark)?;
+    let lists: Vec<&str> = entries
+        .iter()
+        .filter(|entry| entry.user.username == gate::ACCOUNT && entry.verb == "list")
+        .map(|entry| &*entry.uri)
+        .collect();
+    println!("listed anew: {lists:?}");
+    let slices = lists.iter().any(|uri| uri.contains("/endpointslices"));
+    ensure!(slices && lists.iter().all(|uri| !uri.contains("resourceVersion=")), "{lists:?}");
+    Ok(())
+}
+
+/// A gateway starts where no API server is.
+fn started_without(test: &mut Test, desk: &mut Desk, second: usize) -> Result<()> {
+    test.world.gateway()?.stop()?;
+    test.cluster.kill_api_server(0)?;
+    test.cluster.kill_api_server(second)?;
+    let begun = Instant::now();
+    test.world.start_gateway()?;
+    desk.is_served(test)?;
+    let gateway = test.world.gateway.as_ref().context("gateway")?;
+    println!(
+        "started without an API server: ready after {:.2} s, everything answers after {:.2} s",
+        gateway.ready_after.as_secs_f64(),
+        begun.elapsed().as_secs_f64()
+    );
+    let state = test.world.admin()?.status()?.source_state;
+    ensure!(!state.loaded && !state.in_step, "{state:?}");
+    let traffic = Traffic::start(test, desk)?;
+    test.cluster.start_api_server(second)?;
+    let since = Instant::now();
+    wait_for_step(test, true, SLACK)?;
+    println!("in step {:.2} s after the API server is ready", since.elapsed().as_secs_f64());
+    test.cluster.start_api_server(0)?;
+    desk.change(test, 0)?;
+    desk.right_after(test, "changed after a start without an API server", Instant::now())?;
+    traffic.end()
+}
