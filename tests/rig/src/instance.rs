@@ -46,6 +46,9 @@ impl Instance {
         let own = Identity::own();
         for number in 0..1000_u32 {
             let tag = tag_of(own.pid, number);
+            if is_taken(&tag) {
+                continue;
+            }
             let dir = Path::new(BASE).join(format!("{kind}-{tag}"));
             if fs::create_dir(&dir).is_err() {
                 continue;
@@ -106,6 +109,13 @@ impl Drop for Things {
     fn drop(&mut self) {
         remove(&self.dir);
     }
+}
+
+/// Whether another instance has this tag, of whatever kind it is.
+fn is_taken(tag: &str) -> bool {
+    let end = format!("-{tag}");
+    let mut folders = fs::read_dir(BASE).into_iter().flatten().flatten();
+    folders.any(|folder| folder.file_name().to_string_lossy().ends_with(&end))
 }
 
 /// Four characters of base 36 from a process number and a counter.
