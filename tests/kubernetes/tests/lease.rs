@@ -151,8 +151,8 @@ fn the_lease_moves_and_no_address_is_given_twice() -> Result<()> {
     println!("ledger of the other gateway: {}", first.settle()?);
 
     // Who ends in good order gives the Lease back.
-    test.world.gateway()?.stop()?;
     let begun = Instant::now();
+    test.world.gateway()?.stop()?;
     wait_for_leader(&first)?;
     println!(
         "the holder was stopped: the other one writes after {:.1} s",
