@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use kubernetes::outage::{Desk, NOTICED, SLACK, Traffic, wait_for_step};
 use kubernetes::{Test, gate};
-use rig::cluster::AuditMark;
+use rig::cluster::{AuditMark, ClusterOptions};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,10 @@ const AWAY: (&str, u64) = ("RIG_AWAY_SECONDS", 20);
 
 #[test]
 fn api_servers_end_fall_silent_and_forget() -> Result<()> {
-    let Some(mut test) = gate::begin("faults", "")? else { return Ok(()) };
+    // Kubelets lose the API server as well: their nodes must not be given up for that.
+    let options = ClusterOptions { node_grace: 6 * away()?, ..ClusterOptions::default() };
+    let Some(mut test) = kubernetes::begin("faults", &options, 2)? else { return Ok(()) };
+    test.start_gateway()?;
     let second = test.cluster.add_api_server()?;
     let mut desk = Desk::open(&test)?;
     let traffic = Traffic::start(&test, &desk)?;
@@ -26,6 +29,11 @@ fn api_servers_end_fall_silent_and_forget() -> Result<()> {
     settle(&test)
 }
 
+fn away() -> Result<Duration> {
+    let seconds = std::env::var(AWAY.0).ok().map(|text| text.parse()).transpose()?;
+    Ok(Duration::from_secs(seconds.unwrap_or(AWAY.1)))
+}
+
 /// The ledger is exact. What was refused isn't looked at: an API server that has just started
 /// refuses what it hasn't read the rules for yet.
 fn settle(test: &Test) -> Result<()> {
@@ -35,8 +43,7 @@ fn settle(test: &Test) -> Result<()> {
 
 /// The gateway's API server ends, the cluster changes by way of another one, and it starts again.
 fn stopped(test: &mut Test, desk: &mut Desk, second: usize) -> Result<()> {
-    let away = std::env::var(AWAY.0).ok().map(|text| text.parse()).transpose()?;
-    let away = Duration::from_secs(away.unwrap_or(AWAY.1));
+    let away = away()?;
     desk.change(test, 0)?;
     test.cluster.kill_api_server(0)?;
     let begun = Instant::now();
