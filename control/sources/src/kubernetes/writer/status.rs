@@ -79,8 +79,7 @@ impl Wanted {
     /// A new wish for a Service, which replaces an earlier one.
     pub(super) fn want(&mut self, write: StatusWrite) {
         let (name, now) = (write.service.clone(), super::now());
-        let withdraws = write.ingress.is_empty() && write.programmed.is_none();
-        let insists = write.take_over || withdraws;
+        let insists = insists(&write);
         let again = match self.services.get_mut(&name) {
             None => {
                 let one = One { write, state: State::Written, failures: 0, blocked: false };
@@ -157,7 +156,12 @@ impl Wanted {
                 State::Due(now + self.jitter.stretch(wait).max(after.unwrap_or_default()))
             }
         };
-        let fresh = again && !matches!(state, State::Blocked { .. } | State::Due(_));
+        let fresh = match state {
+            State::Due(_) => false,
+            // What was refused was the wish before this one, for a Service of the type before.
+            State::Blocked { .. } => again && insists(&one.write),
+            _ => again,
+        };
         self.state(name, if fresh { State::Due(now) } else { state });
     }
 
@@ -201,6 +205,12 @@ impl Wanted {
             one.state = state;
         }
     }
+}
+
+/// Worth another try at once where the wish before it was refused: no ingress is asked for, which
+/// nobody else can own and every type of Service may have.
+fn insists(write: &StatusWrite) -> bool {
+    write.take_over || write.ingress.is_empty()
 }
 
 fn doubled(first: Duration, longest: Duration, times: u32) -> Duration {
@@ -375,4 +385,44 @@ fn joined(texts: &BTreeSet<&str>) -> String {
 /// As the API keeps times: whole seconds.
 fn seconds(time: Timestamp) -> String {
     time.round(Unit::Second).unwrap_or(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use translate::writes::IpMode;
+
+    fn wish(addresses: &[u8]) -> StatusWrite {
+        let ingress = addresses.iter().map(|last| Ingress {
+            address: Ipv4Addr::new(203, 0, 113, *last).into(),
+            mode: IpMode::Proxy,
+            ports: Vec::new(),
+        });
+        StatusWrite {
+            service: ObjectName::new("default", "web"),
+            uid: "1".into(),
+            ingress: ingress.collect(),
+            programmed: None,
+            finalizer: false,
+            take_over: false,
+        }
+    }
+
+    /// A Service leaves type LoadBalancer while its address is on its way: the address is refused,
+    /// and what is wanted now is none.
+    #[test]
+    fn a_wish_for_less_outlives_the_refusal_of_the_one_before() {
+        let mut wanted = Wanted::new(Jitter::seeded(1));
+        for (later, expected) in [(wish(&[]), Some(0)), (wish(&[1, 2]), None)] {
+            wanted.want(wish(&[1]));
+            let now = super::super::now() + Duration::from_secs(1);
+            assert_eq!(wanted.next(now).map(|write| write.ingress.len()), Some(1));
+            wanted.want(later);
+            wanted.settle(&ObjectName::new("default", "web"), Settled::Blocked(7), now);
+            assert_eq!(wanted.next(now).map(|write| write.ingress.len()), expected);
+            wanted.settle(&ObjectName::new("default", "web"), Settled::Gone, now);
+            wanted.settle(&ObjectName::new("default", "web"), Settled::Gone, now);
+        }
+    }
 }
