@@ -1,4 +1,5 @@
-//! From answers to health: as many in a row as the cadence asks for.
+//! From answers to health: as many in a row as the cadence asks for. A first answer that is good
+//! decides by itself: somebody may wait for it, as clients do whose node is out of sight.
 
 use super::ask::Answer;
 use translate::probes::{Cadence, Health};
@@ -16,8 +17,10 @@ impl Verdict {
     pub(super) fn count(&mut self, answer: Answer, cadence: &Cadence) -> Option<Health> {
         let now = match answer {
             Answer::Good { weight } => {
+                let first = self.health == Health::Unknown && (self.good, self.bad) == (0, 0);
                 (self.good, self.bad) = (self.good.saturating_add(1), 0);
-                let healthy = matches!(self.health, Health::Healthy { .. })
+                let healthy = first
+                    || matches!(self.health, Health::Healthy { .. })
                     || self.good >= cadence.healthy_after.max(1);
                 if healthy { Health::Healthy { weight } } else { self.health }
             }
@@ -47,7 +50,7 @@ mod tests {
         let mut verdict = Verdict::default();
         let healthy = Some(Health::Healthy { weight: None });
         let unhealthy = Some(Health::Unhealthy { closed: false });
-        let told: Vec<_> = [GOOD, BAD, GOOD, GOOD, BAD, BAD, GOOD, BAD, BAD, BAD, BAD, GOOD, GOOD]
+        let told: Vec<_> = [BAD, GOOD, GOOD, BAD, BAD, GOOD, BAD, BAD, BAD, BAD, GOOD, GOOD]
             .into_iter()
             .map(|answer| verdict.count(answer, &cadence))
             .collect();
@@ -55,10 +58,16 @@ mod tests {
         assert_eq!(
             told,
             [
-                none, none, none, healthy, none, none, none, none, none, unhealthy, none, none,
-                healthy
+                none, none, healthy, none, none, none, none, none, unhealthy, none, none, healthy
             ]
         );
+    }
+
+    #[test]
+    fn a_first_answer_that_is_good_decides() {
+        let cadence = Cadence { healthy_after: 5, ..Cadence::default() };
+        let mut verdict = Verdict::default();
+        assert_eq!(verdict.count(GOOD, &cadence), Some(Health::Healthy { weight: None }));
     }
 
     #[test]
