@@ -89,6 +89,17 @@ impl Index {
 
     fn claim_external(&self, spec: &Spec, to: &mut Collected) {
         for &address in &spec.external_ips {
+            // As kube-proxy has it: a family without a ClusterIP is none of the Service's.
+            let family = Family::of(address);
+            let known = !spec.cluster_ips.is_empty();
+            if known && !spec.cluster_ips.iter().any(|&one| Family::of(one) == family) {
+                let what = format!(
+                    "externalIP {address} is not forwarded: the Service has no {family}; add it \
+                     to ipFamilies"
+                );
+                to.problem(reason::NOT_FORWARDED, what);
+                continue;
+            }
             if let Err(problem) = self.external_ip(spec, address) {
                 to.problems.push(problem);
                 continue;
