@@ -91,7 +91,7 @@ impl AffinityTable {
         let whose = (service.generation as u64) << 32 | service.slot as u64;
         AffinityClient {
             place: keyed(self.secret, a, b, whose),
-            check: keyed(self.secret.rotate_left(32) ^ 0x8ebc_6af0_9c88_c6e3, a, b, whose),
+            check: keyed(self.secret.rotate_left(32) ^ 0x5899_65cc_7537_4cc3, a, b, whose),
         }
     }
     /// The client's backend, where it is still remembered.
@@ -226,6 +226,16 @@ mod tests {
             let alive = model.values().filter(|(_, until)| *until > now).count() as u64;
             table.sweep(60_000, now);
             prop_assert_eq!(table.len(), alive);
+        }
+    }
+
+    #[test]
+    fn clients_are_told_apart_whatever_the_secret() {
+        for secret in [0, 7, u64::MAX] {
+            let table = AffinityTable::new(8, secret);
+            let checks: std::collections::HashSet<u64> =
+                (0..1000).map(|n| table.client(SERVICE, (0, n)).check).collect();
+            assert_eq!(checks.len(), 1000, "{secret}");
         }
     }
 
