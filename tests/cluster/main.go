@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"headgate.dev/cluster/kubelets"
+	"headgate.dev/cluster/oracle"
 	"k8s.io/component-base/cli"
 	"k8s.io/component-base/logs"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo" // clients' metrics in the components
@@ -33,6 +34,7 @@ var roles = map[string]func() error{
 	"kubelets":    kubelets.Run,
 	"echo":        runEcho,
 	"pki":         runPKI,
+	"oracle":      oracle.Run,
 }
 
 func main() {
