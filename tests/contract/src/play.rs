@@ -1,0 +1,285 @@
+//! Plays a case, and says in what it differs from what is expected.
+
+use crate::case::{Case, Step, merge};
+use crate::gateway::{Gateway, key, kind};
+use crate::probe::{Answer, Question};
+use crate::world;
+use ipnet::IpNet;
+use model::desired::ObjectName;
+use model::ids::Protocol;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use translate::probes::{Check, Health, ProbeKey};
+use translate::{Allocations, Built, Kind, ObjectKey};
+
+struct Player<'a> {
+    case: &'a Case,
+    gateway: Gateway,
+    objects: BTreeMap<ObjectKey, Value>,
+    wrong: Vec<String>,
+}
+
+/// Plays the case; what is wrong, empty where nothing is.
+pub fn play(case: &Case, base: &[Value]) -> Vec<String> {
+    let mut player = Player {
+        gateway: begin(case, Allocations::default()),
+        case,
+        objects: BTreeMap::new(),
+        wrong: Vec::new(),
+    };
+    for object in base {
+        player.objects.insert(key(object), object.clone());
+    }
+    let mut changed: Vec<ObjectKey> = player.objects.keys().cloned().collect();
+    for (number, step) in case.steps.iter().enumerate() {
+        player.step(number + 1, step, std::mem::take(&mut changed));
+    }
+    player.wrong
+}
+
+/// The gateway as the case configures it.
+fn begin(case: &Case, allocations: Allocations) -> Gateway {
+    let mut gateway = Gateway::resume(case.settings.wishes(), allocations);
+    if case.settings.is_writer() {
+        gateway.index.set_writer(true);
+    }
+    gateway
+}
+
+impl Player<'_> {
+    fn step(&mut self, number: usize, step: &Step, mut changed: Vec<ObjectKey>) {
+        self.gateway.pass(step.after_s);
+        if step.restart {
+            let allocations = self.gateway.index.allocations().clone();
+            self.gateway = begin(self.case, allocations);
+            changed.extend(self.objects.keys().cloned());
+        }
+        for (name, patch) in &step.patch {
+            changed.push(self.patch(name, patch));
+        }
+        for key in changed {
+            match self.objects.get(&key) {
+                Some(object) => self.gateway.apply(object),
+                None => self.gateway.delete(&key),
+            }
+        }
+        for (name, health) in &step.probed {
+            self.gateway.index.probed(&probe(name), heard(health));
+        }
+        let built = self.gateway.build();
+        let before = self.wrong.len();
+        self.elsewhere(step);
+        self.packets(step);
+        self.words(step, &built);
+        for wrong in &mut self.wrong[before..] {
+            wrong.insert_str(0, &format!("step {number}: "));
+        }
+    }
+
+    /// The test that a case names is there.
+    fn elsewhere(&mut self, step: &Step) {
+        let Some(name) = &step.test else { return };
+        let (path, function) = name.split_once(' ').unwrap_or((name, ""));
+        let path = format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        if function.is_empty() || !text.contains(&format!("fn {function}(")) {
+            self.wrong.push(format!("there is no test {name}"));
+        }
+    }
+
+    fn patch(&mut self, name: &str, patch: &Value) -> ObjectKey {
+        let parts: Vec<&str> = name.split('/').collect();
+        let (kind_name, namespace, name) = match parts[..] {
+            [kind, name] => (kind, "default", name),
+            [kind, namespace, name] => (kind, namespace, name),
+            _ => panic!("{name}: expected Kind/name or Kind/namespace/name"),
+        };
+        let kind = kind(kind_name).unwrap_or_else(|| panic!("no kind {kind_name}"));
+        let of_cluster = matches!(kind, Kind::Node | Kind::Namespace | Kind::ServiceCidr);
+        let namespace = if of_cluster { "" } else { namespace };
+        let key = ObjectKey { kind, name: ObjectName::new(namespace, name) };
+        if patch.is_null() {
+            self.objects.remove(&key);
+            return key;
+        }
+        let object = self.objects.entry(key.clone()).or_insert_with(|| {
+            let mut new = json!({"kind": kind_name, "metadata": {"name": name}});
+            if !of_cluster {
+                new["metadata"]["namespace"] = json!(namespace);
+                new["metadata"]["uid"] = json!(format!("uid-{name}"));
+            }
+            new
+        });
+        merge(object, patch);
+        key
+    }
+
+    fn packets(&mut self, step: &Step) {
+        for (question, expected) in step.ask.iter().flatten() {
+            let (answer, via) = expected.split_once(" via ").unwrap_or((expected, ""));
+            let mut got = self.ask(question, answer);
+            if !via.is_empty() {
+                let hops: Vec<_> = self.gateway.sent_to.iter().map(|&mac| neighbour(mac)).collect();
+                got.push_str(&format!(" via {}", hops.join(", ")));
+            }
+            if got != *expected {
+                self.wrong.push(format!("{question}: {got}, and not {expected}"));
+            }
+        }
+    }
+
+    /// The answer in the words of the case.
+    fn ask(&mut self, question: &str, expected: &str) -> String {
+        let words: Vec<&str> = question.split(' ').collect();
+        let [protocol, client, "->", frontend] = words[..] else {
+            panic!("{question}: expected PROTOCOL CLIENT -> FRONTEND");
+        };
+        let word = protocol;
+        let protocol = match word {
+            "tcp" | "open" | "ack" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
+            other => panic!("no protocol {other}"),
+        };
+        let destination: SocketAddr = frontend.parse().unwrap();
+        let single = expected.starts_with("one of ");
+        let set = expected.strip_prefix("one of ").unwrap_or(expected);
+        let got = if let Ok(client) = client.parse::<SocketAddr>() {
+            match word {
+                "open" => self.gateway.open(client, destination),
+                "ack" => self.gateway.ask_within(client, destination),
+                _ => self.gateway.ask_from(protocol, client, destination),
+            }
+        } else {
+            let clients = clients(client);
+            let wanted = wanted(set);
+            self.gateway.ask(&Question { protocol, clients: &clients, destination }, &wanted)
+        };
+        match got {
+            Err(what) => what,
+            Ok(Answer::Backends(all)) if single => {
+                let fits = all.len() == 1
+                    && matches!(wanted(set), Answer::Backends(set) if all.is_subset(&set));
+                if fits { expected.to_owned() } else { format!("{}", Answer::Backends(all)) }
+            }
+            Ok(Answer::Drop(_)) if expected == "drop" => "drop".to_owned(),
+            Ok(answer) => answer.to_string(),
+        }
+    }
+
+    /// Statuses, problems, events, probes and writes.
+    fn words(&mut self, step: &Step, built: &Built) {
+        for (name, expected) in &step.addresses {
+            let status = self.gateway.status(&ObjectName::new("default", name));
+            let have: Vec<String> = status
+                .map(|one| one.addresses.iter().map(ToString::to_string).collect())
+                .unwrap_or_default();
+            if have != *expected {
+                self.wrong.push(format!("{name} has {have:?}, and not {expected:?}"));
+            }
+        }
+        for (name, expected) in &step.problems {
+            let status = self.gateway.status(&ObjectName::new("default", name));
+            let have = status.map(|one| one.problems.clone()).unwrap_or_default();
+            for part in expected {
+                if !have.iter().any(|one| one.contains(part)) {
+                    self.wrong.push(format!("{name}: no problem says \"{part}\": {have:?}"));
+                }
+            }
+            if expected.is_empty() && !have.is_empty() {
+                self.wrong.push(format!("{name} has problems: {have:?}"));
+            }
+        }
+        let events: Vec<String> =
+            built.events.iter().map(|one| format!("{}: {}", one.reason, one.message)).collect();
+        for expected in &step.events {
+            let (reason, part) = expected.split_once(": ").unwrap_or((expected, ""));
+            let fits = |one: &String| one.starts_with(&format!("{reason}: ")) && one.contains(part);
+            if !events.iter().any(fits) {
+                self.wrong.push(format!("no event \"{expected}\": {events:#?}"));
+            }
+        }
+        for reason in &step.no_events {
+            if events.iter().any(|one| one.starts_with(&format!("{reason}: "))) {
+                self.wrong.push(format!("an event {reason}: {events:#?}"));
+            }
+        }
+        let begun: BTreeSet<ProbeKey> =
+            built.probes.started.iter().map(|(key, _)| key.clone()).collect();
+        for name in &step.probes {
+            if !begun.contains(&probe(name)) {
+                self.wrong.push(format!("probe {name} doesn't begin: {begun:?}"));
+            }
+        }
+        self.writes(step, built);
+    }
+
+    fn writes(&mut self, step: &Step, built: &Built) {
+        for (name, expected) in &step.writes {
+            let name = ObjectName::new("default", name);
+            let Some(write) = built.writes.iter().find(|write| write.service == name) else {
+                self.wrong.push(format!("nothing is written to the status of {name}"));
+                continue;
+            };
+            let ingress: Vec<String> = write
+                .ingress
+                .iter()
+                .map(|one| format!("{} {}", one.address, one.mode.name()))
+                .collect();
+            let programmed = write
+                .programmed
+                .as_ref()
+                .map(|one| format!("{} {}", if one.status { "True" } else { "False" }, one.reason));
+            if ingress != expected.ingress || programmed != expected.programmed {
+                let have = format!("{ingress:?} and {programmed:?}");
+                self.wrong.push(format!("{name}: {have} are written, and not {expected:?}"));
+            }
+        }
+    }
+}
+
+/// The clients of a prefix, or the one client.
+fn clients(text: &str) -> Vec<IpAddr> {
+    match text.parse::<IpNet>() {
+        Ok(prefix) => prefix.hosts().take(200).collect(),
+        Err(_) => vec![text.parse().unwrap_or_else(|_| panic!("no client {text}"))],
+    }
+}
+
+fn wanted(text: &str) -> Answer {
+    let inside = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+    match inside {
+        Some(list) => Answer::backends(list.split(", ")),
+        None => Answer::NotOurs,
+    }
+}
+
+fn heard(text: &str) -> Health {
+    match text.split(' ').collect::<Vec<_>>()[..] {
+        ["good"] => Health::Healthy { weight: None },
+        ["good", weight] => Health::Healthy { weight: Some(weight.parse().unwrap()) },
+        ["bad"] => Health::Unhealthy { closed: false },
+        ["closed"] => Health::Unhealthy { closed: true },
+        _ => panic!("a probe's answer \"{text}\": expected good, good WEIGHT, bad or closed"),
+    }
+}
+
+fn probe(name: &str) -> ProbeKey {
+    let (check, rest) = name.split_once(' ').unwrap();
+    if check == "tcp" {
+        return ProbeKey { address: rest.parse().unwrap(), check: Check::Tcp };
+    }
+    let slash = rest.find('/').unwrap();
+    let (address, path) = rest.split_at(slash);
+    ProbeKey { address: address.parse().unwrap(), check: Check::Http { path: path.into() } }
+}
+
+/// Who has a MAC.
+fn neighbour(mac: [u8; 6]) -> String {
+    match mac {
+        world::ROUTER_MAC => "router".to_owned(),
+        [2, 0, 0, 0, 2, number] => format!("node-{number}"),
+        other => format!("{other:?}"),
+    }
+}
