@@ -125,6 +125,17 @@ fn check_words(spec: &ServiceSpec, faults: &mut Faults) {
     if kind == "ExternalName" && spec.external_name.as_deref().unwrap_or_default().is_empty() {
         faults.add("spec.externalName", "a Service of type ExternalName needs one");
     }
+    let ranges = spec.load_balancer_source_ranges.as_ref();
+    if ranges.is_some_and(|all| !all.is_empty()) && kind != "LoadBalancer" {
+        let what = "only a Service of type LoadBalancer may have them";
+        faults.add("spec.loadBalancerSourceRanges", what);
+    }
+    let outside = kind == "NodePort" || kind == "LoadBalancer";
+    let outside = outside || spec.external_ips.as_ref().is_some_and(|all| !all.is_empty());
+    if external.is_some() && !outside {
+        let what = "only a Service that is reached from outside of the cluster may have it";
+        faults.add("spec.externalTrafficPolicy", what);
+    }
     if spec.load_balancer_class.is_some() && kind != "LoadBalancer" {
         faults.add("spec.loadBalancerClass", "only a Service of type LoadBalancer may have it");
     }

@@ -57,9 +57,7 @@ mod tests {
         let none = None;
         assert_eq!(
             told,
-            [
-                none, none, healthy, none, none, none, none, none, unhealthy, none, none, healthy
-            ]
+            [none, none, healthy, none, none, none, none, none, unhealthy, none, none, healthy]
         );
     }
 
