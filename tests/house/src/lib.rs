@@ -21,13 +21,17 @@ pub fn files() -> Result<Vec<PathBuf>> {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default();
             let is_link = path.is_symlink();
-            if path.is_dir() && !is_link {
+            if name == ".git" || is_link {
+                // Git's own: a folder, or in a worktree a file that names one.
+                continue;
+            }
+            if path.is_dir() {
                 // What cargo builds into says so itself.
                 let is_built = name == "target" || path.join("CACHEDIR.TAG").exists();
-                if name != ".git" && !is_built {
+                if !is_built {
                     folders.push(path);
                 }
-            } else if !is_link {
+            } else {
                 found.push(path.strip_prefix(&root)?.to_path_buf());
             }
         }
