@@ -26,5 +26,6 @@ pub use config::{Device, EngineConfig, InterfaceSpec, PortSpec};
 pub use engine::{Engine, EngineError};
 pub use idle::Idle;
 pub use mailbox::NoAnswer;
+pub use mirror::HostWay;
 pub use ports::PortFailed;
 pub use reading::BackendTraffic;

@@ -1,6 +1,7 @@
 //! Ways to backends and announcements of frontends: what a new snapshot asks of the mirror.
 
 use crate::engine::Engine;
+use crate::mirror::HostWay;
 use model::ids::{BackendId, InterfaceId};
 use pipeline::adjacency::Adjacencies;
 use pipeline::snapshot::{Report, Snapshot};
@@ -80,6 +81,17 @@ impl Engine {
         if !same {
             self.manage(&ways);
         }
+    }
+
+    /// Gives the host itself a way to an address by a next hop, for as long as what this returns
+    /// lives: workers know the next hops of pods, the kernel doesn't.
+    pub fn host_way(&self, address: IpAddr, via: IpAddr) -> HostWay {
+        self.mirror.as_ref().map(|mirror| mirror.host_way(address, via)).unwrap_or_default()
+    }
+
+    /// Waits until the kernel knows all ways that were asked for; false where it takes longer.
+    pub fn wait_for_host_ways(&self, longest: Duration) -> bool {
+        self.mirror.as_ref().is_none_or(|mirror| mirror.wait_for_host_ways(longest))
     }
 
     /// Backends behind each next hop, as of the latest snapshot.

@@ -46,6 +46,10 @@ pub const PROBLEMS_PER_SERVICE_MAX: usize = 64;
 /// Adjacencies: an id has 16 bits and two values are set aside.
 pub const ADJACENCIES_MAX: usize = 65_000;
 
+/// Addresses that the host itself reaches by way of their node, for its probes: a route of the
+/// kernel each.
+pub const HOST_WAYS_MAX: usize = 65_536;
+
 /// Ports that the workers use on a NAT address are 1024 to 65535; below are the well-known ones,
 /// which some servers treat as privileged.
 pub const NAT_PORT_FIRST: u16 = 1024;

@@ -97,6 +97,10 @@ pub(crate) struct News {
     pub routes_changed: bool,
     /// Neighbours that the kernel has forgotten.
     pub forgotten: Vec<Key>,
+    /// A link changed, or an address on it.
+    pub links_changed: bool,
+    /// Addresses whose [`host ways`](super::host_ways) were removed.
+    pub host_ways_lost: Vec<IpAddr>,
 }
 
 /// Follows the kernel.
@@ -297,6 +301,7 @@ impl Taker<'_> {
         match message {
             RouteNetlinkMessage::NewLink(link) if self.is_twin(link.header.index) => {
                 self.take_link(&link);
+                self.news.links_changed = true;
                 // Down takes addresses and routes along, and up brings some back.
                 self.mark(&[Kind::Addresses, Kind::RoutesV4, Kind::RoutesV6]);
             }
@@ -309,8 +314,13 @@ impl Taker<'_> {
             RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address)
                 if self.is_twin(address.header.index) =>
             {
+                self.news.links_changed = true;
                 self.mark(&[Kind::Addresses, Kind::RoutesV4, Kind::RoutesV6]);
             }
+            RouteNetlinkMessage::DelRoute(route) if state::is_host_way(&route) => {
+                self.news.host_ways_lost.extend(state::destination_of(&route));
+            }
+            RouteNetlinkMessage::NewRoute(route) if state::is_host_way(&route) => {}
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route)
                 if state::table_of(&route) == u32::from(RouteHeader::RT_TABLE_MAIN) =>
             {

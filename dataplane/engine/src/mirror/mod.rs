@@ -15,6 +15,7 @@
 mod announce;
 mod carry;
 mod follow;
+mod host_ways;
 mod ledger;
 mod managed;
 mod netlink;
@@ -25,6 +26,7 @@ mod tests;
 mod thread;
 mod twin;
 
+pub use host_ways::HostWay;
 pub use ring::{MirrorFrame, MirrorPort};
 pub use twin::{StaticRoute, TwinConfig, TwinError};
 
@@ -130,6 +132,7 @@ impl Shared {
 pub struct Mirror {
     shared: Arc<Shared>,
     control: Sender<Control>,
+    holders: Arc<host_ways::Holders>,
     thread: Option<JoinHandle<()>>,
     notes: Vec<String>,
 }
@@ -182,6 +185,8 @@ impl Mirror {
             requests,
             managed: managed::Managed::new(Instant::now()),
             announcer: announce::Announcer::default(),
+            host_ways: host_ways::HostWays::default(),
+            waiting: Vec::new(),
             control: orders,
             shared: shared.clone(),
             publisher: Publisher::new(Box::new(publish)),
@@ -190,7 +195,8 @@ impl Mirror {
             .name("mirror".to_owned())
             .spawn(move || guard(thread, &config.cores))
             .map_err(MirrorError::Thread)?;
-        Ok((Self { shared, control, thread: Some(thread), notes }, ports))
+        let holders = Arc::new(host_ways::Holders::new(control.clone()));
+        Ok((Self { shared, control, holders, thread: Some(thread), notes }, ports))
     }
 
     /// What could not be had at start and isn't essential, and what the host should change: each
@@ -220,6 +226,21 @@ impl Mirror {
     /// advertisement: at once, and again after one and three seconds.
     pub fn announce(&self, addresses: Vec<(InterfaceId, IpAddr)>) {
         let _ = self.control.send(Control::Announce(addresses));
+    }
+
+    /// Gives the host itself a way to an address by a next hop on a link of ours, unless the
+    /// address is on one, too. It is there soon, and as long as what this returns. At most
+    /// [`model::limits::HOST_WAYS_MAX`].
+    pub fn host_way(&self, address: IpAddr, via: IpAddr) -> HostWay {
+        HostWay::hold(&self.holders, (address, via))
+    }
+
+    /// Waits until the kernel has been told of all ways that were held and let go so far; false
+    /// where that takes longer.
+    pub fn wait_for_host_ways(&self, longest: Duration) -> bool {
+        let (done, wait) = channel();
+        let _ = self.control.send(Control::WhenHostWaysSettled(done));
+        wait.recv_timeout(longest).is_ok()
     }
 
     /// Stops the thread and removes the twins. The last frame has been carried within 200 ms; the

@@ -5,8 +5,8 @@
 //! asynchronous runtime's timer can.
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
@@ -213,6 +213,43 @@ pub(crate) fn add_route(index: u32, to: ipnet::IpNet, via: IpAddr) -> Request {
         RouteAttribute::Oif(index),
     ];
     (RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// Who put a route into the kernel, where it was [`put_host_way`]: such a route is for the host's
+/// own packets, and nothing that workers follow.
+pub(crate) const OWN_PROTOCOL: RouteProtocol = RouteProtocol::Other(72);
+/// After routes that were put there by hand: the metric of such a route is 0, or 1024 for IPv6.
+const OWN_METRIC: u32 = 2_048;
+
+fn host_way(index: u32, to: IpAddr, via: IpAddr) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: family(to),
+        destination_prefix_length: if to.is_ipv4() { 32 } else { 128 },
+        table: RouteHeader::RT_TABLE_MAIN,
+        protocol: OWN_PROTOCOL,
+        scope: RouteScope::Universe,
+        kind: RouteType::Unicast,
+        ..RouteHeader::default()
+    };
+    message.attributes = vec![
+        RouteAttribute::Destination(RouteAddress::from(to)),
+        RouteAttribute::Gateway(RouteAddress::from(via)),
+        RouteAttribute::Oif(index),
+        RouteAttribute::Priority(OWN_METRIC),
+    ];
+    message
+}
+
+/// Puts the host's own way to one address, in the place of another one of ours.
+pub(crate) fn put_host_way(index: u32, to: IpAddr, via: IpAddr) -> Request {
+    let message = host_way(index, to, via);
+    (RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// Removes it.
+pub(crate) fn remove_host_way(index: u32, to: IpAddr, via: IpAddr) -> Request {
+    (RouteNetlinkMessage::DelRoute(host_way(index, to, via)), 0)
 }
 
 fn neighbour(index: u32, address: IpAddr, state: NeighbourState) -> NeighbourMessage {

@@ -1,6 +1,7 @@
 //! What the kernel holds about the twins: addresses, routes and neighbours, and how its messages
 //! are read.
 
+use super::netlink::OWN_PROTOCOL;
 use ipnet::IpNet;
 use model::ids::InterfaceId;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
@@ -83,6 +84,8 @@ pub(crate) struct KernelState {
     by_index: HashMap<u32, InterfaceId>,
     addresses: Vec<(InterfaceId, IpAddr)>,
     routes: Vec<(IpNet, u32, Route)>,
+    /// Prefixes that are on a link of ours.
+    on_link: Vec<(IpNet, InterfaceId)>,
     neighbours: BTreeMap<Key, (Neighbour, u32)>,
     /// Counts the times that neighbours were read from the start.
     reading: u32,
@@ -132,6 +135,10 @@ impl KernelState {
         }));
         new.sort_by_key(|(prefix, metric, _)| (*prefix, *metric));
         let differ = self.routes != new;
+        let on_link = |(prefix, _, route): &(IpNet, u32, Route)| {
+            route.via.is_none().then_some((*prefix, route.interface))
+        };
+        self.on_link = new.iter().filter_map(on_link).collect();
         self.routes = new;
         differ
     }
@@ -141,9 +148,16 @@ impl KernelState {
     }
     /// True where the address is on the link of the interface.
     pub fn is_on_link(&self, (id, address): Key) -> bool {
-        self.routes.iter().any(|(prefix, _, route)| {
-            route.interface == id && route.via.is_none() && prefix.contains(&address)
-        })
+        self.on_link.iter().any(|(prefix, on)| *on == id && prefix.contains(&address))
+    }
+    /// The number of the link on which `via` is the next hop towards an address; `None` where the
+    /// address itself is on a link, or `via` isn't.
+    pub fn link_towards(&self, address: IpAddr, via: IpAddr) -> Option<u32> {
+        let on = |ip: &IpAddr| self.on_link.iter().find(|(prefix, _)| prefix.contains(ip));
+        if on(&address).is_some() {
+            return None;
+        }
+        on(&via).and_then(|(_, id)| self.link(*id)).map(|link| link.index)
     }
     /// Takes over a neighbour; true where it changes.
     pub fn set_neighbour(&mut self, key: Key, neighbour: Neighbour) -> bool {
@@ -223,15 +237,30 @@ pub(crate) fn table_of(message: &RouteMessage) -> u32 {
     given.unwrap_or(u32::from(message.header.table))
 }
 
-/// A unicast route of the main table that a plain packet can take. Of several next hops the first
-/// living one.
+/// A route that the host has for its own packets alone.
+pub(crate) fn is_host_way(message: &RouteMessage) -> bool {
+    message.header.protocol == OWN_PROTOCOL
+        && table_of(message) == u32::from(RouteHeader::RT_TABLE_MAIN)
+}
+
+/// The address that a route leads to.
+pub(crate) fn destination_of(message: &RouteMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(address) => read_route_address(address),
+        _ => None,
+    })
+}
+
+/// A unicast route of the main table that a plain packet can take, and that isn't for the host
+/// alone. Of several next hops the first living one.
 pub(crate) fn read_route(message: &RouteMessage) -> Option<KernelRoute> {
     let header = &message.header;
     let plain = header.kind == RouteType::Unicast
         && header.tos == 0
         && header.source_prefix_length == 0
         && !header.flags.intersects(RouteFlags::Cloned | RouteFlags::Dead)
-        && table_of(message) == u32::from(RouteHeader::RT_TABLE_MAIN);
+        && table_of(message) == u32::from(RouteHeader::RT_TABLE_MAIN)
+        && !is_host_way(message);
     if !plain {
         return None;
     }

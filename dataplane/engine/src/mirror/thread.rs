@@ -7,6 +7,7 @@
 use super::announce::{Announcer, Place};
 use super::carry::{Carrier, CarryError};
 use super::follow::{FollowError, Follower};
+use super::host_ways::{Held, HostWays};
 use super::managed::Managed;
 use super::netlink::NetlinkSocket;
 use super::state::{self, Key};
@@ -22,7 +23,7 @@ use pipeline::adjacency::AdjacencyInput;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 /// Looks without a pause after the last one that found something.
@@ -43,6 +44,8 @@ const REST_FACTOR: u32 = 4;
 pub(crate) enum Control {
     Managed(Vec<Key>),
     Announce(Vec<Place>),
+    HostWay { held: Held, holds: bool },
+    WhenHostWaysSettled(Sender<()>),
 }
 
 /// Gets what is to be published, in the mirror thread.
@@ -68,6 +71,9 @@ pub(crate) struct Thread {
     pub requests: NetlinkSocket,
     pub managed: Managed,
     pub announcer: Announcer,
+    pub host_ways: HostWays,
+    /// Whoever waits for the host's ways.
+    pub waiting: Vec<Sender<()>>,
     pub control: Receiver<Control>,
     pub shared: Arc<Shared>,
     pub publisher: Publisher,
@@ -157,6 +163,10 @@ impl Thread {
                 self.managed.set_gateways(self.follower.state().gateways());
             }
             self.managed.forgotten(&news.forgotten, now);
+            if news.links_changed {
+                self.host_ways.links_changed();
+            }
+            news.host_ways_lost.iter().for_each(|address| self.host_ways.lost(*address));
         }
         for place in self.announcer.take_due(now) {
             self.carrier.announce(place);
@@ -177,6 +187,13 @@ impl Thread {
             let refused = match control {
                 Control::Managed(list) => ("managed neighbours", self.managed.set_wanted(list)),
                 Control::Announce(list) => ("announcements", self.announcer.add(list, now)),
+                Control::HostWay { held, holds } => {
+                    ("the host's ways to pods", usize::from(!self.host_ways.set(held, holds)))
+                }
+                Control::WhenHostWaysSettled(done) => {
+                    self.waiting.push(done);
+                    continue;
+                }
             };
             if refused.1 > 0 {
                 tracing::warn!(what = refused.0, left_out = refused.1, "over the limit");
@@ -197,7 +214,11 @@ impl Thread {
     }
 
     fn ask_kernel(&mut self, now: Instant) -> Result<bool, RunError> {
-        let requests = self.managed.round(now, self.follower.state());
+        let mut requests = self.managed.round(now, self.follower.state());
+        // Before the kernel's own links are known, no next hop is on one.
+        if self.follower.has_read_all() {
+            requests.extend(self.host_ways.round(self.follower.state()));
+        }
         let found = !requests.is_empty();
         for (message, flags) in requests {
             match self.requests.send(message, flags) {
@@ -205,6 +226,12 @@ impl Thread {
                 // Short of memory: the request will be made again.
                 Err(Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR) => {}
                 Err(error) => return Err(RunError::Ask(error)),
+            }
+        }
+        if self.host_ways.is_settled() {
+            for done in self.waiting.drain(..) {
+                // Who gave up waiting isn't there.
+                let _ = done.send(());
             }
         }
         Ok(found)
@@ -217,12 +244,13 @@ impl Thread {
                 let NetlinkPayload::Error(error) = received.message.payload else { return };
                 match Errno::from_raw(error.raw_code().saturating_abs()) {
                     // Learnt by the kernel itself in the meantime.
-                    Errno::EEXIST | Errno::UnknownErrno => {}
+                    // Routes go with their links.
+                    Errno::EEXIST | Errno::ESRCH | Errno::UnknownErrno => {}
                     Errno::ENOBUFS => tracing::warn!(
                         "the kernel's neighbour table is full: raise \
                          net.ipv4.neigh.default.gc_thresh3 and net.ipv6.neigh.default.gc_thresh3"
                     ),
-                    error => tracing::debug!(%error, "the kernel refused a neighbour"),
+                    error => tracing::debug!(%error, "the kernel refused a neighbour or a route"),
                 }
             });
             match read {

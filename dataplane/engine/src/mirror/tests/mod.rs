@@ -2,6 +2,7 @@
 //! that stands for a worker and the machines on the wire. Not root: they say so and do nothing.
 
 mod frames;
+mod host_ways;
 mod life;
 mod neighbours;
 mod publication;
