@@ -15,31 +15,26 @@ const SLOTS_PER_WEIGHT: u64 = 100;
 const SEED_OFFSET: u64 = 0x6865_6164_6761_7465;
 const SEED_SKIP: u64 = 0x6d61_676c_6576_2121;
 
-/// The weights of one service port ask for a larger table than there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableTooLarge {
-    /// Sum of the weights.
-    pub weight: u64,
-}
+/// Weights in sum that the largest table gives [`SLOTS_PER_WEIGHT`] slots each.
+const WEIGHT_MAX: u64 = LADDER[LADDER.len() - 1] as u64 / SLOTS_PER_WEIGHT;
 
-impl std::fmt::Display for TableTooLarge {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "weights add up to {}, more than the {} that a table has room for",
-            self.weight,
-            u64::from(LADDER[LADDER.len() - 1]) / SLOTS_PER_WEIGHT
-        )
-    }
-}
-
-impl std::error::Error for TableTooLarge {}
-
-/// The size of the table: a pure function of the weights, so that gateways agree.
-pub fn table_len(weights: impl Iterator<Item = u16>) -> Result<u32, TableTooLarge> {
-    let weight: u64 = weights.map(u64::from).sum();
+/// The size of the table: a pure function of the weights, so that gateways agree. Their sum is at
+/// most [`WEIGHT_MAX`].
+fn table_len(weight: u64) -> u32 {
     let wanted = weight * SLOTS_PER_WEIGHT;
-    LADDER.iter().copied().find(|len| u64::from(*len) >= wanted).ok_or(TableTooLarge { weight })
+    LADDER.into_iter().find(|len| u64::from(*len) >= wanted).unwrap_or(LADDER[LADDER.len() - 1])
+}
+
+/// The weights as the table knows them: those that ask for more than the largest table has are
+/// taken in proportion, at least one each.
+fn weights(backends: &[(BackendId, SocketAddr, u16)]) -> Vec<u16> {
+    let given = || backends.iter().map(|(_, _, weight)| (*weight).max(1));
+    let sum: u64 = given().map(u64::from).sum();
+    if sum <= WEIGHT_MAX {
+        return given().collect();
+    }
+    let room = WEIGHT_MAX.saturating_sub(backends.len() as u64);
+    given().map(|weight| (u64::from(weight) * room / sum).max(1) as u16).collect()
 }
 
 /// The table of one service port and family. A slot holds a place in `backends`.
@@ -52,13 +47,14 @@ pub struct Maglev {
 impl Maglev {
     /// Builds the table. `backends` are in order of address; the table depends on addresses, ports
     /// and weights alone, never on ids. Empty where there is no backend.
-    pub fn new(backends: &[(BackendId, SocketAddr, u16)]) -> Result<Self, TableTooLarge> {
+    pub fn new(backends: &[(BackendId, SocketAddr, u16)]) -> Self {
         let ids = backends.iter().map(|(id, _, _)| *id).collect();
         if backends.is_empty() {
-            return Ok(Self { slots: Box::default(), backends: ids });
+            return Self { slots: Box::default(), backends: ids };
         }
-        let len = table_len(backends.iter().map(|(_, _, weight)| *weight))?;
-        Ok(Self { slots: fill(backends, len as usize), backends: ids })
+        let weights = weights(backends);
+        let len = table_len(weights.iter().copied().map(u64::from).sum());
+        Self { slots: fill(backends, &weights, len as usize), backends: ids }
     }
     /// The backend for a hash, or `None` where there is none.
     #[inline]
@@ -78,7 +74,7 @@ impl Maglev {
     }
 }
 
-fn fill(backends: &[(BackendId, SocketAddr, u16)], len: usize) -> Box<[u16]> {
+fn fill(backends: &[(BackendId, SocketAddr, u16)], weights: &[u16], len: usize) -> Box<[u16]> {
     let mut slots = vec![0; len].into_boxed_slice();
     // Towards the end a walk meets many taken slots before a free one. A bit each stays in the
     // first levels of the cache where the slots of a large table don't.
@@ -96,8 +92,8 @@ fn fill(backends: &[(BackendId, SocketAddr, u16)], len: usize) -> Box<[u16]> {
         .collect();
     let mut left = len;
     loop {
-        for (place, walk) in walks.iter_mut().enumerate() {
-            for _ in 0..backends[place].2 {
+        for (place, (walk, weight)) in walks.iter_mut().zip(weights).enumerate() {
+            for _ in 0..*weight {
                 while taken[walk.0 / 64] >> (walk.0 % 64) & 1 == 1 {
                     walk.0 += walk.1;
                     if walk.0 >= len {
@@ -140,7 +136,7 @@ mod tests {
         #[test]
         fn slots_are_even_by_weight(count in 1u32..60, seed in any::<u32>()) {
             let list = backends(count, |n| 1 + (n.wrapping_mul(seed) % 5) as u16);
-            let maglev = Maglev::new(&list).map_err(|e| TestCaseError::fail(e.to_string()))?;
+            let maglev = Maglev::new(&list);
             let total: u64 = list.iter().map(|b| u64::from(b.2)).sum();
             for (place, backend) in list.iter().enumerate() {
                 let have = maglev.slots().iter().filter(|s| usize::from(**s) == place).count();
@@ -157,32 +153,46 @@ mod tests {
             for other in &mut others {
                 other.0.slot += shift;
             }
-            let a = Maglev::new(&list).map_err(|e| TestCaseError::fail(e.to_string()))?;
-            let b = Maglev::new(&others).map_err(|e| TestCaseError::fail(e.to_string()))?;
+            let a = Maglev::new(&list);
+            let b = Maglev::new(&others);
             prop_assert_eq!(a.slots(), b.slots());
         }
     }
 
     /// As nodes have them, which hold from one to a thousand endpoints.
     #[test]
-    fn unlike_weights_are_honoured_within_a_hundredth() -> Result<(), TableTooLarge> {
+    fn unlike_weights_are_honoured_within_a_hundredth() {
         const WEIGHTS: [u16; 6] = [1, 1000, 37, 250, 999, 3];
         let list = backends(6, |n| WEIGHTS[n as usize]);
-        let maglev = Maglev::new(&list)?;
+        let maglev = Maglev::new(&list);
         let total: f64 = WEIGHTS.iter().map(|weight| f64::from(*weight)).sum();
         for (place, weight) in WEIGHTS.iter().enumerate() {
             let have = maglev.slots().iter().filter(|s| usize::from(**s) == place).count() as f64;
             let share = maglev.slots().len() as f64 * f64::from(*weight) / total;
             assert!((0.99..=1.01).contains(&(have / share)), "weight {weight}: {have} of {share}");
         }
-        Ok(())
+    }
+
+    /// A hundred nodes with up to a thousand endpoints each: more than a table has room for.
+    #[test]
+    fn weights_beyond_the_largest_table_are_taken_in_proportion() {
+        let weight = |n: u32| if n < 50 { 1_000 } else { 500 };
+        let list = backends(100, weight);
+        let maglev = Maglev::new(&list);
+        let slots = maglev.slots().len() as f64;
+        let mut have = vec![0u32; 100];
+        maglev.slots().iter().for_each(|place| have[usize::from(*place)] += 1);
+        for (n, have) in have.into_iter().enumerate() {
+            let share = slots * f64::from(weight(n as u32)) / 75_000.0;
+            assert!((0.99..=1.01).contains(&(f64::from(have) / share)), "{n}: {have} of {share}");
+        }
     }
 
     #[test]
-    fn removing_one_of_ten_moves_few_other_slots() -> Result<(), TableTooLarge> {
+    fn removing_one_of_ten_moves_few_other_slots() {
         let all = backends(10, |_| 1);
         let fewer: Vec<_> = all[..9].to_vec();
-        let (before, after) = (Maglev::new(&all)?, Maglev::new(&fewer)?);
+        let (before, after) = (Maglev::new(&all), Maglev::new(&fewer));
         let mut moved = 0;
         let n = 10_000u64;
         for i in 0..n {
@@ -193,7 +203,6 @@ mod tests {
             }
         }
         assert!(moved < n / 20, "{moved} of {n}");
-        assert_eq!(Maglev::new(&[])?.select(42), None);
-        Ok(())
+        assert_eq!(Maglev::new(&[]).select(42), None);
     }
 }

@@ -4,7 +4,7 @@ mod affinity;
 mod maglev;
 
 pub use affinity::{AffinityClient, AffinityFull, AffinityTable, Sticky};
-pub use maglev::{Maglev, TableTooLarge, table_len};
+pub use maglev::Maglev;
 
 /// Multiplies to 128 bits and folds: a non-linear mix of two words.
 #[inline]

@@ -146,27 +146,26 @@ impl Compiler {
     fn put(&mut self, port: &Arc<ServicePort>, report: &mut Report) {
         let old = self.compiled.remove(&port.key);
         let new = old.is_none();
-        let (id, had, source_ranges) = match old {
+        let (id, had, kept) = match old {
             Some(old) => {
-                // Prefixes seldom change, and there may be many of them.
                 let service = self.snapshot.service(old.id);
-                let same = old.port.source_ranges == port.source_ranges;
-                let ranges = service.filter(|_| same).map(|s| Arc::clone(&s.source_ranges));
-                (old.id, old.backends, ranges)
+                let kept = service.map(|service| Kept::of(service, &old.port, port));
+                (old.id, old.backends, kept.unwrap_or_default())
             }
             None => {
                 let Some(slot) = self.service_slots.take() else {
                     report.problem(port, format!("more than {SERVICE_PORTS_MAX} service ports"));
                     return;
                 };
-                (self.begin_service(slot), HashMap::new(), None)
+                (self.begin_service(slot), HashMap::new(), Kept::default())
             }
         };
         let backends = self.put_backends(port, id, had, report);
-        let Some(maglev) = fill(port, &backends, report) else {
-            report.problem(port, "too many backends for one table".to_owned());
-            return;
-        };
+        let Kept { source_ranges, maglev: [v4, v6] } = kept;
+        let maglev = [
+            v4.unwrap_or_else(|| fill(port, Family::V4, &backends)),
+            v6.unwrap_or_else(|| fill(port, Family::V6, &backends)),
+        ];
         for frontend in &port.frontends {
             let (ip, number) = (frontend.address.ip(), frontend.address.port());
             report.addresses_touched.push(ip);
@@ -176,12 +175,22 @@ impl Compiler {
                 report.problem(port, what);
             }
         }
+        let source_ranges =
+            source_ranges.unwrap_or_else(|| Arc::new(SourceRanges::new(&port.source_ranges)));
+        if source_ranges.left_out() > 0 {
+            let what = format!(
+                "{} source ranges left out, whose clients are kept out: give fewer, wider \
+                 prefixes (at most {SOURCE_RANGES_MAX} for a family)",
+                source_ranges.left_out()
+            );
+            report.problem(port, what);
+        }
         let service = Service {
             key: port.key.clone(),
             id,
             refusal: port.refusal,
             maglev,
-            source_ranges: source_ranges.unwrap_or_else(|| ranges(port, report)),
+            source_ranges,
             affinity_s: port.affinity.map(|affinity| affinity.timeout_s.max(1)),
             reset_after_s: port.reset_after_s,
         };
@@ -264,37 +273,41 @@ impl Report {
     }
 }
 
-/// The tables of a service port's active backends, by family.
-fn fill(
-    port: &ServicePort,
-    ids: &HashMap<SocketAddr, BackendId>,
-    report: &mut Report,
-) -> Option<[Maglev; 2]> {
-    let [v4, v6] = [Family::V4, Family::V6].map(|family| {
-        let active: Vec<_> = port
-            .active(family)
-            .take(BACKENDS_PER_SERVICE_MAX)
-            .filter_map(|b| ids.get(&b.address).map(|id| (*id, b.address, b.weight.max(1))))
-            .collect();
-        Maglev::new(&active).or_else(|too_large| {
-            report.problem(port, too_large.to_string());
-            let even: Vec<_> = active.iter().map(|(id, at, _)| (*id, *at, 1)).collect();
-            Maglev::new(&even)
-        })
-    });
-    Some([v4.ok()?, v6.ok()?])
+/// What a service port keeps because it is made of what didn't change.
+#[derive(Default)]
+struct Kept {
+    /// Prefixes seldom change, and there may be many of them.
+    source_ranges: Option<Arc<SourceRanges>>,
+    /// A large table takes milliseconds. A backend that stays keeps its id.
+    maglev: [Option<Arc<Maglev>>; 2],
 }
 
-fn ranges(port: &ServicePort, report: &mut Report) -> Arc<SourceRanges> {
-    let (ranges, left_out) = SourceRanges::new(&port.source_ranges);
-    if left_out > 0 {
-        let what = format!(
-            "{left_out} source ranges left out, whose clients are kept out: give fewer, wider \
-             prefixes (at most {SOURCE_RANGES_MAX} for a family)"
-        );
-        report.problem(port, what);
+impl Kept {
+    fn of(service: &Service, old: &ServicePort, new: &ServicePort) -> Self {
+        let same = old.source_ranges == new.source_ranges;
+        Self {
+            source_ranges: same.then(|| Arc::clone(&service.source_ranges)),
+            maglev: [Family::V4, Family::V6].map(|family| {
+                let table = &service.maglev[family.index()];
+                // One that was left out for want of a slot may get one now.
+                let whole = table.backends().len() == active(new, family).count();
+                let same = whole && active(old, family).eq(active(new, family));
+                same.then(|| Arc::clone(table))
+            }),
+        }
     }
-    Arc::new(ranges)
+}
+
+/// The backends of a family that take new connections, and their weights.
+fn active(port: &ServicePort, family: Family) -> impl Iterator<Item = (SocketAddr, u16)> {
+    let active = port.active(family).map(|backend| (backend.address, backend.weight));
+    active.take(BACKENDS_PER_SERVICE_MAX)
+}
+
+/// The table of a service port's active backends of a family.
+fn fill(port: &ServicePort, family: Family, ids: &HashMap<SocketAddr, BackendId>) -> Arc<Maglev> {
+    let with_id = |(address, weight)| ids.get(&address).map(|id| (*id, address, weight));
+    Arc::new(Maglev::new(&active(port, family).filter_map(with_id).collect::<Vec<_>>()))
 }
 
 /// 0 is left out, so that zeroed memory never names a holder.

@@ -29,7 +29,7 @@ pub struct Service {
     /// What becomes of new connections of a family while no backend of it is active.
     pub refusal: [Refusal; 2],
     /// Its backends, by family.
-    pub maglev: [Maglev; 2],
+    pub maglev: [Arc<Maglev>; 2],
     /// Clients that may use its guarded frontends.
     pub source_ranges: Arc<SourceRanges>,
     /// Seconds for which a client without new connections keeps its backend; `None`: it doesn't.

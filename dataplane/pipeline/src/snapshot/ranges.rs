@@ -10,12 +10,12 @@ use std::net::IpAddr;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceRanges {
     runs: [Box<[(u128, u128)]>; 2],
+    left_out: usize,
 }
 
 impl SourceRanges {
-    /// The addresses of the prefixes, and how many prefixes were left out because there are more
-    /// than [`SOURCE_RANGES_MAX`]: their clients stay out.
-    pub fn new(prefixes: &[IpNet]) -> (Self, usize) {
+    /// The addresses of the prefixes.
+    pub fn new(prefixes: &[IpNet]) -> Self {
         let mut left_out = 0;
         let runs = [Family::V4, Family::V6].map(|family| {
             let of_family = prefixes.iter().filter(|prefix| Family::of(prefix.addr()) == family);
@@ -34,7 +34,12 @@ impl SourceRanges {
             joined.truncate(SOURCE_RANGES_MAX);
             joined.into_boxed_slice()
         });
-        (Self { runs }, left_out)
+        Self { runs, left_out }
+    }
+    /// How many prefixes were left out because there are more than [`SOURCE_RANGES_MAX`]: their
+    /// clients stay out.
+    pub const fn left_out(&self) -> usize {
+        self.left_out
     }
     /// True where this client may use a guarded frontend.
     pub fn admits(&self, client: IpAddr) -> bool {
@@ -60,7 +65,7 @@ mod tests {
     fn ranges(texts: &[&str]) -> SourceRanges {
         let prefixes: Vec<IpNet> = texts.iter().filter_map(|text| text.parse().ok()).collect();
         assert_eq!(prefixes.len(), texts.len());
-        SourceRanges::new(&prefixes).0
+        SourceRanges::new(&prefixes)
     }
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap_or(IpAddr::from([0; 4]))
@@ -83,8 +88,8 @@ mod tests {
         let prefix =
             |n: usize| IpNet::from(IpAddr::from((0x0a00_0000 + 2 * n as u32).to_be_bytes()));
         let prefixes: Vec<IpNet> = (0..SOURCE_RANGES_MAX + 3).map(prefix).collect();
-        let (ranges, left_out) = SourceRanges::new(&prefixes);
-        assert_eq!(left_out, 3);
+        let ranges = SourceRanges::new(&prefixes);
+        assert_eq!(ranges.left_out(), 3);
         assert!(ranges.admits(prefixes[SOURCE_RANGES_MAX - 1].addr()));
         assert!(!ranges.admits(prefixes[SOURCE_RANGES_MAX].addr()));
     }
@@ -100,8 +105,8 @@ mod tests {
             let spread = |n: u16| IpAddr::from((u32::from(n) * 0x1_0001).to_be_bytes());
             let prefixes: Vec<IpNet> =
                 prefixes.iter().filter_map(|(n, len)| IpNet::new(spread(*n), *len).ok()).collect();
-            let (ranges, left_out) = SourceRanges::new(&prefixes);
-            prop_assert_eq!(left_out, 0);
+            let ranges = SourceRanges::new(&prefixes);
+            prop_assert_eq!(ranges.left_out(), 0);
             for client in clients.iter().map(|n| spread(*n)) {
                 let wanted = prefixes.is_empty() || prefixes.iter().any(|p| p.contains(&client));
                 prop_assert_eq!(ranges.admits(client), wanted, "{}", client);
