@@ -2,7 +2,7 @@
 //! Service has both, ours count.
 
 use crate::aws;
-use crate::problem::{Problem, reason};
+use crate::problem::{Problem, reason, shown};
 use crate::settings::Settings;
 use crate::spec::{ADDRESSES, POOL, SCHEDULER, SHARE_KEY};
 use k8s_openapi::api::core::v1::Service;
@@ -49,6 +49,12 @@ pub(crate) fn annotations<'a>(
     Cow::Owned(all)
 }
 
+/// Whether an annotation is one of another controller's that was opted into.
+pub(crate) fn is_for_others(key: &str, settings: &Settings) -> bool {
+    let metallb = || METALLB_DOMAINS.iter().any(|domain| key.starts_with(domain));
+    settings.wishes().metallb && metallb() || settings.wishes().aws && key.starts_with(aws::PREFIX)
+}
+
 /// What becomes of the name of an IPVS scheduler: those that go by the client's address give
 /// affinity, the others are balanced as everything is.
 pub(crate) fn scheduler(
@@ -64,7 +70,10 @@ pub(crate) fn scheduler(
                 "{SCHEDULER} \"{text}\": connections are spread evenly by a hash of their \
                  addresses and ports, which needs no counting"
             );
-            problems.push(Problem::new(reason::NOT_HONOURED, what).quiet());
+            let problem = Problem::new(reason::NOT_HONOURED, what);
+            // Taking turns is even, too; counting connections isn't done.
+            let even = matches!(text, "rr" | "wrr");
+            problems.push(if even { problem.quiet() } else { problem });
         }
         "dh" => {
             let what = format!(
@@ -75,9 +84,9 @@ pub(crate) fn scheduler(
             problems.push(Problem::new(reason::NOT_HONOURED, what));
         }
         other => {
-            let shown: String = other.chars().take(40).collect();
+            let other = shown(other);
             let what = format!(
-                "{SCHEDULER} is \"{shown}\": expected rr, wrr, lc, wlc, mh, sh or dh; it is ignored"
+                "{SCHEDULER} is \"{other}\": expected rr, wrr, lc, wlc, mh, sh or dh; it is ignored"
             );
             problems.push(Problem::new(reason::INVALID, what));
         }

@@ -346,11 +346,12 @@ impl Ledger {
 
     /// Forgets absent Services beyond those that are kept, of which there are none where an API
     /// server says what is there.
-    pub(crate) fn forget_absent(&mut self, authority: Authority) {
-        let kept = if authority == Authority::Local { ABSENT_KEPT } else { 0 };
+    pub(crate) fn forget_absent(&mut self, settings: &Settings) {
+        let kept = if settings.authority() == Authority::Local { ABSENT_KEPT } else { 0 };
         for service in self.absent.iter().skip(kept).cloned().collect::<Vec<_>>() {
             for held in self.addresses_of(&service).to_vec() {
                 self.take_back(&service, held.address);
+                self.rewind(settings, held.address);
             }
             for held in self.node_ports_of(&service).to_vec() {
                 self.take_back_node_port(&service, &held);

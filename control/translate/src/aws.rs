@@ -6,14 +6,14 @@ use crate::forwarding::{
     NODE_PROBE, PROBE, PROBE_HEALTHY_AFTER, PROBE_INTERVAL, PROBE_PATH, PROBE_PORT, PROBE_TIMEOUT,
     PROBE_UNHEALTHY_AFTER, PROXY_PROTOCOL, RESET_AFTER, TARGET,
 };
-use crate::problem::{Problem, reason};
+use crate::problem::{NAMED_MAX, Problem, reason, shown};
 use crate::spec::{SCHEDULER, SCHEME};
 use k8s_openapi::api::core::v1::Service;
 
 /// The class of the AWS Load Balancer Controller.
 pub(crate) const CLASS: &str = "service.k8s.aws/nlb";
 /// What all of its annotations begin with.
-const PREFIX: &str = "service.beta.kubernetes.io/aws-load-balancer-";
+pub(crate) const PREFIX: &str = "service.beta.kubernetes.io/aws-load-balancer-";
 /// Values of `aws-load-balancer-type` that it takes a Service without a class by.
 const TYPES: [&str; 3] = ["nlb", "external", "nlb-ip"];
 
@@ -21,14 +21,20 @@ const TYPES: [&str; 3] = ["nlb", "external", "nlb-ip"];
 struct Reading<'a> {
     all: &'a Annotations,
     meant: Vec<(&'static str, String)>,
-    /// Without the prefix, those that mean nothing here.
+    /// Those that mean nothing here.
     idle: Vec<String>,
+    /// Those that make no sense.
+    odd: usize,
     problems: &'a mut Vec<Problem>,
 }
 
-/// Whether a Service is written for AWS: by class, or without a class by its annotation.
+/// Whether a Service is written for AWS: of type LoadBalancer, and by class, or without a class by
+/// its annotation.
 pub(crate) fn is_meant(service: &Service) -> bool {
     let spec = service.spec.as_ref();
+    if spec.and_then(|spec| spec.type_.as_deref()) != Some("LoadBalancer") {
+        return false;
+    }
     match spec.and_then(|spec| spec.load_balancer_class.as_deref()) {
         Some(class) => class == CLASS,
         None => type_of(service).is_some_and(|text| TYPES.contains(&text)),
@@ -44,7 +50,7 @@ fn type_of(service: &Service) -> Option<&str> {
 pub(crate) fn meant(service: &Service, problems: &mut Vec<Problem>) -> Vec<(&'static str, String)> {
     let none = Annotations::new();
     let all = service.metadata.annotations.as_ref().unwrap_or(&none);
-    let mut reading = Reading { all, meant: Vec::new(), idle: Vec::new(), problems };
+    let mut reading = Reading { all, meant: Vec::new(), idle: Vec::new(), odd: 0, problems };
     reading.target(service);
     reading.scheme();
     for (key, value) in all {
@@ -53,9 +59,14 @@ pub(crate) fn meant(service: &Service, problems: &mut Vec<Problem>) -> Vec<(&'st
         }
     }
     if !reading.idle.is_empty() {
+        let more = match reading.idle.len().saturating_sub(NAMED_MAX) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let named: Vec<&str> = reading.idle.iter().take(NAMED_MAX).map(String::as_str).collect();
         let what = format!(
-            "these mean nothing here: {}{}",
-            reading.idle.join(", "),
+            "these mean nothing here: {}{more}{}",
+            named.join(", "),
             if reading.idle.iter().any(|key| key.starts_with("ssl-")) {
                 "; TLS is passed through to the backends as it comes"
             } else {
@@ -76,9 +87,17 @@ impl Reading<'_> {
         self.meant.push((ours, value.into()));
     }
 
+    fn has(&self, ours: &str, value: &str) -> bool {
+        self.meant.iter().any(|(key, has)| *key == ours && has == value)
+    }
+
     fn wrong(&mut self, key: &str, value: &str, expected: &str) {
-        let shown: String = value.chars().take(80).collect();
-        let what = format!("{PREFIX}{key} is \"{shown}\": expected {expected}; it is ignored");
+        self.odd += 1;
+        if self.odd > NAMED_MAX {
+            return;
+        }
+        let value = shown(value);
+        let what = format!("{PREFIX}{key} is \"{value}\": expected {expected}; it is ignored");
         self.problems.push(Problem::new(reason::INVALID, what));
     }
 
@@ -86,13 +105,14 @@ impl Reading<'_> {
     fn target(&mut self, service: &Service) {
         let by_type = (self.text("type") == Some("nlb-ip")).then_some("ip");
         let given = self.text("nlb-target-type").or(by_type).unwrap_or("instance").to_owned();
+        let spec = service.spec.as_ref();
+        let policy = spec.and_then(|spec| spec.external_traffic_policy.as_deref());
+        let local = policy == Some("Local");
         match given.as_str() {
             "ip" => self.mean(TARGET, "endpoint"),
             "instance" => {
                 self.mean(TARGET, "node");
-                let spec = service.spec.as_ref();
-                let policy = spec.and_then(|spec| spec.external_traffic_policy.as_deref());
-                if policy == Some("Local") {
+                if local {
                     self.mean(NODE_PROBE, "health-check-node-port");
                 }
             }
@@ -109,7 +129,11 @@ impl Reading<'_> {
         let given = self.text("scheme").or(older).unwrap_or("internal").to_owned();
         match given.as_str() {
             "internal" | "internet-facing" => self.mean(SCHEME, given),
-            other => self.wrong("scheme", other, "internal or internet-facing"),
+            // Rather too few clients than too many.
+            other => {
+                self.wrong("scheme", other, "internal or internet-facing; internal");
+                self.mean(SCHEME, "internal");
+            }
         }
     }
 
@@ -139,12 +163,14 @@ impl Reading<'_> {
             "attributes" | "target-group-attributes" => self.attributes(key, value),
             other => self.idle.push(format!("{PREFIX}{other}")),
         }
+        // A port or a path is one to ask at. How often, by itself, says nothing of what.
+        let asks = matches!(key, "healthcheck-port" | "healthcheck-path");
+        let by_health_port = self.has(NODE_PROBE, "health-check-node-port");
         let checks = key.starts_with("healthcheck-") && key != "healthcheck-success-codes";
-        if checks && !self.meant.iter().any(|(ours, _)| *ours == PROBE) {
-            let said = self.text("healthcheck-protocol").is_some();
-            if !said {
-                self.mean(PROBE, "tcp");
-            }
+        let wanted = checks && (asks || !by_health_port);
+        let said = self.text("healthcheck-protocol").is_some();
+        if wanted && !said && !self.has(PROBE, "tcp") {
+            self.mean(PROBE, "tcp");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The choice of backends among the endpoints of a service port: `target: endpoint`.
 
-use crate::forwarding::{ForwardingSettings, Wants};
+use crate::forwarding::{ForwardingSettings, ProbeWish, Wants};
 use crate::nodes::Nodes;
 use crate::probes::{Asked, Cadence, Check, Health, ProbeKey};
 use crate::slices::{Endpoint, Found};
@@ -9,6 +9,7 @@ use model::ids::{Family, Protocol};
 use model::limits::BACKENDS_PER_SERVICE_MAX;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// What a service port's backends come to.
 #[derive(Debug, Default)]
@@ -29,11 +30,47 @@ pub(crate) struct Chosen {
 
 /// What the choice looks at.
 pub(crate) struct Chooser<'a> {
+    /// Of the Service.
+    pub(crate) namespace: &'a Arc<str>,
     pub(crate) nodes: &'a Nodes,
     pub(crate) asked: &'a Asked,
     pub(crate) settings: &'a ForwardingSettings,
     pub(crate) wants: &'a Wants,
     pub(crate) protocol: Protocol,
+}
+
+/// What probes tell of a candidate, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// It answers as it should, or isn't asked.
+    Good,
+    /// It hasn't been heard yet: nothing for it while another is known to be good.
+    Waiting,
+    /// It fails, or is no candidate.
+    Bad,
+}
+
+impl Standing {
+    pub(crate) const fn of(health: Health) -> Self {
+        match health {
+            Health::Healthy { .. } => Self::Good,
+            Health::Unknown => Self::Waiting,
+            Health::Unhealthy { .. } => Self::Bad,
+        }
+    }
+}
+
+/// Leaves active those that stand best. False, and nothing changes, where all are bad.
+pub(crate) fn keep_best<'a>(
+    standings: &[Standing],
+    active: impl Iterator<Item = &'a mut bool>,
+) -> bool {
+    let best = standings.iter().min().copied().unwrap_or(Standing::Bad);
+    if best == Standing::Bad {
+        return false;
+    }
+    standings.iter().zip(active).for_each(|(standing, active)| *active &= *standing == best);
+    true
 }
 
 /// Which hints count.
@@ -132,28 +169,45 @@ impl Chooser<'_> {
         Prefer::All
     }
 
-    /// Takes out what its probe calls unhealthy, unless that is everything.
+    /// Leaves those that probes are content with. Where that is none of those that hints name,
+    /// others may be.
     fn probed(&self, all: &[(SocketAddr, Found<'_>)], active: &mut [bool], chosen: &mut Chosen) {
         let Some(wish) = &self.wants.probe else { return };
-        let mut keep = active.to_vec();
-        for (place, (address, _)) in all.iter().enumerate() {
-            let Some(port) = wish.port.or(self.tcp(address.port())) else { continue };
-            if active.get(place) != Some(&true) {
-                continue;
-            }
-            let address = SocketAddr::new(address.ip(), port);
-            let key = ProbeKey { address, check: wish.check.clone() };
-            let healthy = !matches!(self.asked.health(&key), Health::Unhealthy { .. });
-            if let Some(keep) = keep.get_mut(place) {
-                *keep = healthy;
-            }
-            chosen.probes.push((key, wish.cadence));
+        if self.content(wish, all, active, chosen) {
+            return;
         }
-        if keep.contains(&true) {
-            active.copy_from_slice(&keep);
+        let mut wider: Vec<_> = all.iter().map(|(_, found)| found.endpoint.ready).collect();
+        if *active != *wider && self.content(wish, all, &mut wider, chosen) {
+            active.copy_from_slice(&wider);
         } else {
             chosen.failing = true;
         }
+    }
+
+    /// Leaves the best of the active ones; false where all fail, which then are as they were.
+    fn content(
+        &self,
+        wish: &ProbeWish,
+        all: &[(SocketAddr, Found<'_>)],
+        active: &mut [bool],
+        chosen: &mut Chosen,
+    ) -> bool {
+        let mut standings = Vec::with_capacity(all.len());
+        for ((address, found), active) in all.iter().zip(&*active) {
+            let port = wish.port.or(self.tcp(address.port()));
+            standings.push(match port.filter(|_| *active) {
+                None if *active => Standing::Good,
+                None => Standing::Bad,
+                Some(port) => {
+                    let address = SocketAddr::new(address.ip(), port);
+                    let key = self.probe(address, found, &wish.check);
+                    let standing = Standing::of(self.asked.health(&key));
+                    chosen.probes.push((key, self.wants.cadence));
+                    standing
+                }
+            });
+        }
+        keep_best(&standings, active.iter_mut())
     }
 
     /// A cut between nodes and API server turns all their pods unready while they serve: those
@@ -169,7 +223,6 @@ impl Chooser<'_> {
         }
         let wish = self.wants.probe.as_ref();
         let check = wish.map_or(Check::Tcp, |wish| wish.check.clone());
-        let cadence = wish.map_or(self.settings.cadence, |wish| wish.cadence);
         for ((address, found), active) in all.iter().zip(active) {
             if found.endpoint.terminating || !self.nodes.is_unknown(&found.endpoint.node) {
                 continue;
@@ -177,11 +230,17 @@ impl Chooser<'_> {
             let asked = wish.and_then(|wish| wish.port).or(self.tcp(address.port()));
             let Some(port) = asked.or(found.slice.tcp_port()) else { continue };
             let address = SocketAddr::new(address.ip(), port);
-            let key = ProbeKey { address, check: check.clone() };
+            let key = self.probe(address, found, &check);
             *active = matches!(self.asked.health(&key), Health::Healthy { .. });
             chosen.on_unknown_nodes += usize::from(*active);
-            chosen.probes.push((key, cadence));
+            chosen.probes.push((key, self.wants.cadence));
         }
+    }
+
+    /// The probe of an endpoint, the way that its traffic goes.
+    fn probe(&self, address: SocketAddr, found: &Found<'_>, check: &Check) -> ProbeKey {
+        let via = self.nodes.via(&found.endpoint.node, Family::of(address.ip()));
+        ProbeKey { namespace: self.namespace.clone(), address, via, check: check.clone() }
     }
 
     /// The port, where a TCP connection to it means something.

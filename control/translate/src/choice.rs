@@ -73,6 +73,7 @@ impl Index {
     ) -> Chosen {
         let found = join(usable, &port.name, port.protocol);
         let chooser = Chooser {
+            namespace: &spec.name().namespace,
             nodes: &self.nodes,
             asked: &self.asked,
             settings: &self.settings.wishes().forwarding,

@@ -1,8 +1,9 @@
 //! Last step of a build: what becomes of the Services that a change concerns.
 
 use crate::backends::Chosen;
+use crate::built::{Built, Counts};
 use crate::choice::tell_choice;
-use crate::index::{Built, Counts, Entry, Index};
+use crate::index::{Entry, Index};
 use crate::probes::{Cadence, ProbeKey};
 use crate::problem::{Problem, begun, reason};
 use crate::slices::Usable;
@@ -12,6 +13,7 @@ use model::desired::{
     Backend, BackendState, Forwarding, Frontend, ObjectName, Origin, Refusal, Scope, ServicePort,
     ServicePortKey,
 };
+use model::ids::Family;
 use model::limits::{BACKENDS_MAX, FRONTENDS_MAX, PROBLEMS_PER_SERVICE_MAX, SERVICE_PORTS_MAX};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -52,8 +54,13 @@ impl Index {
         built.delta.changed = changed.iter().filter_map(|key| ports.get(key).cloned()).collect();
         built.removed = std::mem::take(&mut self.removed).into_iter().collect();
         built.events = std::mem::take(&mut self.events);
+        // One that was over a limit may have been looked at twice: the later word counts.
+        built.statuses.reverse();
         built.statuses.sort_by(|one, other| one.name.cmp(&other.name));
+        built.statuses.dedup_by(|one, other| one.name == other.name);
+        built.writes.reverse();
         built.writes.sort_by(|one, other| one.service.cmp(&other.service));
+        built.writes.dedup_by(|one, other| one.service == other.service);
         self.counts.services = self.services.len();
         built
     }
@@ -173,12 +180,14 @@ impl Index {
         let before = entry.status.as_ref().map_or(&none, |(_, problems)| problems);
         let spec = &entry.spec;
         let begun = begun(before, &outcome.problems);
-        self.events.extend(begun.into_iter().map(|problem| problem.event(spec)));
+        let begun: Vec<_> = begun.into_iter().map(|problem| problem.event(spec)).collect();
         let same = entry.status.as_ref().is_some_and(|(status, _)| *status == outcome.status);
         entry.status = Some((outcome.status.clone(), outcome.problems));
         if !same {
-            built.statuses.retain(|status| status.name != *name);
             built.statuses.push(outcome.status);
+        }
+        if !self.stood_before(name) {
+            self.events.extend(begun);
         }
         self.tell_write(name, built);
     }
@@ -310,11 +319,20 @@ impl Index {
         chosen: Chosen,
     ) -> ServicePort {
         let target = spec.target(key.scope);
-        let pool = frontends.iter().find_map(|frontend| match &frontend.origin {
-            Origin::LoadBalancer { pool } => self.settings.pool_named(pool),
-            _ => None,
+        let refusal = [Family::V4, Family::V6].map(|family| {
+            if chosen.out_of_reach[family.index()] {
+                return Refusal::Drop;
+            }
+            // That of the pool that the family's LoadBalancer address is of.
+            let mut addresses = frontends
+                .iter()
+                .filter(|one| matches!(one.origin, Origin::LoadBalancer { .. }))
+                .map(|one| one.address.ip());
+            let address = addresses.find(|&address| Family::of(address) == family);
+            let pool = address.and_then(|address| self.settings.pool_of(address));
+            let pool = pool.and_then(|pool| self.settings.pools().get(pool));
+            pool.map_or(Refusal::Reject, |pool| pool.refusal)
         });
-        let pool = pool.and_then(|pool| self.settings.pools().get(pool));
         ServicePort {
             key,
             uid: spec.uid().clone(),
@@ -322,11 +340,7 @@ impl Index {
             backends: chosen.backends,
             forwarding: Forwarding::Nat,
             target,
-            refusal: chosen.out_of_reach.map(|out_of_reach| match pool {
-                _ if out_of_reach => Refusal::Drop,
-                Some(pool) => pool.refusal,
-                None => Refusal::Reject,
-            }),
+            refusal,
             affinity: spec.affinity,
             source_ranges: spec.source_ranges.ranges.clone(),
             reset_after_s: spec.wants.reset_after_s,

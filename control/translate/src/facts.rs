@@ -1,12 +1,16 @@
 //! What stands in a Service and its slices, for whoever asks why it isn't reached.
 
+use crate::aliases::is_for_others;
 use crate::index::Index;
-use crate::spec::{ADDRESSES, NODE_PORTS, POOL, ServiceType, Spec};
+use crate::settings::Settings;
+use crate::spec::{ADDRESSES, NODE_PORTS, POOL, SCHEME, SHARE_KEY, ServiceType, Spec, TAKE_OVER};
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use model::answers::ServiceFacts;
 
 /// Annotations that are read of type LoadBalancer alone.
-const BALANCED_ONLY: [&str; 3] = [ADDRESSES, POOL, NODE_PORTS];
+const BALANCED_ONLY: [&str; 6] = [ADDRESSES, POOL, SCHEME, SHARE_KEY, NODE_PORTS, TAKE_OVER];
+/// As many of them are named.
+const IDLE_MAX: usize = 8;
 
 /// What a Service itself says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,16 +27,17 @@ impl Said {
     }
 
     /// Reads it.
-    pub(crate) fn read(service: &Service, spec: &ServiceSpec) -> Self {
+    pub(crate) fn read(service: &Service, spec: &ServiceSpec, settings: &Settings) -> Self {
         let selector = spec.selector.iter().flatten().map(|(key, value)| format!("{key}={value}"));
-        let annotations = service.metadata.annotations.as_ref();
-        let idle = |key: &&str| annotations.is_some_and(|all| all.contains_key(*key));
+        let annotations = service.metadata.annotations.iter().flat_map(|all| all.keys());
         let balanced = spec.type_.as_deref() == Some("LoadBalancer");
-        let idle = BALANCED_ONLY.iter().filter(|_| !balanced).copied().filter(idle);
+        let counts_elsewhere =
+            |key: &&String| BALANCED_ONLY.contains(&key.as_str()) || is_for_others(key, settings);
+        let idle = annotations.filter(|_| !balanced).filter(counts_elsewhere).take(IDLE_MAX);
         Self {
             class: spec.load_balancer_class.clone().unwrap_or_default(),
             selector: selector.collect::<Vec<_>>().join(","),
-            idle_annotations: idle.map(str::to_owned).collect(),
+            idle_annotations: idle.cloned().collect(),
         }
     }
 }
@@ -42,6 +47,7 @@ impl Index {
     pub(crate) fn facts(&self, spec: &Spec) -> ServiceFacts {
         let mut facts = ServiceFacts {
             foreign: spec.service_type == ServiceType::LoadBalancer && !spec.balanced,
+            withheld: spec.withheld.clone().unwrap_or_default(),
             class: spec.said.class.clone(),
             selector: spec.said.selector.clone(),
             idle_annotations: spec.said.idle_annotations.clone(),

@@ -2,7 +2,7 @@
 //! where nobody asks.
 
 use crate::probes::{Cadence, Check};
-use crate::problem::{Problem, reason};
+use crate::problem::{Problem, reason, shown};
 use crate::spec::{PROXY_NAME, Spec};
 use k8s_openapi::api::core::v1::ServiceSpec;
 use model::desired::{ObjectName, Target};
@@ -39,6 +39,8 @@ pub const PROBE_UNHEALTHY_AFTER: &str = "headgate.dev/probe-unhealthy-after";
 
 /// A probe goes out at most ten times a second and at least once an hour.
 const INTERVAL_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
+/// Who waits for an answer keeps others of its namespace waiting.
+const TIMEOUT_MS: std::ops::RangeInclusive<u64> = 100..=10_000;
 /// A RST that comes later than a week finds nobody.
 const RESET_AFTER_S_MAX: u64 = 7 * 86_400;
 /// The longest path that is asked for, in bytes.
@@ -92,7 +94,6 @@ pub(crate) struct ProbeWish {
     pub(crate) check: Check,
     /// The backend's own where `None`.
     pub(crate) port: Option<u16>,
-    pub(crate) cadence: Cadence,
 }
 
 /// How one Service is to be forwarded.
@@ -106,6 +107,8 @@ pub(crate) struct Wants {
     pub(crate) node_probe: NodeProbe,
     pub(crate) health_check_node_port: Option<u16>,
     pub(crate) probe: Option<ProbeWish>,
+    /// How often is asked, whatever it is.
+    pub(crate) cadence: Cadence,
     /// What is asked for and isn't there: nothing of the Service is forwarded.
     pub(crate) unavailable: Option<String>,
 }
@@ -131,8 +134,8 @@ impl<'a> Annotations<'a> {
         let text = self.text(key)?;
         let value = read(text);
         if value.is_none() {
-            let shown: String = text.chars().take(80).collect();
-            let what = format!("{key} is \"{shown}\": expected {expected}; it is ignored");
+            let text = shown(text);
+            let what = format!("{key} is \"{text}\": expected {expected}; it is ignored");
             self.problems.push(Problem::new(reason::INVALID, what));
         }
         value
@@ -168,6 +171,7 @@ impl Wants {
                 "none" => Some(NodeProbe::Off),
                 _ => None,
             });
+        let cadence = cadence(&mut from, settings.cadence);
         let health_check = spec.health_check_node_port.and_then(|port| u16::try_from(port).ok());
         Self {
             target: match from.text(TARGET) {
@@ -183,7 +187,8 @@ impl Wants {
                 .unwrap_or(settings.reset_after_s),
             node_probe: node_probe.unwrap_or(settings.node_probe),
             health_check_node_port: health_check.filter(|&port| port > 0),
-            probe: probe(&mut from, settings.cadence),
+            probe: probe(&mut from),
+            cadence,
             unavailable,
         }
     }
@@ -197,6 +202,7 @@ fn unavailable(from: &Annotations<'_>) -> Option<String> {
             return Some(format!("forwarding \"{known}\" is not available yet; there is \"nat\""));
         }
         Some(other) => {
+            let other = shown(other);
             return Some(format!("{FORWARDING} is \"{other}\": expected nat, transparent or dsr"));
         }
     }
@@ -206,12 +212,12 @@ fn unavailable(from: &Annotations<'_>) -> Option<String> {
                 "the PROXY protocol ({PROXY_PROTOCOL} \"{other}\") is not available yet: backends \
                  that expect its header would refuse every connection"
             ),
-            _ => format!("{PROXY_PROTOCOL} is \"{other}\": expected none, v1 or v2"),
+            _ => format!("{PROXY_PROTOCOL} is \"{}\": expected none, v1 or v2", shown(other)),
         });
     }
     match from.text(TARGET) {
         None | Some("endpoint" | "node") => None,
-        Some(other) => Some(format!("{TARGET} is \"{other}\": expected endpoint or node")),
+        Some(other) => Some(format!("{TARGET} is \"{}\": expected endpoint or node", shown(other))),
     }
 }
 
@@ -224,7 +230,7 @@ fn reset_after(text: &str) -> Option<Option<u32>> {
     (1..=RESET_AFTER_S_MAX).contains(&seconds).then(|| u32::try_from(seconds).ok())
 }
 
-fn probe(from: &mut Annotations<'_>, default: Cadence) -> Option<ProbeWish> {
+fn probe(from: &mut Annotations<'_>) -> Option<ProbeWish> {
     let path = from.read(PROBE_PATH, "a path, as /healthz", |text| {
         let plain = |byte: u8| byte.is_ascii_graphic();
         let good = text.starts_with('/') && text.len() <= PATH_MAX && text.bytes().all(plain);
@@ -239,16 +245,22 @@ fn probe(from: &mut Annotations<'_>, default: Cadence) -> Option<ProbeWish> {
     let port = from.read(PROBE_PORT, "a port, 1 to 65535", |text| {
         text.parse::<u16>().ok().filter(|&port| port > 0)
     });
-    let time = |text: &str| {
-        let ms = duration_ms(text).filter(|ms| INTERVAL_MS.contains(ms))?;
+    Some(ProbeWish { check, port })
+}
+
+fn cadence(from: &mut Annotations<'_>, default: Cadence) -> Cadence {
+    let within = |text: &str, range: std::ops::RangeInclusive<u64>| {
+        let ms = duration_ms(text).filter(|ms| range.contains(ms))?;
         u32::try_from(ms).ok()
     };
+    let interval = |text: &str| within(text, INTERVAL_MS);
+    let timeout = |text: &str| within(text, TIMEOUT_MS);
     let count = |text: &str| text.parse::<u16>().ok().filter(|&count| (1..=100).contains(&count));
     let mut cadence = default;
-    if let Some(ms) = from.read(PROBE_INTERVAL, "100ms to 1h", time) {
+    if let Some(ms) = from.read(PROBE_INTERVAL, "100ms to 1h", interval) {
         cadence.interval_ms = ms;
     }
-    if let Some(ms) = from.read(PROBE_TIMEOUT, "100ms to 1h", time) {
+    if let Some(ms) = from.read(PROBE_TIMEOUT, "100ms to 10s", timeout) {
         cadence.timeout_ms = ms;
     }
     if let Some(answers) = from.read(PROBE_HEALTHY_AFTER, "1 to 100", count) {
@@ -257,7 +269,7 @@ fn probe(from: &mut Annotations<'_>, default: Cadence) -> Option<ProbeWish> {
     if let Some(answers) = from.read(PROBE_UNHEALTHY_AFTER, "1 to 100", count) {
         cadence.unhealthy_after = answers;
     }
-    Some(ProbeWish { check, port, cadence })
+    cadence
 }
 
 /// Reads `500ms`, `30s`, `5m`, `2h`, `7d`; a bare number counts seconds.
@@ -283,7 +295,7 @@ impl Spec {
         spec: &ServiceSpec,
         problems: &mut Vec<Problem>,
     ) {
-        let served = self.is_served_outside();
+        let served = self.served_outside;
         if proxied {
             self.wants.target = Target::Endpoint;
             let what = format!(
@@ -309,10 +321,15 @@ impl Spec {
                 problems.push(Problem::new(reason::NOT_FORWARDED, what));
             }
         }
-        if self.affinity.is_some() {
-            let what = "with target \"node\" and forwarding \"nat\" kube-proxy sees one client, \
-                        the gateway: sessionAffinity pins all clients of a node to one pod; use \
-                        target \"endpoint\"";
+        let pinned = spec.session_affinity.as_deref() == Some("ClientIP");
+        if pinned || self.affinity.is_some() {
+            let what = if pinned {
+                "with target \"node\" and forwarding \"nat\" kube-proxy sees one client, the gateway: \
+                 sessionAffinity pins all clients of a node to one pod; use target \"endpoint\""
+            } else {
+                "with target \"node\" a client keeps its node, and kube-proxy chooses among its pods \
+                 anew for each connection; use target \"endpoint\""
+            };
             problems.push(Problem::new(reason::AFFINITY_INEFFECTIVE, what));
         }
     }
@@ -320,7 +337,7 @@ impl Spec {
 
 /// `Local` promises the client's address to the pod, which `nat` can't keep.
 pub(crate) fn local_policy(read: &Spec, problems: &mut Vec<Problem>) {
-    if read.wants.external_local && read.is_served_outside() {
+    if read.wants.external_local && read.served_outside {
         let what = "externalTrafficPolicy is Local, yet with forwarding \"nat\" its pods see the \
                     gateway's address as the client's";
         problems.push(Problem::new(reason::SOURCE_NOT_KEPT, what));

@@ -1,64 +1,26 @@
 //! The index: what is known, and what a change concerns.
 
 use crate::allocations::{Allocations, Ledger};
+use crate::built::{Built, Counts};
 use crate::claims::{Claim, ClaimChange, Claims};
 use crate::namespaces::Namespaces;
 use crate::nodes::Nodes;
 use crate::object::{Kind, Object, ObjectKey, Place, namespaced};
 use crate::occupied::Occupied;
-use crate::probes::{Asked, Cadence, ProbeChange, ProbeKey};
+use crate::probes::{Asked, Cadence, ProbeKey};
 use crate::problem::Problem;
 use crate::settings::Settings;
 use crate::slices::Slice;
 use crate::spec::{Rank, ServiceType, Spec};
 use crate::standing::Telling;
-use crate::writes::StatusWrite;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use model::answers::{Event, ServiceStatus};
-use model::desired::{Delta, DesiredState, ObjectName, ServicePortKey, Target};
+use model::desired::{DesiredState, ObjectName, ServicePortKey, Target};
 use model::ids::{Family, Protocol};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// What a build changes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Built {
-    /// Change of the desired state.
-    pub delta: Delta,
-    /// Statuses that are new or differ, in the order of the Services' names.
-    pub statuses: Vec<ServiceStatus>,
-    /// Services that have gone, and with them their status.
-    pub removed: Vec<ObjectName>,
-    /// What began or ended; their time is for the caller to set.
-    pub events: Vec<Event>,
-    /// Statuses to write, where Services live in an API server.
-    pub writes: Vec<StatusWrite>,
-    /// Probes that begin and end.
-    pub probes: ProbeChange,
-    /// [`Index::allocations`] differ: to be stored before the delta is published.
-    pub allocations_changed: bool,
-    /// Services that were looked at.
-    pub evaluated: usize,
-}
-
-/// How much there is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Services known.
-    pub services: usize,
-    /// Service ports that are forwarded.
-    pub service_ports: usize,
-    /// Their frontends.
-    pub frontends: usize,
-    /// Their backends.
-    pub backends: usize,
-    /// Endpoints of forwarded Services that are refused.
-    pub endpoints_refused: usize,
-    /// Service ports whose backends all fail their probe and are used nevertheless.
-    pub probes_overruled: usize,
-}
 
 /// What a Service waits for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -172,7 +134,8 @@ pub struct Index {
     pub(crate) ask_nodes: bool,
     /// This gateway allocates, where Services live in an API server.
     pub(crate) writer: bool,
-    first: bool,
+    /// Nothing has been built yet.
+    pub(crate) first: bool,
 }
 
 impl Index {
@@ -260,6 +223,7 @@ impl Index {
     /// What changes since the last build.
     pub fn build(&mut self) -> Built {
         let mut touched = std::mem::take(&mut self.touched);
+        let turned = !self.turned.is_empty();
         self.follow(&mut touched);
         for name in &touched {
             self.release_unfit(name);
@@ -274,11 +238,14 @@ impl Index {
         self.stale.append(&mut touched);
         self.ask_about_nodes();
         let built = self.evaluate_stale();
-        if std::mem::replace(&mut self.first, false) {
-            self.ledger.forget_absent(self.settings.authority());
+        let first = std::mem::replace(&mut self.first, false);
+        if first {
+            self.ledger.forget_absent(&self.settings);
         }
+        let allocations_changed = self.ledger.take_changed() || built.allocations_changed;
         Built {
-            allocations_changed: self.ledger.take_changed() || built.allocations_changed,
+            allocations_changed,
+            pools_changed: first || turned || allocations_changed,
             probes: self.asked.take_change(),
             ..built
         }
@@ -330,6 +297,8 @@ impl Index {
                 let old = std::mem::replace(&mut entry.spec, spec);
                 if another {
                     entry.telling = Telling::new();
+                    // Nobody has been told anything of this one.
+                    entry.status = None;
                 }
                 entry.telling.unread = true;
                 entry.telling.moved |= old.standing != entry.spec.standing;
@@ -440,7 +409,7 @@ impl Index {
                 self.node_ports.entry(key).or_default().insert(spec.name().clone());
             }
         }
-        if spec.wants.target == Target::Node && spec.withheld.is_none() {
+        if spec.wants.target == Target::Node && spec.served_outside {
             self.node_targets.insert(spec.name().clone());
             if spec.wants.asks_nodes() {
                 self.ask_nodes |= self.node_askers.is_empty();

@@ -31,6 +31,7 @@ mod allocate;
 pub mod allocations;
 mod aws;
 mod backends;
+mod built;
 mod choice;
 mod claims;
 mod cluster;
@@ -63,8 +64,9 @@ mod standing;
 pub mod writes;
 
 pub use allocations::Allocations;
+pub use built::{Built, Counts};
 pub use forwarding::{ForwardingSettings, NodeProbe};
-pub use index::{Built, Counts, Index};
+pub use index::Index;
 pub use object::{Kind, Object, ObjectKey, Place};
 pub use pools::{Pool, Scheme};
 pub use range::AddressRange;

@@ -1,6 +1,6 @@
 //! Nodes as backends: `target: node`. Their kube-proxy finishes what the gateway begins.
 
-use crate::backends::{Chooser, Chosen, state};
+use crate::backends::{Chooser, Chosen, Standing, keep_best, state};
 use crate::forwarding::NodeProbe;
 use crate::nodes::NodeFacts;
 use crate::probes::{Cadence, Check, Health, ProbeKey};
@@ -135,13 +135,13 @@ impl Chooser<'_> {
         }
     }
 
-    /// Takes out the nodes that fail their probe, unless that is all of them.
+    /// Leaves the nodes that their probes are content with, unless that is none.
     fn asked_about(&self, candidates: &mut [Candidate<'_>], chosen: &mut Chosen) {
-        let mut healthy = Vec::with_capacity(candidates.len());
+        let mut standings = Vec::with_capacity(candidates.len());
         for one in candidates.iter_mut() {
             let health = match self.ask(one) {
                 _ if !one.active => Health::Unhealthy { closed: false },
-                Ask::Nothing => Health::Unknown,
+                Ask::Nothing => Health::Healthy { weight: None },
                 Ask::Node => self.asked.node_health(one.name),
                 Ask::Own(key, cadence) => {
                     let health = self.asked.health(&key);
@@ -152,13 +152,9 @@ impl Chooser<'_> {
             if let Health::Healthy { weight: Some(weight) } = health {
                 one.weight = usize::try_from(weight).unwrap_or(WEIGHT_MAX);
             }
-            healthy.push(!matches!(health, Health::Unhealthy { .. }));
+            standings.push(Standing::of(health));
         }
-        if healthy.contains(&true) {
-            for (one, healthy) in candidates.iter_mut().zip(healthy) {
-                one.active &= healthy;
-            }
-        } else {
+        if !keep_best(&standings, candidates.iter_mut().map(|one| &mut one.active)) {
             chosen.failing = true;
         }
     }
@@ -168,13 +164,9 @@ impl Chooser<'_> {
         let node_port = self.tcp(node.address.port());
         if let Some(wish) = &self.wants.probe {
             let Some(port) = wish.port.or(node_port) else { return Ask::Nothing };
-            return Ask::Own(
-                ProbeKey { address: at(port), check: wish.check.clone() },
-                wish.cadence,
-            );
+            return self.own(at(port), wish.check.clone());
         }
-        let own =
-            |port, check| Ask::Own(ProbeKey { address: at(port), check }, self.settings.cadence);
+        let own = |port, check| self.own(at(port), check);
         let health_check = self.wants.health_check_node_port.filter(|_| self.wants.external_local);
         match (self.wants.node_probe, health_check) {
             (NodeProbe::Off, _) => Ask::Nothing,
@@ -186,6 +178,15 @@ impl Chooser<'_> {
         }
     }
 
+    /// A question of the Service's own.
+    fn own(&self, address: SocketAddr, check: Check) -> Ask {
+        Ask::Own(self.probe_of_node(address, check), self.wants.cadence)
+    }
+
+    fn probe_of_node(&self, address: SocketAddr, check: Check) -> ProbeKey {
+        ProbeKey { namespace: self.namespace.clone(), address, via: None, check }
+    }
+
     /// Where no endpoint is left: nodes out of sight with endpoints that may well serve.
     fn unknown_nodes(&self, candidates: &mut [Candidate<'_>], chosen: &mut Chosen) {
         if self.settings.ignore_unknown_nodes {
@@ -193,15 +194,15 @@ impl Chooser<'_> {
         }
         for one in candidates.iter_mut() {
             let Some(port) = self.tcp(one.address.port()) else { return };
-            if !one.facts.unknown || one.tally.staying == 0 {
+            if !one.facts.is_lost() || one.tally.staying == 0 {
                 continue;
             }
             let address = SocketAddr::new(one.address.ip(), port);
-            let key = ProbeKey { address, check: Check::Tcp };
+            let key = self.probe_of_node(address, Check::Tcp);
             one.active = matches!(self.asked.health(&key), Health::Healthy { .. });
             one.weight = one.tally.staying;
             chosen.on_unknown_nodes += usize::from(one.active);
-            chosen.probes.push((key, self.settings.cadence));
+            chosen.probes.push((key, self.wants.cadence));
         }
     }
 }

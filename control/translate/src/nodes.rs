@@ -22,6 +22,11 @@ pub(crate) struct NodeFacts {
     pub(crate) excluded: bool,
     /// Its condition Ready is Unknown: the API server has lost sight of it.
     pub(crate) unknown: bool,
+    /// Its condition Ready is True.
+    ready: bool,
+    /// In sight again, and none of its pods has been told ready since: its kubelet tells of the
+    /// node first and of the pods after that.
+    returning: bool,
 }
 
 impl NodeFacts {
@@ -38,7 +43,13 @@ impl NodeFacts {
         }
         let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
         read.unknown = ready.is_some_and(|condition| condition.status == "Unknown");
+        read.ready = ready.is_some_and(|condition| condition.status == "True");
         read
+    }
+
+    /// What is told of its pods isn't what they are.
+    pub(crate) const fn is_lost(&self) -> bool {
+        self.unknown || self.returning
     }
 
     /// The address at which its health is asked.
@@ -82,13 +93,16 @@ pub(crate) struct Nodes {
 
 impl Nodes {
     /// Puts a Node in the place of what was known of it; `None` removes it.
-    pub(crate) fn replace(&mut self, name: &Arc<str>, new: Option<NodeFacts>) -> NodeChange {
+    pub(crate) fn replace(&mut self, name: &Arc<str>, mut new: Option<NodeFacts>) -> NodeChange {
         let before = self.nodes.remove(name);
+        if let (Some(old), Some(new)) = (&before, &mut new) {
+            new.returning = new.ready && (old.unknown || old.returning);
+        }
         let old = before.clone().unwrap_or_default();
         let now = new.clone().unwrap_or_default();
         let way = old.internal != now.internal;
         let mut change = NodeChange {
-            way: way || old.unknown != now.unknown,
+            way: way || old.is_lost() != now.is_lost(),
             backend: way || old.excluded != now.excluded || before.is_some() != new.is_some(),
             addresses: Vec::new(),
         };
@@ -123,9 +137,16 @@ impl Nodes {
         self.nodes.get(name).and_then(|node| node.internal[family.index()])
     }
 
-    /// Whether the API server has lost sight of a Node.
+    /// Whether the API server has lost sight of a Node, or has it again and not of its pods.
     pub(crate) fn is_unknown(&self, name: &str) -> bool {
-        self.nodes.get(name).is_some_and(|node| node.unknown)
+        self.nodes.get(name).is_some_and(NodeFacts::is_lost)
+    }
+
+    /// A pod of a Node was told ready: all of them are as they are told again. True where that is
+    /// news.
+    pub(crate) fn pods_are_told(&mut self, name: &str) -> bool {
+        let node = self.nodes.get_mut(name).filter(|node| node.returning);
+        node.is_some_and(|node| std::mem::replace(&mut node.returning, false))
     }
 
     /// The Node that has this address.

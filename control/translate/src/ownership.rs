@@ -41,8 +41,8 @@ pub(crate) fn is_ours(
             Some(address) => {
                 let what = format!(
                     "its status names {address}, which is in no pool: it belongs to another \
-                     controller; set loadBalancerClass \"{ours}\", or the annotation {TAKE_OVER} to \
-                     \"true\", to have it served here"
+                     controller; set the annotation {TAKE_OVER} to \"true\" to have it served here, \
+                     or create it anew with loadBalancerClass \"{ours}\""
                 );
                 problems.push(Problem::new(reason::FOREIGN_STATUS, what));
                 false

@@ -17,11 +17,17 @@ pub enum Check {
     },
 }
 
-/// What names a probe. Services that ask the same of the same address share it.
+/// What names a probe. Services of one namespace that ask the same of the same address share it;
+/// what another namespace wants asked is its own, so that nobody decides about others' backends.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProbeKey {
+    /// Whose it is: a namespace, or empty for what is asked of nodes as a whole.
+    pub namespace: Arc<str>,
     /// Where it connects to.
     pub address: SocketAddr,
+    /// The next hop towards it, where it is on no link of ours and no route need lead there: the
+    /// node of a pod.
+    pub via: Option<IpAddr>,
     /// What it asks.
     pub check: Check,
 }
@@ -105,6 +111,7 @@ pub(crate) struct Asked {
     /// Probes whose users changed since the last build.
     touched: BTreeSet<ProbeKey>,
     nodes: BTreeMap<Arc<str>, ProbeKey>,
+    /// See [`Self::healthz_is_closed`].
     healthz_is_closed: bool,
 }
 
@@ -158,7 +165,8 @@ impl Asked {
         let now: BTreeMap<_, _> = addresses
             .map(|(node, address)| {
                 let address = SocketAddr::new(address, HEALTHZ_PORT);
-                (node, ProbeKey { address, check: check.clone() })
+                let check = check.clone();
+                (node, ProbeKey { namespace: "".into(), address, via: None, check })
             })
             .collect();
         if now == self.nodes {
@@ -201,9 +209,18 @@ impl Asked {
         users
     }
 
+    /// The port is closed where some node says so, none answers well, and all have been asked. It
+    /// is open again with the first good answer: a node that joins, and one that dies, say nothing
+    /// of what the others have.
     fn look_at_healthz(&mut self) {
-        let closed = |key| matches!(self.health(key), Health::Unhealthy { closed: true });
-        self.healthz_is_closed = !self.nodes.is_empty() && self.nodes.values().all(closed);
+        let is =
+            |wanted: fn(Health) -> bool| self.nodes.values().any(|key| wanted(self.health(key)));
+        let healthy = is(|health| matches!(health, Health::Healthy { .. }));
+        let closed = is(|health| matches!(health, Health::Unhealthy { closed: true }));
+        let unknown = is(|health| health == Health::Unknown);
+        let found = closed && !unknown;
+        let stays = self.healthz_is_closed && !self.nodes.is_empty();
+        self.healthz_is_closed = !healthy && (found || stays);
     }
 
     /// Probes that begin and end since the last call.

@@ -48,6 +48,23 @@ pub mod reason {
     pub const LIMIT_EXCEEDED: &str = "LimitExceeded";
 }
 
+/// Bytes of a message at most: an object may hold 256 KiB of text in one annotation, and a message
+/// is kept in many places.
+const MESSAGE_BYTES_MAX: usize = 1_024;
+
+/// Problems of one list of an object that are named one by one.
+pub(crate) const NAMED_MAX: usize = 16;
+
+/// Text of an object's as messages quote it.
+pub(crate) fn shown(text: &str) -> String {
+    const CHARS: usize = 80;
+    let mut shown: String = text.chars().take(CHARS).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// Another object that a problem of a Service is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct About {
@@ -75,7 +92,14 @@ pub struct Problem {
 impl Problem {
     /// A problem of the Service itself.
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, about: None, message: message.into(), quiet: false }
+        let mut message = message.into();
+        if message.len() > MESSAGE_BYTES_MAX {
+            let ends = (0..=MESSAGE_BYTES_MAX).rev();
+            let end = ends.into_iter().find(|&end| message.is_char_boundary(end));
+            message.truncate(end.unwrap_or_default());
+            message.push('…');
+        }
+        Self { reason, about: None, message, quiet: false }
     }
 
     /// The same, worth no event.
@@ -103,10 +127,13 @@ impl Problem {
         }
     }
 
-    /// Equal for two problems that are the same to a reader; lines of files may differ.
+    /// Equal for two problems that are the same to a reader; lines of files may differ, and how many
+    /// there are.
     fn identity(&self) -> (&'static str, Option<(&'static str, &ObjectName)>, &str) {
         let about = self.about.as_ref().map(|about| (about.kind, &about.object));
-        (self.reason, about, &self.message)
+        let uncounted = self.message.trim_start_matches(|c: char| c.is_ascii_digit());
+        let counted = uncounted.len() < self.message.len() && uncounted.starts_with(' ');
+        (self.reason, about, if counted { uncounted } else { &self.message })
     }
 
     /// The event that says that it began. It is the Service's, whose story is looked for there,

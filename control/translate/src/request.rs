@@ -1,7 +1,7 @@
 //! Which LoadBalancer address a Service asks for.
 
 use crate::pools::Scheme;
-use crate::problem::{Problem, reason};
+use crate::problem::{Problem, reason, shown};
 use crate::settings::Settings;
 use crate::spec::{ADDRESSES, POOL, SCHEME, list};
 use k8s_openapi::api::core::v1::ServiceSpec;
@@ -44,8 +44,8 @@ pub(crate) fn request(
         let what = format!("both loadBalancerIP and {ADDRESSES} ask for addresses: keep one");
         problems.push(Problem::new(reason::ALLOCATION_FAILED, what));
     }
-    let texts: Vec<String> =
-        addresses.or(field).into_iter().flat_map(|all| all.split(',')).map(trimmed).collect();
+    let words = addresses.or(field).into_iter().flat_map(|all| all.split(','));
+    let texts: Vec<String> = words.map(trimmed).filter(|text| !text.is_empty()).collect();
     let found = list(Some(&texts), "requested address", problems);
     for family in [Family::V4, Family::V6] {
         let of_family = found.iter().filter(|&&address| Family::of(address) == family).count();
@@ -59,6 +59,7 @@ pub(crate) fn request(
         && settings.pool_named(name).is_none()
     {
         let names: Vec<_> = settings.pools().iter().map(|pool| &*pool.name).collect();
+        let name = shown(name);
         let what = format!("there is no pool \"{name}\"; there are: {}", names.join(", "));
         problems.push(Problem::new(reason::ALLOCATION_FAILED, what));
     }
@@ -67,6 +68,7 @@ pub(crate) fn request(
         Some("internal") => Some(Scheme::Internal),
         Some("internet-facing") => Some(Scheme::InternetFacing),
         Some(other) => {
+            let other = shown(other);
             let what = format!("{SCHEME} is \"{other}\": expected internal or internet-facing");
             problems.push(Problem::new(reason::ALLOCATION_FAILED, what));
             None

@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Odd endpoints of one slice that are named one by one; the rest is counted.
-const NAMED_MAX: usize = 8;
+const ODD_NAMED_MAX: usize = 8;
 
 /// One port of a slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ pub(crate) struct Odd {
 
 impl Odd {
     pub(crate) fn add(&mut self, what: String) {
-        if self.named.len() < NAMED_MAX {
+        if self.named.len() < ODD_NAMED_MAX {
             self.named.push(what);
         } else {
             self.more += 1;

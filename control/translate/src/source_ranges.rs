@@ -1,6 +1,6 @@
 //! `loadBalancerSourceRanges`: who may use a LoadBalancer address.
 
-use crate::problem::{Problem, reason};
+use crate::problem::{NAMED_MAX, Problem, reason, shown};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::ServiceSpec;
 use model::ids::Family;
@@ -44,14 +44,18 @@ pub(crate) fn source_ranges(
         field.iter().map(|text| text.trim()).collect()
     };
     let mut found = SourceRanges::default();
+    let mut odd = 0;
     for text in texts {
         match parse(text) {
             Some(range) => found.ranges.push(range.trunc()),
             None => {
                 found.broken = true;
-                let shown: String = text.chars().take(80).collect();
-                let what = format!("source range \"{shown}\" is not a prefix, as 192.0.2.0/24");
-                problems.push(Problem::new(reason::INVALID, what));
+                odd += 1;
+                if odd <= NAMED_MAX {
+                    let text = shown(text);
+                    let what = format!("source range \"{text}\" is not a prefix, as 192.0.2.0/24");
+                    problems.push(Problem::new(reason::INVALID, what));
+                }
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::facts::Said;
 use crate::forwarding::{Wants, local_policy};
 use crate::object::{Place, namespaced};
 use crate::ownership::is_ours;
-use crate::problem::{Problem, reason};
+use crate::problem::{NAMED_MAX, Problem, reason, shown};
 use crate::request::{Request, request};
 use crate::settings::{Authority, Settings};
 use crate::source_ranges::{SourceRanges, source_ranges};
@@ -80,6 +80,8 @@ pub(crate) struct Spec {
     pub(crate) balanced: bool,
     /// NodePorts are to be served.
     pub(crate) wants_node_ports: bool,
+    /// Clients outside the cluster may reach it, as far as it and the configuration tell.
+    pub(crate) served_outside: bool,
     pub(crate) request: Request,
     /// What it shares its addresses by.
     pub(crate) share_key: Option<Arc<str>>,
@@ -138,6 +140,7 @@ impl Spec {
             "ExternalName" => ServiceType::ExternalName,
             _ => ServiceType::Unknown,
         };
+        let type_name = shown(&type_name);
         let name = namespaced(metadata);
         let forwarding = &settings.wishes().forwarding;
         let proxy = metadata.labels.as_ref().and_then(|all| all.get(PROXY_NAME));
@@ -159,6 +162,14 @@ impl Spec {
             ServiceType::LoadBalancer => explicit,
             _ => false,
         };
+        let external_ips = list(spec.external_ips.as_deref(), "externalIP", &mut problems);
+        let node_ports_wanted = node_ports && withheld.is_none() && !proxied;
+        let served_outside = withheld.is_none()
+            && (balanced
+                || node_ports_wanted && !settings.node_port().addresses.is_empty()
+                || external_ips.iter().any(|&one| settings.allows_external_ip(one)));
+        let wants_cluster_ips = wants.cluster_ips && withheld.is_none() && !proxied;
+        let served = served_outside || wants_cluster_ips;
         let mut read = Self {
             rank: Rank {
                 created: metadata
@@ -171,22 +182,23 @@ impl Spec {
             place,
             service_type,
             type_name,
-            ports: ports(spec, &mut problems),
-            families: families(spec, &mut problems),
+            ports: ports(spec, served, &mut problems),
+            families: families(spec, settings.authority(), &mut problems),
             require_dual_stack: spec.ip_family_policy.as_deref() == Some("RequireDualStack"),
             balanced,
-            wants_node_ports: node_ports && withheld.is_none() && !proxied,
+            wants_node_ports: node_ports_wanted,
+            served_outside,
             request: Request::default(),
             share_key: None,
-            external_ips: list(spec.external_ips.as_deref(), "externalIP", &mut problems),
+            external_ips,
             cluster_ips: cluster_ips(spec),
             affinity: scheduler(&meant, &mut problems).or(affinity(spec, &mut problems)),
             source_ranges: SourceRanges::default(),
-            wants_cluster_ips: wants.cluster_ips && withheld.is_none() && !proxied,
+            wants_cluster_ips,
             wants,
             withheld,
             problems: Vec::new(),
-            said: Said::read(service, spec),
+            said: Said::read(service, spec, settings),
             standing: match settings.authority() {
                 Authority::Local => Standing::default(),
                 Authority::ApiServer => Standing::read(service),
@@ -201,10 +213,10 @@ impl Spec {
                 .filter(|text| !text.is_empty())
                 .map(Into::into);
         }
-        if service_type == ServiceType::LoadBalancer && read.is_served_outside() {
+        if service_type == ServiceType::LoadBalancer && read.served_outside {
             read.source_ranges = source_ranges(spec, annotations, &mut problems);
         }
-        if node_ports && proxied {
+        if node_ports && proxied && !settings.node_port().addresses.is_empty() {
             let what = format!(
                 "its NodePorts are not served: the label {PROXY_NAME} gives them to another program"
             );
@@ -221,12 +233,6 @@ impl Spec {
     /// What its backends are made of. Clients inside the cluster always get endpoints.
     pub(crate) fn target(&self, scope: Scope) -> Target {
         if scope == Scope::External { self.wants.target } else { Target::Endpoint }
-    }
-
-    /// Clients outside the cluster may reach it.
-    pub(crate) fn is_served_outside(&self) -> bool {
-        let somehow = self.balanced || self.wants_node_ports || !self.external_ips.is_empty();
-        somehow && self.withheld.is_none()
     }
 }
 
@@ -246,7 +252,7 @@ fn withheld(
         return Some((why.to_owned(), false));
     }
     if service_type == ServiceType::Unknown {
-        let given = spec.type_.as_deref().unwrap_or_default();
+        let given = shown(spec.type_.as_deref().unwrap_or_default());
         let why = "is none of ClusterIP, NodePort, LoadBalancer, ExternalName";
         return Some((format!("its type \"{given}\" {why}"), true));
     }
@@ -267,7 +273,8 @@ fn never_balanced(service: &Service, spec: &ServiceSpec) -> bool {
     service.metadata.deletion_timestamp.is_some() || is_headless(spec)
 }
 
-fn ports(spec: &ServiceSpec, problems: &mut Vec<Problem>) -> Vec<PortSpec> {
+/// `served`: somebody is to reach the Service, and wants to know of ports that nobody can.
+fn ports(spec: &ServiceSpec, served: bool, problems: &mut Vec<Problem>) -> Vec<PortSpec> {
     let mut ports = Vec::new();
     let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
     for given in spec.ports.iter().flatten() {
@@ -289,7 +296,8 @@ fn ports(spec: &ServiceSpec, problems: &mut Vec<Problem>) -> Vec<PortSpec> {
         }
         if let Some(why) = port.withheld.as_ref() {
             let what = format!("port {}/{} is not forwarded: {why}", port.port, port.protocol);
-            problems.push(Problem::new(reason::NOT_FORWARDED, what));
+            let problem = Problem::new(reason::NOT_FORWARDED, what);
+            problems.push(if served { problem } else { problem.quiet() });
         }
         ports.push(port);
     }
@@ -320,14 +328,16 @@ fn port(given: &ServicePort) -> Result<PortSpec, String> {
     })
 }
 
-fn families(spec: &ServiceSpec, problems: &mut Vec<Problem>) -> Vec<Family> {
+/// An API server says which families a Service has; one family of a Service that prefers two is all
+/// that the cluster has. Elsewhere the Service gets what it asks for.
+fn families(spec: &ServiceSpec, authority: Authority, problems: &mut Vec<Problem>) -> Vec<Family> {
     let mut families = Vec::new();
     for text in spec.ip_families.iter().flatten() {
         let family = match text.as_str() {
             "IPv4" => Family::V4,
             "IPv6" => Family::V6,
             other => {
-                let what = format!("ipFamilies has \"{other}\": expected IPv4 or IPv6");
+                let what = format!("ipFamilies has \"{}\": expected IPv4 or IPv6", shown(other));
                 problems.push(Problem::new(reason::INVALID, what));
                 continue;
             }
@@ -338,11 +348,12 @@ fn families(spec: &ServiceSpec, problems: &mut Vec<Problem>) -> Vec<Family> {
     }
     let dual =
         matches!(spec.ip_family_policy.as_deref(), Some("RequireDualStack" | "PreferDualStack"));
+    let complete = !families.is_empty() && authority == Authority::ApiServer;
     if families.is_empty() {
         let first = cluster_ips(spec).first().map_or(Family::V4, |&address| Family::of(address));
         families.push(first);
     }
-    if dual && families.len() == 1 {
+    if dual && families.len() == 1 && !complete {
         let other = if families == [Family::V4] { Family::V6 } else { Family::V4 };
         families.push(other);
     }
@@ -355,14 +366,17 @@ pub(crate) fn list(
     problems: &mut Vec<Problem>,
 ) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
+    let mut odd = 0;
     for text in texts.unwrap_or_default() {
         match text.parse::<IpAddr>() {
             Ok(address) if !addresses.contains(&address) => addresses.push(address),
             Ok(_) => {}
-            Err(_) => {
-                let what = format!("{what} \"{text}\" is not an IP address");
+            Err(_) if odd < NAMED_MAX => {
+                odd += 1;
+                let what = format!("{what} \"{}\" is not an IP address", shown(text));
                 problems.push(Problem::new(reason::INVALID, what));
             }
+            Err(_) => {}
         }
         if addresses.len() >= model::limits::FRONTENDS_PER_SERVICE_MAX {
             let what = format!("only the first {} {what}s count", addresses.len());

@@ -1,6 +1,7 @@
 //! What stands in a Service's status, what should, and when to say so.
 
-use crate::index::{Built, Index};
+use crate::built::Built;
+use crate::index::Index;
 use crate::problem::{normal, reason};
 use crate::settings::Authority;
 use crate::spec::{PortSpec, Spec};
@@ -15,6 +16,8 @@ use std::net::IpAddr;
 const CONDITION: &str = "headgate.dev/Programmed";
 /// The finalizer, where one is wanted.
 const FINALIZER: &str = "headgate.dev/cleanup";
+/// What isn't quite as it was asked for, in the message of a condition that is True.
+const LIMITED_MAX: usize = 3;
 /// Writes of one Service that are on their way at most; older ones are not waited for.
 const PENDING_MAX: usize = 8;
 
@@ -156,6 +159,18 @@ impl Telling {
 }
 
 impl Index {
+    /// After a start: what is to be written stands there already, so that whoever wrote it has told
+    /// the story as well.
+    pub(crate) fn stood_before(&self, name: &ObjectName) -> bool {
+        if !self.first || self.settings.authority() == Authority::Local {
+            return false;
+        }
+        let Some(entry) = self.services.get(name) else { return false };
+        let Some((status, _)) = &entry.status else { return false };
+        let wanted = self.wanted(&entry.spec, status);
+        wanted.programmed.is_some() && entry.spec.standing.has(&wanted)
+    }
+
     /// Says what is to be written of the Service, where that isn't said or there yet.
     pub(crate) fn tell_write(&mut self, name: &ObjectName, built: &mut Built) {
         if self.settings.authority() == Authority::Local || !self.writer {
@@ -176,7 +191,6 @@ impl Index {
             let message = programmed.message.clone();
             self.events.push(normal(reason::PROGRAMMED, &entry.spec, message));
         }
-        built.writes.retain(|one| one.service != *name);
         built.writes.push(wanted);
     }
 
@@ -293,6 +307,11 @@ impl Index {
         if !idle.is_empty() {
             message += &format!("; no backend serves port {}", idle.join(", "));
         }
+        // What is forwarded though not quite as it was asked for.
+        let limits = [reason::SOURCE_NOT_KEPT, reason::ADDRESS_REFUSED];
+        let reasons = status.facts.reasons.iter().zip(&status.problems);
+        let limited = reasons.filter(|(reason, _)| limits.contains(&&***reason)).take(LIMITED_MAX);
+        limited.for_each(|(_, problem)| message += &format!("; {problem}"));
         Some(Programmed { status: true, reason: reason::PROGRAMMED, message })
     }
 }

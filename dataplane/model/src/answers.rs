@@ -361,6 +361,9 @@ pub struct Status {
     pub service_ports: u32,
     /// Backends: active, known.
     pub backends: [u32; 2],
+    /// No range is configured in which they have to be: every unicast address is allowed.
+    #[serde(default)]
+    pub backends_anywhere: bool,
     /// Connections, IPv4 and IPv6 together.
     pub connections: u64,
     /// The latest published generation and the one that every worker runs with.

@@ -147,7 +147,7 @@ fn what_can_be_meant_is() {
     let cadence =
         Cadence { interval_ms: 10_000, timeout_ms: 6_000, healthy_after: 4, unhealthy_after: 5 };
     assert_eq!((&probe.check, probe.port), (&Check::Http { path: "/ok".into() }, Some(8_081)));
-    assert_eq!(probe.cadence, cadence);
+    assert_eq!(spec.wants.cadence, cadence);
     // Instances where nothing is said.
     index.take([aws(&[("type", "external"), ("healthcheck-interval", "10")])]);
     assert_eq!(index.port("a", "http").target, Target::Node);
@@ -237,7 +237,7 @@ fn names_of_schedulers_are_understood() {
         assert_eq!(index.status("a").facts.reasons, reasons, "{name}");
         let loud =
             built.events.iter().any(|event| event.severity == model::answers::Severity::Warning);
-        assert_eq!(loud, matches!(name, "dh" | "fifo"), "{name}");
+        assert_eq!(loud, matches!(name, "lc" | "wlc" | "dh" | "fifo"), "{name}");
     }
 }
 

@@ -272,6 +272,8 @@ fn nodes_are_asked_once_each_and_those_that_fail_are_left_out() {
     assert_eq!(at(&index), ["10.0.0.1:10256", "10.0.0.2:10256", "10.0.0.3:10256"]);
     answer(&mut index, "10.0.0.1:10256", HEALTHY);
     answer(&mut index, "10.0.0.2:10256", SICK);
+    assert_eq!(told(&index), "n1=1 (n2) (n3)", "one that hasn't answered yet gets nothing");
+    answer(&mut index, "10.0.0.3:10256", HEALTHY);
     assert_eq!(told(&index), "n1=1 (n2) n3=1");
     answer(&mut index, "10.0.0.1:10256", SICK);
     answer(&mut index, "10.0.0.3:10256", SICK);
@@ -305,6 +307,26 @@ fn where_no_node_has_the_health_port_the_node_port_is_asked() {
     answer(&mut index, "10.0.0.3:10256", HEALTHY);
     assert_eq!(asked(&index).len(), 3, "the port is open again");
     assert_eq!(told(&index), "(n1) (n2) n3=1");
+}
+
+/// A node that joins, and one that dies, say nothing of what kube-proxy is to the others.
+#[test]
+fn the_node_port_stays_asked_while_nodes_come_and_go() {
+    let mut index = with("Cluster", nodes(|_, _| {}), "n1:rs");
+    for number in 1..=3 {
+        answer(&mut index, &format!("10.0.0.{number}:10256"), CLOSED);
+    }
+    for number in 1..=3 {
+        answer(&mut index, &format!("10.0.0.{number}:30080"), HEALTHY);
+    }
+    index.take([changed_node("n4", |_| {})]);
+    assert_eq!(told(&index), "n1=1 n2=1 n3=1 (n4)");
+    answer(&mut index, "10.0.0.4:30080", HEALTHY);
+    assert_eq!(told(&index), "n1=1 n2=1 n3=1 n4=1");
+    answer(&mut index, "10.0.0.2:10256", SICK);
+    answer(&mut index, "10.0.0.2:30080", SICK);
+    assert_eq!(told(&index), "n1=1 (n2) n3=1 n4=1");
+    assert!(index.problems("a").is_empty(), "{:?}", index.problems("a"));
 }
 
 #[test]

@@ -55,6 +55,43 @@ fn endpoints_that_fail_are_left_out_while_others_answer() {
 }
 
 #[test]
+fn one_that_is_not_heard_yet_gets_nothing_while_another_is_good() {
+    let mut index = index();
+    let of = |last: &[u8]| {
+        let all = last.iter().map(|n| endpoint(&format!("10.1.0.{n}"), "rs"));
+        slice("s", "a", "IPv4", Value::Array(all.collect()))
+    };
+    index.take([annotated(&[("probe", "tcp")]), of(&[1])]);
+    answer(&mut index, "10.1.0.1:8080", HEALTHY);
+    index.take([of(&[1, 2])]);
+    assert_eq!(index.backends("a"), ["10.1.0.1:8080", "(10.1.0.2:8080)"]);
+    answer(&mut index, "10.1.0.2:8080", HEALTHY);
+    assert_eq!(index.backends("a"), ["10.1.0.1:8080", "10.1.0.2:8080"]);
+    // A rollout that leaves none of those that were known.
+    index.take([of(&[3])]);
+    assert_eq!(index.backends("a"), ["10.1.0.3:8080"]);
+}
+
+#[test]
+fn where_our_zone_fails_others_are_asked() {
+    let mut index = forwarding(ForwardingSettings { zone: Some("a".into()), ..Default::default() });
+    let hinted = |address: &str, zone: &str| {
+        let mut value = endpoint(address, "rs");
+        value["hints"] = json!({"forZones": [{"name": zone}]});
+        value
+    };
+    let both = json!([hinted("10.1.0.1", "a"), hinted("10.1.0.2", "b")]);
+    index.take([annotated(&[("probe", "tcp")]), slice("s", "a", "IPv4", both)]);
+    assert_eq!(index.backends("a"), ["10.1.0.1:8080", "(10.1.0.2:8080)"]);
+    answer(&mut index, "10.1.0.1:8080", SICK);
+    assert_eq!(index.backends("a"), ["(10.1.0.1:8080)", "10.1.0.2:8080"]);
+    answer(&mut index, "10.1.0.2:8080", SICK);
+    assert_eq!(index.backends("a"), ["10.1.0.1:8080", "(10.1.0.2:8080)"], "all fail");
+    answer(&mut index, "10.1.0.1:8080", HEALTHY);
+    assert_eq!(index.backends("a"), ["10.1.0.1:8080", "(10.1.0.2:8080)"]);
+}
+
+#[test]
 fn what_is_asked_and_how_often() {
     let given = [
         ("probe", "http"),

@@ -155,6 +155,80 @@ fn source_ranges_never_leave_an_address_open() {
     }
 }
 
+/// An annotation may be as long as 256 KiB, and a Service have thousands of ports.
+#[test]
+fn long_texts_are_cut_and_counted() {
+    let long = "x".repeat(200_000);
+    let words = "nothing,".repeat(20_000);
+    let ports: Vec<_> = (1..=2_000).map(|n| json!({"name": format!("p{n}"), "port": n})).collect();
+    for (annotation, text) in [
+        ("headgate.dev/target", &long),
+        ("headgate.dev/forwarding", &long),
+        ("headgate.dev/proxy-protocol", &long),
+        ("headgate.dev/pool", &long),
+        ("headgate.dev/scheme", &long),
+        ("headgate.dev/scheduler", &long),
+        ("headgate.dev/addresses", &words),
+        ("service.beta.kubernetes.io/load-balancer-source-ranges", &words),
+        ("service.beta.kubernetes.io/aws-load-balancer-attributes", &words),
+    ] {
+        let mut index = Index::new(
+            Settings::new(Wishes { aws: true, ..wishes() }).unwrap(),
+            Allocations::default(),
+        );
+        let built = index.take([service("a", "LoadBalancer", |value| {
+            value["metadata"]["annotations"][annotation] = text.as_str().into();
+            let aws = "service.beta.kubernetes.io/aws-load-balancer-type";
+            value["metadata"]["annotations"][aws] = "nlb-ip".into();
+            value["spec"]["ports"] = Value::Array(ports.clone());
+        })]);
+        assert!(built.events.len() <= 40, "{annotation}: {} events", built.events.len());
+        let status = index.status("a");
+        let problems: usize = status.problems.iter().map(String::len).sum();
+        let rows = status.ports.iter().filter_map(|row| row.not_forwarded.as_ref());
+        let rows: usize = rows.map(String::len).sum();
+        assert!(problems < 100_000 && rows < 600_000, "{annotation}: {problems}, {rows}");
+    }
+}
+
+/// Each family is refused as the pool of its address says.
+#[test]
+fn pools_of_two_families_refuse_each_in_its_way() {
+    let with = |v4, v6| {
+        let of = |name: &str, refusal, range: &str| Pool { refusal, ..pool(name, true, &[range]) };
+        let pools = vec![of("four", v4, "203.0.113.10"), of("six", v6, "2001:db8::10")];
+        let mut index = Index::new(
+            Settings::new(Wishes { pools, ..wishes() }).unwrap(),
+            Allocations::default(),
+        );
+        index.take([service("a", "LoadBalancer", |value| {
+            value["spec"]["ipFamilies"] = json!(["IPv4", "IPv6"]);
+            value["spec"]["ipFamilyPolicy"] = "RequireDualStack".into();
+        })]);
+        index.port("a", "http").refusal
+    };
+    for both in [[Refusal::Reject, Refusal::Drop], [Refusal::Drop, Refusal::Reject]] {
+        assert_eq!(with(both[0], both[1]), both);
+    }
+}
+
+/// Nobody hears of Services that nobody is to reach from here.
+#[test]
+fn what_is_not_served_is_told_nothing_of_how() {
+    let mut wishes = wishes();
+    wishes.node_port.addresses.clear();
+    let mut index = Index::new(Settings::new(wishes).unwrap(), Allocations::default());
+    let built = index.take([
+        service("a", "NodePort", |value| {
+            value["spec"]["externalTrafficPolicy"] = "Local".into();
+            value["metadata"]["annotations"]["headgate.dev/target"] = "node".into();
+            value["spec"]["sessionAffinity"] = "ClientIP".into();
+        }),
+        service("b", "ClusterIP", |value| value["spec"]["ports"][0]["protocol"] = "SCTP".into()),
+    ]);
+    assert_eq!(events(&built), Vec::<String>::new());
+}
+
 #[test]
 fn source_ranges_guard_the_node_ports_of_a_balanced_service() {
     let mut index = index();

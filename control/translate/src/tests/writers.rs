@@ -136,6 +136,58 @@ fn a_restart_takes_addresses_from_statuses_and_writes_nothing() {
 }
 
 #[test]
+fn a_restart_tells_no_problem_again_where_the_status_says_it_all() {
+    let local = |name: &str| {
+        let mut object = born(name, "2026-01-01T00:00:00Z");
+        let Object::Service(service, _) = &mut object else { unreachable!() };
+        service.spec.as_mut().unwrap().external_traffic_policy = Some("Local".to_owned());
+        object
+    };
+    let mut index = writer();
+    let built = index.take([local("a")]);
+    let told: Vec<_> = built.events.iter().map(|event| event.reason.as_str()).collect();
+    assert_eq!(told, [reason::IP_ALLOCATED, reason::SOURCE_NOT_KEPT, reason::PROGRAMMED]);
+    let message = &built.writes[0].programmed.as_ref().unwrap().message;
+    assert!(message.contains("its pods see the gateway's address"), "{message}");
+    let mut again = on_api_server(|_| ());
+    let built = again.take([written(&local("a"), &built.writes[0]), local("b")]);
+    let told: Vec<_> = built.events.iter().map(|event| (&*event.reason, &*event.uid)).collect();
+    assert_eq!(told, [(reason::SOURCE_NOT_KEPT, "b")], "b is new");
+}
+
+#[test]
+fn a_service_made_anew_is_told_what_its_predecessor_was_told() {
+    let mut index = writer();
+    let asks = |uid: &str| {
+        service("a", "LoadBalancer", |value| {
+            value["metadata"]["uid"] = uid.into();
+            value["spec"]["loadBalancerIP"] = "192.0.2.77".into();
+        })
+    };
+    for uid in ["1", "2"] {
+        let built = index.take([asks(uid)]);
+        let told: Vec<_> = built.events.iter().map(|event| (&*event.reason, &*event.uid)).collect();
+        assert_eq!(told, [(reason::ALLOCATION_FAILED, uid)]);
+    }
+}
+
+/// An API server has said which families there are.
+#[test]
+fn a_cluster_of_one_family_gives_no_address_of_the_other() {
+    let prefers = |families: Value| {
+        service("a", "LoadBalancer", |value| {
+            value["spec"]["ipFamilyPolicy"] = "PreferDualStack".into();
+            value["spec"]["ipFamilies"] = families;
+        })
+    };
+    let mut index = writer();
+    index.take([prefers(json!(["IPv4"]))]);
+    assert_eq!(index.held("a"), ["203.0.113.10"]);
+    index.take([prefers(json!(["IPv4", "IPv6"]))]);
+    assert_eq!(index.held("a"), ["203.0.113.10", "2001:db8::10"]);
+}
+
+#[test]
 fn an_address_found_twice_stays_with_the_older() {
     let old = with_status(&born("z", "2026-01-01T00:00:00Z"), "203.0.113.10");
     let young = with_status(&born("a", "2026-01-02T00:00:00Z"), "203.0.113.10");

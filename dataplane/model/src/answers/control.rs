@@ -116,6 +116,8 @@ pub struct Live {
 pub struct ServiceFacts {
     /// Of type LoadBalancer, yet not ours to give an address to.
     pub foreign: bool,
+    /// Why nothing of the Service is forwarded, whosever it is; empty where something may be.
+    pub withheld: String,
     /// `spec.loadBalancerClass`; empty where it names none.
     pub class: String,
     /// `spec.selector` as kubectl writes it, `app=web`; empty where there is none.
