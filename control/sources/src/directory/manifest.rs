@@ -6,8 +6,11 @@ use super::mirror;
 use super::service;
 use super::tree::{self, Node, Value};
 use super::typed::typed;
-use k8s_openapi::api::core::v1::{Endpoints, Node as KubernetesNode, Pod, PodStatus, Service};
+use k8s_openapi::api::core::v1::{
+    Endpoints, Namespace, Node as KubernetesNode, Pod, PodStatus, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use model::answers::{Event, Severity};
 use model::desired::ObjectName;
@@ -27,6 +30,12 @@ pub(super) const UNKNOWN_FIELD: &str = "UnknownField";
 /// The kind whose objects selectors find.
 pub(super) const POD: &str = "Pod";
 
+/// The label of every Namespace that holds its name.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// Kinds whose objects live in no namespace.
+const OF_CLUSTER: [&str; 3] = ["Node", "Namespace", "ServiceCIDR"];
+
 /// Lists within lists.
 const LIST_DEPTH_MAX: u32 = 4;
 
@@ -41,7 +50,7 @@ impl UnitId {
     /// The id of an object of this kind; the namespace is `default` where not given.
     pub(super) fn new(kind: &str, namespace: Option<&str>, name: &str) -> Self {
         let namespace = match namespace {
-            _ if kind == "Node" => "",
+            _ if OF_CLUSTER.contains(&kind) => "",
             None | Some("") => "default",
             Some(given) => given,
         };
@@ -238,8 +247,9 @@ impl Context<'_> {
 
     fn known(&self, node: &Node, head: &Head<'_>, found: &mut Vec<Found>) {
         let expected = match head.kind {
-            "Service" | "Node" | "Endpoints" | POD => "v1",
+            "Service" | "Node" | "Namespace" | "Endpoints" | POD => "v1",
             "EndpointSlice" => "discovery.k8s.io/v1",
+            "ServiceCIDR" => "networking.k8s.io/v1",
             _ => return found.push(self.ignored(head.id.clone(), node.line, why_ignored(head))),
         };
         if head.api_version != expected {
@@ -292,6 +302,19 @@ impl Context<'_> {
                 let mut object: KubernetesNode = self.typed(node, head, found)?;
                 place_metadata(&mut object.metadata, head);
                 vec![Object::Node(Box::new(object), place.clone())]
+            }
+            "Namespace" => {
+                let mut object: Namespace = self.typed(node, head, found)?;
+                place_metadata(&mut object.metadata, head);
+                // As the API server labels every one of them.
+                let labels = object.metadata.labels.get_or_insert_default();
+                labels.insert(NAME_LABEL.to_owned(), head.id.name.name.to_string());
+                vec![Object::Namespace(Box::new(object), place.clone())]
+            }
+            "ServiceCIDR" => {
+                let mut object: ServiceCIDR = self.typed(node, head, found)?;
+                place_metadata(&mut object.metadata, head);
+                vec![Object::ServiceCidr(Box::new(object), place.clone())]
             }
             _ => {
                 let mut object: Endpoints = self.typed(node, head, found)?;

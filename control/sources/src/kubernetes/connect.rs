@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use tower::{BoxError, ServiceBuilder};
 
 /// Where a pod finds its credentials.
-const POD_CREDENTIALS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+pub(super) const POD_CREDENTIALS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Bytes in flight on one watch or list, and on all of them: lists of large clusters are large.
 const STREAM_WINDOW: u32 = 4 << 20;

@@ -2,7 +2,7 @@
 
 use super::inbox::now;
 use super::locked;
-use super::trouble::Trouble;
+use super::trouble::{Sort, Trouble};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -77,7 +77,7 @@ struct State {
 pub(super) struct Watches {
     states: Mutex<BTreeMap<Kind, State>>,
     /// What else is wrong, by what it concerns.
-    problems: Mutex<BTreeMap<&'static str, String>>,
+    problems: Mutex<BTreeMap<&'static str, Trouble>>,
 }
 
 impl Watches {
@@ -134,18 +134,36 @@ impl Watches {
             news = state.problem.as_ref() != Some(&trouble.what);
             state.problem = Some(trouble.what.clone());
             state.failures += 1;
-            state.older_refused += u64::from(trouble.sort == super::trouble::Sort::Older);
+            state.older_refused += u64::from(trouble.sort == Sort::Older);
         });
         news
     }
 
-    /// Something beside the watches is wrong, or no longer. True where that is news.
-    pub(super) fn problem(&self, about: &'static str, what: Option<String>) -> bool {
+    /// The server hasn't this kind, and is asked for it now and then.
+    pub(super) fn absent(&self, kind: Kind) {
+        self.with(kind, |state| {
+            state.heard = now();
+            state.problem = None;
+            state.listed = true;
+        });
+    }
+
+    /// Something beside the watches is wrong, or no longer. True where that is news. What is of one
+    /// sort is one problem: it stays in the words in which it was told first, whichever of many
+    /// objects meets it next.
+    pub(super) fn problem(&self, about: &'static str, trouble: Option<&Trouble>) -> bool {
         let mut problems = locked(&self.problems);
-        match what {
-            Some(what) => problems.insert(about, what.clone()).as_ref() != Some(&what),
-            None => problems.remove(about).is_some(),
+        let Some(trouble) = trouble else { return problems.remove(about).is_some() };
+        if problems.get(about).is_some_and(|known| known.sort == trouble.sort) {
+            return false;
         }
+        problems.insert(about, trouble.clone());
+        true
+    }
+
+    /// What is wrong beside the watches.
+    fn other(&self) -> Option<String> {
+        locked(&self.problems).values().next().map(|trouble| trouble.what.clone())
     }
 
     /// How it all is.
@@ -165,7 +183,7 @@ impl Watches {
                 ))
             });
         }
-        let what = what.or_else(|| locked(&self.problems).values().next().cloned());
+        let what = what.or_else(|| self.other());
         let waiting = states.iter().find(|(_, state)| !state.listed);
         let what = what
             .or_else(|| waiting.map(|(kind, _)| format!("waiting for the first list of {kind}s")));

@@ -2,6 +2,7 @@
 
 use super::known::{Arrived, Entry};
 use super::statuses::Seen;
+use super::trouble::Doing;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
@@ -26,12 +27,23 @@ pub(super) trait Watched:
     /// Clusters may be without this API.
     const OPTIONAL: bool = false;
 
+    /// What a request about all of them is for: `listing`, for one.
+    fn doing(verb: &str) -> Doing {
+        let what = format!("{verb} {}", Self::plural(&()));
+        if Self::KIND == Kind::Namespace { Doing::namespaces(what) } else { Doing::new(what) }
+    }
+
     /// Drops what nobody reads and what is large.
     fn slim(&mut self) {}
 
     /// Endpoints that serve, where it has such.
     fn weight(&self) -> u32 {
         1
+    }
+
+    /// Whether it may have an address in its status.
+    fn balanced(&self) -> bool {
+        false
     }
 
     /// What stands in its status, where that is written by us.
@@ -45,6 +57,11 @@ pub(super) trait Watched:
 
 impl Watched for Service {
     const KIND: Kind = Kind::Service;
+
+    fn balanced(&self) -> bool {
+        let kind = self.spec.as_ref().and_then(|spec| spec.type_.as_deref());
+        kind == Some("LoadBalancer") && self.metadata.deletion_timestamp.is_none()
+    }
 
     fn seen(&self) -> Option<Seen> {
         Seen::of(self)
@@ -126,7 +143,8 @@ pub(super) fn arrived<K: Watched>(mut object: K, unversioned: u64) -> Arrived {
     let version = version(metadata).unwrap_or(unversioned);
     let uid: Arc<str> = metadata.uid.as_deref().unwrap_or_default().into();
     object.slim();
-    let entry = Entry { version, uid, weight: object.weight() };
+    let (weight, balanced) = (object.weight(), object.balanced());
+    let entry = Entry { version, uid, weight, balanced };
     let object = object.into_object();
     Arrived { name: object.key().name, entry, seen, object }
 }

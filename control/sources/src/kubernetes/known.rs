@@ -24,6 +24,8 @@ pub(super) struct Entry {
     pub uid: Arc<str>,
     /// Endpoints that serve in a slice; 1 for every other kind.
     pub weight: u32,
+    /// A Service that may have an address: of type LoadBalancer, and not being deleted.
+    pub balanced: bool,
 }
 
 /// An object that came in, with what is kept of it.
@@ -94,6 +96,11 @@ impl Known {
             held: None,
             older_since: None,
         }
+    }
+
+    /// An object as it was told last.
+    pub(super) fn entry(&self, name: &ObjectName) -> Option<&Entry> {
+        self.objects.get(name)
     }
 
     /// The UID of an object.

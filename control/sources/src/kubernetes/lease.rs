@@ -5,14 +5,17 @@
 //! sent last arrives before another may begin. Whoever takes a Lease over from a holder that went
 //! silent waits one duration more and then wants a quorum list; one that was given back, or that
 //! is our own from before a restart, needs the list alone.
+//!
+//! A gateway that starts can't tell its own Lease from that of another of the same name. The other
+//! one can: its Lease says a time that it didn't write. It leaves it then.
 
 use super::connect::{Connection, Line};
 use super::health::Watches;
 use super::inbox::{Inbox, now};
 use super::locked;
-use super::options::{LeaseOptions, Timing};
+use super::options::{LEASE, LeaseOptions, NAMESPACE, Timing};
 use super::pace::Jitter;
-use super::trouble::{Sort, Trouble};
+use super::trouble::{Doing, Sort, Trouble};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
@@ -25,6 +28,9 @@ use tokio::time::timeout;
 
 /// How soon a turn that failed is made again.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// Times of ours that are known again at most.
+const WROTE_MAX: usize = 16;
 
 /// The hash of the holder's pools.
 pub const POOLS_ANNOTATION: &str = "headgate.dev/pools";
@@ -73,10 +79,16 @@ impl Lead {
 
     /// Whether this gateway may write now.
     pub(super) fn holds(&self) -> bool {
-        let Some(standing) = &self.standing else { return true };
+        self.term().is_some()
+    }
+
+    /// Since which list it may, without a break; `None` while it mayn't. Each time that it begins
+    /// to has another number.
+    pub(super) fn term(&self) -> Option<u64> {
+        let Some(standing) = &self.standing else { return Some(0) };
         let standing = locked(standing);
-        let valid = standing.valid_until.is_some_and(|until| now() < until);
-        valid && standing.list.is_some_and(|list| self.inbox.handed_list() >= list)
+        standing.valid_until.filter(|until| now() < *until)?;
+        standing.list.filter(|list| self.inbox.handed_list() >= *list)
     }
 
     pub(super) fn leadership(&self) -> Leadership {
@@ -120,6 +132,19 @@ struct Term {
     failed: bool,
     /// It was tried to take it: that it is ours then may be news to us, and no restart.
     tried: bool,
+    /// The times that we have written, or may have, since the last answer.
+    wrote: Vec<MicroTime>,
+    /// Another gateway has our identity, and holds it.
+    double: bool,
+}
+
+impl Term {
+    /// Whether a Lease that names us is as we wrote it.
+    fn is_by_us(&self, lease: &Lease) -> bool {
+        let is = renewed(lease);
+        let acknowledged = self.observed.as_ref().and_then(|seen| renewed(&seen.lease));
+        is == acknowledged || self.wrote.iter().any(|time| Some(time.0.as_microsecond()) == is)
+    }
 }
 
 /// Acquires and renews.
@@ -192,14 +217,21 @@ impl Elector {
         term.failed = stepped.is_err();
         match stepped {
             Ok(plan) => {
+                if term.double {
+                    let double = Trouble::new(Sort::Conflict, self.double());
+                    if self.watches.problem("lease", Some(&double)) {
+                        tracing::warn!(lease = %self.options.name, "{}", double.what);
+                    }
+                } else {
+                    self.watches.problem("lease", None);
+                }
                 self.stand(plan, began, term);
-                self.watches.problem("lease", None);
             }
             Err(trouble) => {
                 if matches!(trouble.sort, Sort::Silent | Sort::Credentials) {
                     self.line.doubt(connection.number);
                 }
-                if self.watches.problem("lease", Some(trouble.what.clone())) {
+                if self.watches.problem("lease", Some(&trouble)) {
                     tracing::warn!(lease = %self.options.name, "{}", trouble.what);
                 }
                 self.lead.with(|standing| standing.what = trouble.what);
@@ -258,7 +290,7 @@ impl Elector {
         let LeaseOptions { namespace, name, .. } = &self.options;
         let api: Api<Lease> = Api::namespaced(connection.client.clone(), namespace);
         if !term.held || term.observed.is_none() {
-            let doing = format!("reading the Lease {namespace}/{name}");
+            let doing = Doing::lease("reading", &self.options);
             let lease = self.answer(connection, &doing, api.get(name)).await?;
             let version = |lease: &Lease| lease.metadata.resource_version.clone();
             let known = term.observed.as_ref().map(|seen| version(&seen.lease));
@@ -269,26 +301,36 @@ impl Elector {
         let Some(seen) = &term.observed else {
             return Ok(Plan::Leave("the Lease hasn't been read".to_owned()));
         };
-        let plan = self.plan(seen, term.held, term.tried);
+        term.double &= holder(&seen.lease) == self.identity;
+        let plan = self.plan(seen, term);
         if matches!(plan, Plan::Leave(_)) {
             return Ok(plan);
         }
         term.tried = true;
-        let ours = self.ours(&seen.lease, matches!(plan, Plan::Take { .. }));
-        let doing = format!("updating the Lease {namespace}/{name}");
+        let time = MicroTime(Timestamp::now());
+        let ours = self.ours(&seen.lease, &time, matches!(plan, Plan::Take { .. }));
+        if term.wrote.len() == WROTE_MAX {
+            term.wrote.remove(0);
+        }
+        term.wrote.push(time);
+        let doing = Doing::lease("updating", &self.options);
         let params = PostParams::default();
         let written = api.replace(name, &params, &ours);
         match self.answer(connection, &doing, written).await {
             Ok(lease) => {
                 term.observed = Some(Observed { lease, since: now() });
-                term.tried = false;
+                term.wrote.clear();
+                (term.tried, term.double) = (false, false);
                 Ok(plan)
             }
             Err(trouble) if trouble.sort == Sort::Conflict => {
                 // Somebody else was faster, or an answer to us was lost: read it anew.
                 let lease = self.answer(connection, &doing, api.get(name)).await?;
-                let mine = term.held && holder(&lease) == self.identity;
-                let other = self.other(&lease);
+                let named = term.held && holder(&lease) == self.identity;
+                let mine = named && term.is_by_us(&lease);
+                term.double = named && !mine;
+                let other = if term.double { self.double() } else { other(&lease) };
+                let other = Plan::Leave(other);
                 term.observed = Some(Observed { lease, since: now() });
                 if mine { Err(trouble) } else { Ok(other) }
             }
@@ -299,7 +341,7 @@ impl Elector {
     async fn answer<T>(
         &self,
         connection: &Connection,
-        doing: &str,
+        doing: &Doing,
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, Trouble> {
         // A quarter of the duration: a renewal that hangs must leave time for another.
@@ -317,15 +359,15 @@ impl Elector {
         }
     }
 
-    fn plan(&self, observed: &Observed, held: bool, tried: bool) -> Plan {
+    fn plan(&self, observed: &Observed, term: &Term) -> Plan {
         let lease = &observed.lease;
         let holder = holder(lease);
-        if holder == self.identity {
-            return if held { Plan::Renew } else { Plan::Take { wait: tried } };
+        if holder == self.identity && !term.double {
+            return if term.held { Plan::Renew } else { Plan::Take { wait: term.tried } };
         }
         let annotations = lease.metadata.annotations.as_ref();
         let hash = annotations.and_then(|all| all.get(POOLS_ANNOTATION)).map(String::as_str);
-        if !held && hash.is_some_and(|hash| !hash.is_empty() && hash != self.pools_hash) {
+        if !term.held && hash.is_some_and(|hash| !hash.is_empty() && hash != self.pools_hash) {
             let LeaseOptions { namespace, name, .. } = &self.options;
             return Plan::Leave(format!(
                 "the pools of {} differ from ours, so this gateway doesn't take the Lease over: \
@@ -343,17 +385,21 @@ impl Elector {
         if now().saturating_duration_since(observed.since) >= lasts {
             return Plan::Take { wait: true };
         }
-        self.other(lease)
+        Plan::Leave(if term.double { self.double() } else { other(lease) })
     }
 
-    fn other(&self, lease: &Lease) -> Plan {
-        Plan::Leave(format!("{} holds the Lease: it allocates and writes", holder(lease)))
+    /// What is wrong where another gateway goes by our name.
+    fn double(&self) -> String {
+        format!(
+            "another gateway has the identity {} of this one and holds the Lease: it allocates and \
+             writes; give each gateway an identity of its own (kubernetes.identity)",
+            self.identity
+        )
     }
 
     /// The Lease as it is written.
-    fn ours(&self, lease: &Lease, take: bool) -> Lease {
+    fn ours(&self, lease: &Lease, now: &MicroTime, take: bool) -> Lease {
         let mut lease = lease.clone();
-        let now = MicroTime(Timestamp::now());
         let annotations = lease.metadata.annotations.get_or_insert_default();
         annotations.insert(POOLS_ANNOTATION.to_owned(), self.pools_hash.clone());
         lease.metadata.managed_fields = None;
@@ -365,7 +411,7 @@ impl Elector {
         }
         spec.holder_identity = Some(self.identity.clone());
         spec.lease_duration_seconds = Some(self.options.duration.as_secs().max(1) as i32);
-        spec.renew_time = Some(now);
+        spec.renew_time = Some(now.clone());
         lease
     }
 
@@ -381,8 +427,9 @@ impl Elector {
         let LeaseOptions { namespace, name, .. } = &self.options;
         let api: Api<Lease> = Api::namespaced(connection.client.clone(), namespace);
         let params = PostParams::default();
+        let doing = Doing::lease("giving back", &self.options);
         let written = api.replace(name, &params, &lease);
-        if let Err(trouble) = self.answer(&connection, "giving the Lease back", written).await {
+        if let Err(trouble) = self.answer(&connection, &doing, written).await {
             tracing::warn!("{}; another gateway takes it when it is over", trouble.what);
         }
     }
@@ -391,10 +438,28 @@ impl Elector {
 /// What is wrong where the Lease isn't there.
 pub(super) fn missing(options: &LeaseOptions) -> String {
     let LeaseOptions { namespace, name, .. } = options;
+    let remedy = if (&**namespace, &**name) == (NAMESPACE, LEASE) {
+        "kubectl apply -k control/deploy"
+    } else {
+        "apply a copy of control/deploy/lease.yaml with this name, its Role included"
+    };
     format!(
-        "the Lease {namespace}/{name} isn't there, so nothing is allocated or written: kubectl \
-         apply -k control/deploy"
+        "the Lease {namespace}/{name} isn't there, so nothing is allocated or written: {remedy}"
     )
+}
+
+/// Who writes instead.
+fn other(lease: &Lease) -> String {
+    match holder(lease) {
+        "" => "nobody holds the Lease yet: whoever takes it allocates and writes".to_owned(),
+        holder => format!("{holder} holds the Lease: it allocates and writes"),
+    }
+}
+
+/// When a Lease was renewed, as the API keeps it.
+fn renewed(lease: &Lease) -> Option<i64> {
+    let time = lease.spec.as_ref()?.renew_time.as_ref()?;
+    Some(time.0.as_microsecond())
 }
 
 /// Who holds a Lease.

@@ -27,6 +27,8 @@ pub struct Options {
     pub pools_hash: String,
     /// Write statuses and Events at all.
     pub write: bool,
+    /// Write Events, where anything is written.
+    pub events: bool,
     /// How long things may take.
     pub timing: Timing,
 }
@@ -42,6 +44,7 @@ impl Options {
             lease: None,
             pools_hash: String::new(),
             write: false,
+            events: true,
             timing: Timing::default(),
         }
     }

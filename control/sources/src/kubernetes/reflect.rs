@@ -13,7 +13,7 @@ use super::locked;
 use super::options::Timing;
 use super::pace::Backoff;
 use super::statuses::Statuses;
-use super::trouble::{Sort, Trouble};
+use super::trouble::{Doing, Sort, Trouble};
 use crate::Change;
 use futures_util::StreamExt;
 use kube::Api;
@@ -137,13 +137,14 @@ impl<K: Watched> Reflector<K> {
     async fn list(&mut self, connection: &Connection) -> Result<Option<String>, Trouble> {
         let wanted = *self.wanted.borrow_and_update();
         let api = Self::api(connection);
-        let doing = format!("listing {}", K::plural(&()));
+        let doing = K::doing("listing");
         let mut params = ListParams::default().limit(PAGE);
         params.label_selector = K::LABEL.map(str::to_owned);
         let mut listing = None;
         let mut from = None;
         loop {
-            let page = match timeout(self.timing.list, api.list(&params)).await {
+            let answer = timeout(self.timing.list, api.list(&params));
+            let page = match self.meanwhile(answer).await {
                 Err(_) => {
                     let facts = &connection.facts;
                     return Err(Trouble::silent(&doing, self.timing.list, facts));
@@ -167,10 +168,8 @@ impl<K: Watched> Reflector<K> {
                     empty.insert(begun)
                 }
             };
-            let mut objects: Vec<_> =
-                page.items.into_iter().map(|object| arrived(object, 0)).collect();
-            objects.iter_mut().for_each(|arrived| self.note(arrived));
-            let changes = locked(&self.known).page(read, objects);
+            let objects = page.items.into_iter().map(|object| arrived(object, 0)).collect();
+            let changes = self.page(read, objects);
             self.inbox.put(changes);
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
@@ -186,7 +185,7 @@ impl<K: Watched> Reflector<K> {
         Ok(from)
     }
 
-    fn begin(&self, version: &str, doing: &str) -> Result<Listing, Trouble> {
+    fn begin(&self, version: &str, doing: &Doing) -> Result<Listing, Trouble> {
         let number = version.parse().unwrap_or(u64::MAX);
         let mut known = locked(&self.known);
         let begun = match version.parse::<u64>() {
@@ -207,8 +206,7 @@ impl<K: Watched> Reflector<K> {
 
     /// Clusters without this API have none of its objects.
     async fn absent(&mut self, wanted: u64) {
-        self.watches.heard(K::KIND, 0);
-        self.watches.listed(K::KIND);
+        self.watches.absent(K::KIND);
         self.inbox.listed(K::KIND, wanted);
         sleep(ABSENT_AGAIN).await;
     }
@@ -216,7 +214,7 @@ impl<K: Watched> Reflector<K> {
     /// Takes events until the watch ends; `at` is how far it came.
     async fn follow(&mut self, connection: &Connection, at: &mut String) -> Result<End, Trouble> {
         let api = Self::api(connection);
-        let doing = format!("watching {}", K::plural(&()));
+        let doing = K::doing("watching");
         let mut params = WatchParams::default().timeout(self.timing.watch.as_secs().max(1) as u32);
         params.label_selector = K::LABEL.map(str::to_owned);
         let of = |error: kube::Error| Trouble::of(&error, &doing, &connection.facts);
@@ -309,11 +307,21 @@ impl<K: Watched> Reflector<K> {
         true
     }
 
-    /// Notes what stands in an object's status.
-    fn note(&self, arrived: &mut Arrived) {
-        if let Some(statuses) = &self.statuses {
-            statuses.put(&arrived.name, arrived.seen.take());
+    /// Takes a page in. What stands in the objects' status is noted when the objects are known:
+    /// whoever writes looks at both.
+    fn page(&self, listing: &mut Listing, mut objects: Vec<Arrived>) -> Vec<Change> {
+        let mut seen = Vec::new();
+        if self.statuses.is_some() {
+            seen.extend(objects.iter_mut().map(|one| (one.name.clone(), one.seen.take())));
         }
+        let mut known = locked(&self.known);
+        let changes = known.page(listing, objects);
+        for (name, seen) in seen {
+            if let Some(statuses) = &self.statuses {
+                statuses.put(&name, seen);
+            }
+        }
+        changes
     }
 
     /// Hands changes on, among which there may be deletions.
@@ -327,6 +335,20 @@ impl<K: Watched> Reflector<K> {
         }
         self.inbox.put(changes);
         self.count();
+    }
+
+    /// Waits for an answer, and releases meanwhile what is due.
+    async fn meanwhile<T>(&self, answer: impl Future<Output = T>) -> T {
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            let due = self.due();
+            tokio::select! {
+                answer = &mut answer => return answer,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.release();
+                }
+            }
+        }
     }
 
     /// When something that is held back is due.

@@ -11,6 +11,7 @@ use super::options::Options;
 use super::pace::{Backoff, Jitter};
 use super::reflect::Reflector;
 use super::statuses::Statuses;
+use super::trouble::{Sort, Trouble};
 use super::writer::{self, Names, Writer};
 use crate::Changes;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
@@ -19,11 +20,15 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
 use translate::Kind;
+
+/// How often it is looked whether the last writes have been answered.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A watched API server. Dropping it ends its tasks.
 pub struct KubernetesSource {
@@ -63,7 +68,11 @@ impl KubernetesSource {
             if let Some(problem) = &problem {
                 tracing::warn!("{problem}");
             }
-            watches.problem("credentials", problem);
+            // What is said now stands for what was said before.
+            watches.problem("credentials", None);
+            if let Some(what) = problem {
+                watches.problem("credentials", Some(&Trouble::new(Sort::Credentials, what)));
+            }
         })));
         Ok(source)
     }
@@ -161,20 +170,43 @@ impl KubernetesSource {
         self.lead.leadership()
     }
 
-    /// Writes what is still to be written and gives the Lease back, as far as `wait` allows. Not
-    /// to be called from a task of the runtime.
+    /// Which time this is that this gateway allocates and writes without a break; `None` while it
+    /// doesn't. What it wanted to be written in another term is forgotten.
+    pub fn term(&self) -> Option<u64> {
+        self.lead.term()
+    }
+
+    /// Writes what can be written now and gives the Lease back, as far as `wait` allows. Not to be
+    /// called from a task of the runtime.
     pub fn stop(mut self, runtime: &Handle, wait: Duration) {
-        let until = Instant::now() + wait;
-        while self.writer.health().waiting > 0 && self.lead.holds() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(10));
+        runtime.block_on(self.end(wait));
+    }
+
+    /// Half of the time is for writing, and the end of it for the Lease: whoever waits for it
+    /// writes more than is left here. Nothing of ours may arrive after it was given back, since
+    /// the next holder writes at once.
+    pub(super) async fn end(&mut self, wait: Duration) {
+        let began = Instant::now();
+        while self.writer.is_busy() && self.lead.holds() && began.elapsed() < wait / 2 {
+            sleep(LOOK).await;
+        }
+        self.writer.close();
+        while self.writer.statuses_on_their_way() > 0 && began.elapsed() < wait * 3 / 4 {
+            sleep(LOOK).await;
+        }
+        let Some(elector) = self.elector.take() else { return };
+        if self.writer.statuses_on_their_way() > 0 {
+            elector.abort();
+            tracing::warn!(
+                "what was written last may still arrive, so the Lease isn't given back: it runs \
+                 out by itself"
+            );
+            return;
         }
         self.stop.send_replace(true);
-        if let Some(elector) = self.elector.take() {
-            let left = until.saturating_duration_since(Instant::now());
-            let given_back = async move { tokio::time::timeout(left, elector).await.is_ok() };
-            if !runtime.block_on(given_back) {
-                tracing::warn!("the Lease couldn't be given back in time: it runs out by itself");
-            }
+        let left = wait.saturating_sub(began.elapsed());
+        if timeout(left, elector).await.is_err() {
+            tracing::warn!("the Lease couldn't be given back in time: it runs out by itself");
         }
     }
 }

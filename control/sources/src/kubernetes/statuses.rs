@@ -2,6 +2,7 @@
 
 use super::locked;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use k8s_openapi::jiff::Timestamp;
 use model::desired::ObjectName;
 use std::collections::{BTreeSet, HashMap};
@@ -37,7 +38,7 @@ pub(super) struct Seen {
     pub condition: Option<SeenCondition>,
     /// Our finalizer is there.
     pub finalizer: bool,
-    /// Some of it was written by us.
+    /// We own a part of the status.
     pub ours: bool,
 }
 
@@ -70,14 +71,21 @@ impl Seen {
         let finalizers = metadata.finalizers.iter().flatten();
         let finalizer = finalizers.into_iter().any(|one| one == FINALIZER);
         let managers = metadata.managed_fields.iter().flatten();
-        let ours = managers.into_iter().any(|one| {
-            one.manager.as_deref() == Some(FIELD_MANAGER)
-                && one.subresource.as_deref() == Some("status")
-        });
+        let ours = managers.into_iter().any(is_ours);
         let uid: Arc<str> = metadata.uid.as_deref().unwrap_or_default().into();
         let concerns = ours || finalizer || condition.is_some() || !ingress.is_empty();
         concerns.then_some(Self { uid, ingress, condition, finalizer, ours })
     }
+}
+
+/// Whether an entry says that we own a part of the status. After a withdrawal there is one left
+/// that says we own a status without parts, which is nothing.
+fn is_ours(entry: &ManagedFieldsEntry) -> bool {
+    let ours = entry.manager.as_deref() == Some(FIELD_MANAGER)
+        && entry.subresource.as_deref() == Some("status");
+    let fields = entry.fields_v1.as_ref().filter(|_| ours);
+    let status = fields.and_then(|fields| fields.0.get("f:status")?.as_object());
+    status.is_some_and(|parts| parts.keys().any(|part| part != "."))
 }
 
 /// The statuses of all Services, and which of them have changed since they were asked for.
@@ -89,12 +97,17 @@ pub(super) struct Statuses {
 }
 
 impl Statuses {
-    /// What stands there now.
-    pub(super) fn put(&self, name: &ObjectName, seen: Option<Seen>) {
+    /// What stands there by an answer to whoever writes: no news to it.
+    pub(super) fn note(&self, name: &ObjectName, seen: Option<Seen>) {
         match seen {
             Some(seen) => locked(&self.seen).insert(name.clone(), seen),
             None => locked(&self.seen).remove(name),
         };
+    }
+
+    /// What stands there now.
+    pub(super) fn put(&self, name: &ObjectName, seen: Option<Seen>) {
+        self.note(name, seen);
         locked(&self.changed).insert(name.clone());
         self.news.notify_one();
     }

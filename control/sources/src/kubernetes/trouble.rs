@@ -1,9 +1,10 @@
 //! What went wrong with a request, in one sentence with its remedy.
 
-use super::connect::Facts;
-use super::options::{ACCOUNT, NAMESPACE};
+use super::connect::{Facts, POD_CREDENTIALS};
+use super::options::{ACCOUNT, LEASE, LeaseOptions, NAMESPACE};
 use kube::core::Status;
 use std::error::Error as _;
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -40,6 +41,89 @@ pub(super) enum Sort {
     Other,
 }
 
+impl Sort {
+    /// Whether every other request would meet the same.
+    pub(super) const fn concerns_all(self) -> bool {
+        matches!(
+            self,
+            Self::Credentials
+                | Self::Certificate
+                | Self::Forbidden
+                | Self::Unreachable
+                | Self::Silent
+                | Self::Busy
+        )
+    }
+}
+
+/// Which manifest grants what is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Grant {
+    Base,
+    Namespaces,
+    /// Namespace and name of a Lease.
+    Lease(String, String),
+}
+
+impl Grant {
+    /// What to do where it isn't granted.
+    fn remedy(&self) -> String {
+        match self {
+            Self::Lease(namespace, name) if (&**namespace, &**name) != (NAMESPACE, LEASE) => {
+                format!(
+                    "the Role in control/deploy/lease.yaml grants the Lease {NAMESPACE}/{LEASE} \
+                     alone: apply a copy of that file with {namespace}/{name}"
+                )
+            }
+            Self::Base | Self::Lease(..) => format!(
+                "apply the ClusterRole {ACCOUNT} and the Role {ACCOUNT}-lease that come with this \
+                 release: kubectl apply -k control/deploy"
+            ),
+            Self::Namespaces => "pools choose by the labels of Namespaces, which takes a \
+                                 ClusterRole of its own: kubectl apply -k \
+                                 control/deploy/namespaces"
+                .to_owned(),
+        }
+    }
+}
+
+/// What a request is for, in a few words, and what grants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Doing {
+    what: String,
+    grant: Grant,
+}
+
+impl Doing {
+    pub(super) const fn new(what: String) -> Self {
+        Self { what, grant: Grant::Base }
+    }
+
+    /// About Namespaces.
+    pub(super) const fn namespaces(what: String) -> Self {
+        Self { what, grant: Grant::Namespaces }
+    }
+
+    /// About the Lease: `reading`, for one.
+    pub(super) fn lease(verb: &str, lease: &LeaseOptions) -> Self {
+        let LeaseOptions { namespace, name, .. } = lease;
+        let what = format!("{verb} the Lease {namespace}/{name}");
+        Self { what, grant: Grant::Lease(namespace.clone(), name.clone()) }
+    }
+
+    /// What is wrong where the account may not do it.
+    pub(super) fn forbidden(&self, message: &str) -> String {
+        let why = if message.is_empty() { String::new() } else { format!(": {message}") };
+        format!("RBAC is too small, {self} is forbidden{why}; {}", self.grant.remedy())
+    }
+}
+
+impl fmt::Display for Doing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
 /// What went wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Trouble {
@@ -56,7 +140,7 @@ impl Trouble {
     }
 
     /// An error of the client, met while doing what `doing` says.
-    pub(super) fn of(error: &kube::Error, doing: &str, facts: &Facts) -> Self {
+    pub(super) fn of(error: &kube::Error, doing: &Doing, facts: &Facts) -> Self {
         match error {
             kube::Error::Api(status) => Self::answered(status, doing, facts),
             kube::Error::Auth(_) => Self::new(
@@ -81,7 +165,7 @@ impl Trouble {
     }
 
     /// Nothing came in time.
-    pub(super) fn silent(doing: &str, after: Duration, facts: &Facts) -> Self {
+    pub(super) fn silent(doing: &Doing, after: Duration, facts: &Facts) -> Self {
         let what = format!(
             "the API server {} is silent: {doing} had no answer within {} s; it is asked again \
              over a new connection, and forwarding goes on as it was",
@@ -92,18 +176,12 @@ impl Trouble {
     }
 
     /// The server said no.
-    pub(super) fn answered(status: &Status, doing: &str, facts: &Facts) -> Self {
+    pub(super) fn answered(status: &Status, doing: &Doing, facts: &Facts) -> Self {
         let server = &facts.server;
         let message = status.message.trim();
         let (sort, what) = match status.code {
             401 => (Sort::Credentials, credentials(facts)),
-            403 => (
-                Sort::Forbidden,
-                format!(
-                    "RBAC is too small, {doing} is forbidden: {message}; apply the ClusterRole \
-                 {ACCOUNT} that comes with this release: kubectl apply -k control/deploy"
-                ),
-            ),
+            403 => (Sort::Forbidden, doing.forbidden(message)),
             404 => (Sort::Missing, format!("{doing}: {server} doesn't have it: {message}")),
             409 => (Sort::Conflict, format!("{doing}: {message}")),
             410 => (Sort::Gone, format!("{doing}: {message}")),
@@ -123,7 +201,7 @@ impl Trouble {
         Self { sort, what, retry_after }
     }
 
-    fn unanswered(error: &kube::Error, doing: &str, facts: &Facts) -> Self {
+    fn unanswered(error: &kube::Error, doing: &Doing, facts: &Facts) -> Self {
         let text = chain(error);
         let Facts { server, config, .. } = facts;
         if text.contains("invalid peer certificate") || text.contains("UnknownIssuer") {
@@ -160,6 +238,12 @@ fn credentials(facts: &Facts) -> String {
     let Facts { server, config, token_file, .. } = facts;
     let create = format!("kubectl -n {NAMESPACE} create token {ACCOUNT} --duration=24h");
     let remedy = match token_file {
+        // The kubelet writes it, and nobody else can.
+        Some(file) if file.starts_with(POD_CREDENTIALS) => format!(
+            "the kubelet renews {file} while the pod's service account is there: look at it \
+             (kubectl get serviceaccounts, in the pod's namespace), then delete the pod, and the \
+             next one gets a token of its own"
+        ),
         Some(file) => format!("write a new one, which is picked up at once: {create} > {file}"),
         None => format!("put a new one, or a new client certificate, into {config}: {create}"),
     };

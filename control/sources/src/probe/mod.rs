@@ -21,15 +21,16 @@ use translate::probes::{Cadence, Health, ProbeChange, ProbeKey};
 use verdict::Verdict;
 
 /// A probe's first question comes within this: backends that are new together aren't asked all
-/// at once.
-const FIRST_WITHIN: Duration = Duration::from_millis(500);
+/// at once. Not later, since clients may be refused until it is answered.
+const FIRST_WITHIN: Duration = Duration::from_millis(100);
 /// No probe asks more often, whatever its cadence says.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// How probes are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeOptions {
-    /// Questions under way at once.
+    /// Questions of one namespace under way at once. Each has its own, and so have nodes: whose
+    /// backends are silent keeps nobody else waiting.
     pub at_once: usize,
     /// Source addresses, at most one a family; without one the kernel chooses.
     pub sources: Vec<IpAddr>,
@@ -59,7 +60,8 @@ pub struct Prober {
     runtime: Handle,
     running: HashMap<ProbeKey, Running>,
     news: News,
-    at_once: Arc<Semaphore>,
+    /// By namespace: whose turn it is.
+    turns: HashMap<Arc<str>, Arc<Semaphore>>,
     jitter: Jitter,
     number: u64,
 }
@@ -74,7 +76,7 @@ impl Prober {
     /// No probe yet. Their tasks run on `runtime`.
     pub fn start(options: ProbeOptions, runtime: &Handle) -> Self {
         Self {
-            at_once: Arc::new(Semaphore::new(options.at_once.max(1))),
+            turns: HashMap::new(),
             options: Arc::new(options),
             runtime: runtime.clone(),
             running: HashMap::new(),
@@ -92,6 +94,10 @@ impl Prober {
                 one.task.abort();
             }
             self.news.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            let others = self.turns.get(&key.namespace).map_or(0, Arc::strong_count);
+            if others == 1 {
+                self.turns.remove(&key.namespace);
+            }
         }
         for (key, cadence) in change.started {
             match self.running.get(&key) {
@@ -124,13 +130,16 @@ impl Prober {
     fn begin(&mut self, key: ProbeKey, cadence: Cadence) {
         self.number += 1;
         let (sender, receiver) = watch::channel(cadence);
+        let at_once = self.options.at_once.max(1);
+        let turns = self.turns.entry(key.namespace.clone());
+        let turns = turns.or_insert_with(|| Arc::new(Semaphore::new(at_once)));
         let probe = Probe {
             key: key.clone(),
             number: self.number,
             cadence: receiver,
             options: self.options.clone(),
             news: self.news.clone(),
-            at_once: self.at_once.clone(),
+            turns: turns.clone(),
             jitter: self.jitter.fork(),
         };
         let task = self.runtime.spawn(probe.run());
@@ -145,7 +154,7 @@ struct Probe {
     cadence: watch::Receiver<Cadence>,
     options: Arc<ProbeOptions>,
     news: News,
-    at_once: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
     jitter: Jitter,
 }
 
@@ -157,7 +166,7 @@ impl Probe {
         loop {
             let cadence = *self.cadence.borrow_and_update();
             // The time for the answer begins when it is this probe's turn.
-            let Ok(turn) = self.at_once.acquire().await else { return };
+            let Ok(turn) = self.turns.acquire().await else { return };
             let limit = Duration::from_millis(u64::from(cadence.timeout_ms.max(1)));
             let answer = ask::ask(&self.key, &self.options.sources, limit).await;
             drop(turn);

@@ -17,7 +17,7 @@ fn runtime() -> Runtime {
 
 fn key(address: SocketAddr, path: Option<&str>) -> ProbeKey {
     let check = path.map_or(Check::Tcp, |path| Check::Http { path: path.into() });
-    ProbeKey { address, check }
+    ProbeKey { namespace: "default".into(), address, via: None, check }
 }
 
 fn start(prober: &mut Prober, key: &ProbeKey) {

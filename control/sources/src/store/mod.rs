@@ -9,6 +9,7 @@ mod file;
 mod tests;
 
 use model::desired::DesiredState;
+use serde::de::DeserializeOwned;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -25,6 +26,15 @@ pub struct Stored {
     pub desired: DesiredState,
     /// Who had which address and nodePort.
     pub allocations: Allocations,
+}
+
+/// What came back, and what didn't. One file that is bad, or can't be read, doesn't cost the other.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// What is good.
+    pub stored: Stored,
+    /// Why the rest isn't there.
+    pub problems: Vec<StoreError>,
 }
 
 /// Why something can't be stored or read back.
@@ -91,21 +101,20 @@ impl Store {
         Ok(Self { directory: directory.to_owned() })
     }
 
-    /// What was stored; `None` where nothing was. A file that isn't what was written is moved
-    /// aside as `.bad` and is an error this once; calling again gives what is left.
-    ///
-    /// # Errors
-    /// A file can't be read, or isn't what was written.
-    pub fn load(&self) -> Result<Option<Stored>, StoreError> {
-        let allocations = file::read::<Allocations>(&self.directory.join(ALLOCATIONS))?;
-        let desired = file::read::<DesiredState>(&self.directory.join(DESIRED))?;
-        if allocations.is_none() && desired.is_none() {
-            return Ok(None);
-        }
-        Ok(Some(Stored {
-            desired: desired.unwrap_or_default(),
-            allocations: allocations.unwrap_or_default(),
-        }))
+    /// What was stored. A file that isn't what was written is moved aside as `.bad` and is a
+    /// problem this once; one that can't be read is one each time.
+    pub fn load(&self) -> Loaded {
+        let mut problems = Vec::new();
+        let allocations = self.read(ALLOCATIONS, &mut problems);
+        let desired = self.read(DESIRED, &mut problems);
+        Loaded { stored: Stored { desired, allocations }, problems }
+    }
+
+    /// One of the files; what isn't there, or can't be used, is empty.
+    fn read<T: DeserializeOwned + Default>(&self, name: &str, problems: &mut Vec<StoreError>) -> T {
+        let read = file::read(&self.directory.join(name));
+        let read = read.map_err(|problem| problems.push(problem));
+        read.ok().flatten().unwrap_or_default()
     }
 
     /// Stores the allocations. On return they are on the disk.

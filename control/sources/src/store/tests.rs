@@ -60,18 +60,32 @@ fn names(store: &Store) -> Vec<String> {
     names
 }
 
+/// What comes back where all is good.
+fn loaded(store: &Store) -> Stored {
+    let Loaded { stored, problems } = store.load();
+    assert!(problems.is_empty(), "{problems:?}");
+    stored
+}
+
+/// The one thing that is wrong.
+fn problem(store: &Store) -> StoreError {
+    let mut problems = store.load().problems;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    problems.remove(0)
+}
+
 #[test]
 fn what_is_saved_comes_back() {
     let (_directory, store) = store();
     let mode = fs::metadata(&store.directory).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
-    assert_eq!(store.load().unwrap(), None);
+    assert_eq!(loaded(&store), Stored::default());
     store.save_allocations(&allocations()).unwrap();
-    let half = store.load().unwrap().unwrap();
+    let half = loaded(&store);
     assert_eq!((half.allocations, half.desired.service_ports.len()), (allocations(), 0));
     for count in [100, 1, 0] {
         store.save_desired(&desired(count)).unwrap();
-        let again = Store::open(&store.directory).unwrap().load().unwrap().unwrap();
+        let again = loaded(&Store::open(&store.directory).unwrap());
         assert_eq!(again, Stored { desired: desired(count), allocations: allocations() });
     }
     assert_eq!(names(&store), ["allocations.json", "desired.json"]);
@@ -105,16 +119,40 @@ fn what_was_not_written_by_us_is_moved_aside() {
     ];
     for (what, bytes, expected) in cases {
         fs::write(&path, &bytes).unwrap();
-        let error = store.load().unwrap_err().to_string();
+        let error = problem(&store).to_string();
         assert!(error.contains(expected) && error.contains("moved to"), "{what}: {error}");
-        assert_eq!(store.load().unwrap(), None, "{what}: the next load goes without it");
+        assert_eq!(loaded(&store), Stored::default(), "{what}: the next load goes without it");
         assert_eq!(fs::read(path.with_extension("json.bad")).unwrap(), bytes, "{what}");
     }
-    // One bad file doesn't cost the other.
-    store.save_allocations(&allocations()).unwrap();
-    fs::write(&path, "x").unwrap();
-    assert!(matches!(store.load(), Err(StoreError::Bad { .. })));
-    assert_eq!(store.load().unwrap().unwrap().allocations, allocations());
+}
+
+#[test]
+fn one_bad_file_does_not_cost_the_other() {
+    let (_directory, store) = store();
+    let [state, given] = ["desired.json", "allocations.json"].map(|one| store.directory.join(one));
+    let save = || {
+        store.save_desired(&desired(2)).unwrap();
+        store.save_allocations(&allocations()).unwrap();
+    };
+    save();
+    fs::write(&given, "x").unwrap();
+    let Loaded { stored, problems } = store.load();
+    assert_eq!(stored, Stored { desired: desired(2), ..Stored::default() });
+    assert!(matches!(&problems[..], [StoreError::Bad { path, .. }] if *path == given));
+    save();
+    // One that can't be read, for root too: a link to itself.
+    fs::remove_file(&state).unwrap();
+    symlink(&state, &state).unwrap();
+    for _ in 0..2 {
+        let Loaded { stored, problems } = store.load();
+        assert_eq!(stored, Stored { allocations: allocations(), ..Stored::default() });
+        assert!(matches!(&problems[..], [StoreError::Read { path, .. }] if *path == state));
+    }
+    fs::write(&given, "x").unwrap();
+    let Loaded { stored, problems } = store.load();
+    assert_eq!((stored, problems.len()), (Stored::default(), 2));
+    save();
+    assert_eq!(loaded(&store), Stored { desired: desired(2), allocations: allocations() });
 }
 
 #[test]
@@ -133,14 +171,14 @@ fn leftovers_and_oddities() {
     // Something else than a file.
     fs::remove_file(store.directory.join("desired.json")).unwrap();
     fs::create_dir(store.directory.join("desired.json")).unwrap();
-    let error = store.load().unwrap_err().to_string();
+    let error = problem(&store).to_string();
     assert!(error.contains("not a regular file"), "{error}");
     store.save_desired(&desired(1)).unwrap();
-    assert!(store.load().unwrap().is_some());
+    assert_eq!(loaded(&store).desired, desired(1));
     fs::remove_file(store.directory.join("desired.json")).unwrap();
     let fifo = store.directory.join("desired.json");
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-    assert!(matches!(store.load(), Err(StoreError::Bad { .. })), "and doesn't hang");
+    assert!(matches!(problem(&store), StoreError::Bad { .. }), "and doesn't hang");
 }
 
 #[test]
@@ -156,7 +194,7 @@ fn a_directory_that_cannot_be_used() {
     fs::remove_dir(&store.directory).unwrap();
     let error = store.save_desired(&desired(1)).unwrap_err();
     assert!(matches!(error, StoreError::Write { .. }), "{error}");
-    assert_eq!(store.load().unwrap(), None);
+    assert_eq!(loaded(&store), Stored::default());
 }
 
 #[test]
@@ -166,7 +204,7 @@ fn a_failed_write_leaves_the_old_state() {
     // The name that is written to can't be had.
     fs::create_dir(store.directory.join("desired.json.new")).unwrap();
     assert!(matches!(store.save_desired(&desired(4)), Err(StoreError::Write { .. })));
-    assert_eq!(store.load().unwrap().unwrap().desired, desired(3));
+    assert_eq!(loaded(&store).desired, desired(3));
 }
 
 proptest! {
@@ -185,9 +223,9 @@ proptest! {
         }
         fs::write(&path, &bytes).unwrap();
         if bytes == good {
-            prop_assert_eq!(store.load().unwrap().unwrap().desired, desired(2));
+            prop_assert_eq!(loaded(&store).desired, desired(2));
         } else {
-            let noticed = matches!(store.load(), Err(StoreError::Bad { .. }));
+            let noticed = matches!(problem(&store), StoreError::Bad { .. });
             prop_assert!(noticed);
         }
     }

@@ -8,7 +8,7 @@ use http_body::Frame;
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -32,6 +32,8 @@ pub(super) enum Fault {
     Status(u16, String),
     /// The certificate isn't believed.
     Certificate(&'static str),
+    /// It is done, and the answer is lost.
+    Lost,
 }
 
 struct Watch {
@@ -66,6 +68,10 @@ pub(super) struct Cluster {
     pub rules: Option<Rules>,
     /// Who else owns the ingress of a Service's status.
     pub owners: BTreeMap<Name, &'static str>,
+    /// Services whose finalizers another manager owns too.
+    pub co_owned: BTreeSet<Name>,
+    /// A condition's reason that a webhook writes instead of ours.
+    pub webhook: Option<&'static str>,
 }
 
 /// The server; clones are the same one.
@@ -149,6 +155,10 @@ impl Fake {
             Fault::Status(code, message) => return Ok(status(code, &message, &json!([]))),
             Fault::Certificate(what) => {
                 return Err(io::Error::other(format!("invalid peer certificate: {what}")));
+            }
+            Fault::Lost => {
+                self.with(|cluster| cluster.serve(self, &asked));
+                return Err(io::ErrorKind::ConnectionReset.into());
             }
         }
         Ok(self.with(|cluster| cluster.serve(self, &asked)))
@@ -286,7 +296,29 @@ impl Cluster {
         objects
     }
 
+    /// Whether the account may do something: every account may ask.
+    fn review(&self, asked: &Asked) -> Response<Answer> {
+        let mut review = asked.body.clone();
+        let wanted = Asked::reviewed(&review["spec"]["resourceAttributes"]);
+        let allowed = self.rules.as_ref().is_none_or(|rules| rules.allow(&wanted));
+        review["status"] = json!({ "allowed": allowed });
+        whole(201, &review)
+    }
+
+    fn create(&mut self, asked: &Asked) -> Response<Answer> {
+        let mut name = asked.name();
+        name.2 = asked.body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        if self.objects.contains_key(&name) {
+            return status(409, &format!("{} already exists", name.2), &json!([]));
+        }
+        self.apply(&asked.resource, asked.body.clone());
+        whole(201, &self.objects[&name])
+    }
+
     fn serve(&mut self, fake: &Fake, asked: &Asked) -> Response<Answer> {
+        if asked.resource == "selfsubjectaccessreviews" {
+            return self.review(asked);
+        }
         if self.rules.as_ref().is_some_and(|rules| !rules.allow(asked)) {
             let Asked { verb, resource, group, .. } = asked;
             let message = format!(
@@ -304,15 +336,14 @@ impl Cluster {
                 None => status(404, "not found", &json!([])),
             },
             ("update", _) => self.update(asked),
-            ("create", _) => {
-                self.apply(&asked.resource, asked.body.clone());
-                whole(201, &asked.body)
-            }
+            ("create", _) => self.create(asked),
             ("patch", "services/status") => self.patch_status(asked),
             ("patch", "events") => match self.objects.get(&asked.name()).cloned() {
                 Some(mut event) => {
-                    event["series"] = asked.body["series"].clone();
-                    self.apply("events", event.clone());
+                    if !asked.body["series"].is_null() {
+                        event["series"] = asked.body["series"].clone();
+                        self.apply("events", event.clone());
+                    }
                     whole(200, &event)
                 }
                 None => status(404, "not found", &json!([])),
@@ -427,15 +458,28 @@ impl Cluster {
             others.into_iter().filter(|one| one["type"] != "headgate.dev/Programmed").collect();
         conditions.extend(body["status"]["conditions"].as_array().cloned().unwrap_or_default());
         service["status"]["conditions"] = json!(conditions);
-        service["metadata"]["finalizers"] =
-            json!(body["metadata"]["finalizers"].as_array().cloned().unwrap_or_default());
-        let ours = body["status"].as_object().is_some_and(|status| !status.is_empty());
-        service["metadata"]["managedFields"] = if ours {
-            json!([{ "manager": "headgate", "operation": "Apply", "subresource": "status" }])
-        } else {
-            json!([])
-        };
+        if let Some(reason) = self.webhook.filter(|_| !conditions.is_empty()) {
+            service["status"]["conditions"][0]["reason"] = json!(reason);
+        }
+        if !self.co_owned.contains(&name) {
+            service["metadata"]["finalizers"] =
+                json!(body["metadata"]["finalizers"].as_array().cloned().unwrap_or_default());
+        }
+        service["metadata"]["managedFields"] = json!([owned(body)]);
         self.apply("services", service);
         whole(200, &self.objects[&name])
     }
+}
+
+/// What the applier of a status owns then. An empty status is owned too, as a whole without parts.
+fn owned(body: &Value) -> Value {
+    let mut fields = json!({ "f:status": {} });
+    for part in body["status"].as_object().unwrap().keys() {
+        fields["f:status"][format!("f:{part}")] = json!({});
+    }
+    if !body["metadata"]["finalizers"].is_null() {
+        fields["f:metadata"] = json!({ "f:finalizers": { "v:\"headgate.dev/cleanup\"": {} } });
+    }
+    json!({ "manager": "headgate", "operation": "Apply", "subresource": "status",
+        "fieldsType": "FieldsV1", "fieldsV1": fields })
 }

@@ -95,7 +95,11 @@ fn an_api_that_is_not_there_is_no_fault() {
         some(&fake);
         let gone = Fault::Status(404, "the server could not find the resource".to_owned());
         fake.with(|cluster| cluster.faults.insert("servicecidrs".to_owned(), gone));
-        in_step(&fake, options()).await;
+        let rig = in_step(&fake, options()).await;
+        // It is looked for now and then, which is no list.
+        pass(200_000).await;
+        assert!(rig.source.health().in_step);
+        assert_eq!(rig.source.health().relists(), 0);
     });
 }
 
@@ -272,6 +276,42 @@ fn a_list_that_lost_more_than_half_is_held_back_for_a_while() {
         rig.take().unwrap();
         assert_eq!(rig.told, rig.there());
         assert!(rig.source.health().in_step);
+    });
+}
+
+/// What is held back goes in time, though another list is being read.
+#[test]
+fn what_is_held_back_does_not_wait_for_a_list() {
+    timeless(async {
+        let fake = Fake::default();
+        many(&fake, 10, 3);
+        let mut rig = in_step(&fake, options()).await;
+        let all = rig.told.len();
+        forget(&fake, 0..6);
+        pass(1_500).await;
+        rig.take();
+        assert_eq!(rig.told.len(), all);
+        let watches = |fake: &Fake| {
+            fake.with(|cluster| {
+                let asked = cluster.asked.iter();
+                asked.filter(|one| one.verb == "watch" && one.resource == "endpointslices").count()
+            })
+        };
+        // It can't follow any longer, and the list that it needs hangs.
+        let before = watches(&fake);
+        fake.with(|cluster| {
+            cluster.apply("nodes", node("n9"));
+            cluster.compact();
+            cluster.cut(Some("endpointslices"), false);
+        });
+        while watches(&fake) == before {
+            pass(1).await;
+        }
+        pass(2).await;
+        fake.with(|cluster| cluster.faults.insert("endpointslices".to_owned(), Fault::Silent));
+        pass(5_000).await;
+        rig.take();
+        assert_eq!(rig.told.len(), all + 1 - 6, "a Node more, and six slices less");
     });
 }
 

@@ -153,6 +153,88 @@ fn other_pools_do_not_take_over() {
     });
 }
 
+/// Two hosts of one name: the one whose Lease was overwritten says so, and leaves it to the other.
+#[test]
+fn of_two_with_one_identity_one_leads() {
+    timeless(async {
+        let fake = with_lease();
+        let mut rigs = [1, 2].map(|seed| Rig::seeded(&fake, options("a", "p"), seed));
+        let mut both = 0;
+        for second in 0..120 {
+            pass(1_000).await;
+            rigs.iter_mut().for_each(|rig| drop(rig.take()));
+            let led = rigs.iter().filter(|rig| holds(rig)).count();
+            both += u32::from(led == 2);
+            assert!(second < 30 || led == 1, "{second}: {led} lead");
+        }
+        assert!(both <= 5, "both led for {both} s");
+        let out = rigs.iter().find(|rig| !holds(rig)).unwrap();
+        let what = out.source.leadership().what;
+        assert!(what.contains("has the identity a of this one"), "{what}");
+        assert!(out.source.health().what.contains("kubernetes.identity"));
+        // The other one goes, and gives the Lease back.
+        let leads = rigs.iter().position(holds).unwrap();
+        rigs[leads].source.end(Duration::from_secs(2)).await;
+        for _ in 0..30 {
+            pass(1_000).await;
+            rigs[1 - leads].take();
+        }
+        assert!(holds(&rigs[1 - leads]));
+        assert_eq!(rigs[1 - leads].source.health().what, "");
+    });
+}
+
+#[test]
+fn an_answer_that_was_lost_is_no_other_gateway() {
+    timeless(async {
+        let fake = with_lease();
+        let mut a = Rig::new(&fake, options("a", "p"));
+        for _ in 0..30 {
+            pass(700).await;
+            a.take();
+            fake.with(|cluster| cluster.faults.insert("leases".to_owned(), Fault::Lost));
+            pass(1_500).await;
+            fake.with(|cluster| cluster.faults.clear());
+        }
+        pass(10_000).await;
+        a.take();
+        assert!(holds(&a), "{:?}", a.source.leadership());
+        assert_eq!(a.source.leadership().lost, 0);
+        assert_eq!(a.source.health().what, "");
+    });
+}
+
+/// Events that come later don't keep the Lease; a write that may still arrive does.
+#[test]
+fn the_lease_is_given_back_in_time_or_not_at_all() {
+    for hangs in [false, true] {
+        timeless(async {
+            let fake = with_lease();
+            let (mut a, uid) = writing::ready(&fake, options("a", "p")).await;
+            pass(1_000).await;
+            a.take();
+            assert!(holds(&a));
+            for _ in 0..2 {
+                a.source.writer().event(writing::event("Invalid", "something"));
+                pass(100).await;
+            }
+            assert_eq!(a.source.writer().health().waiting, 1, "a repetition is told later");
+            if hangs {
+                let silent = Fault::Silent;
+                fake.with(|cluster| cluster.faults.insert("services/status".to_owned(), silent));
+            }
+            a.source.writer().status(writing::write(&uid, true));
+            pass(10).await;
+            let began = tokio::time::Instant::now();
+            a.source.end(Duration::from_secs(2)).await;
+            let took = began.elapsed();
+            assert!(took < Duration::from_millis(if hangs { 1_600 } else { 100 }), "{took:?}");
+            let holder = if hangs { "a" } else { "" };
+            assert_eq!(lease(&fake)["spec"]["holderIdentity"], holder);
+        });
+    }
+}
+
 /// Random outages of either gateway's way to the server: never two holders, and one in the end.
 #[test]
 fn there_are_never_two_holders() {

@@ -3,7 +3,11 @@
 use super::fake::Fault;
 use super::rules::Rules;
 use super::*;
-use crate::kubernetes::KubeError;
+use crate::kubernetes::connect::Facts;
+use crate::kubernetes::examine::examine_over;
+use crate::kubernetes::lease;
+use crate::kubernetes::trouble::{Doing, Trouble};
+use crate::kubernetes::{Examined, KubeError, LeaseOptions};
 
 /// What the source says while this is wrong.
 fn said(fault: Fault) -> String {
@@ -54,6 +58,90 @@ fn a_role_that_is_too_small_names_verb_resource_and_manifest() {
             "kubectl apply -k control/deploy",
         ],
     );
+}
+
+/// What is said of a refusal with this status.
+fn refused(code: u16, doing: &Doing, token: &str) -> String {
+    let status = json!({ "code": code, "message": "User cannot", "status": "Failure" });
+    let facts = Facts {
+        server: "https://192.0.2.1:6443".to_owned(),
+        config: "there".to_owned(),
+        token_file: Some(token.to_owned()),
+    };
+    Trouble::answered(&serde_json::from_value(status).unwrap(), doing, &facts).what
+}
+
+#[test]
+fn each_right_has_a_remedy_of_its_own() {
+    let namespaces = Doing::namespaces("listing namespaces".to_owned());
+    let what = refused(403, &namespaces, "");
+    assert_says(&what, &["User cannot", "kubectl apply -k control/deploy/namespaces"]);
+    let shipped = LeaseOptions::default();
+    let what = refused(403, &Doing::lease("updating", &shipped), "");
+    assert!(what.ends_with("kubectl apply -k control/deploy"), "{what}");
+    let own = LeaseOptions { name: "edge".to_owned(), ..LeaseOptions::default() };
+    let what = refused(403, &Doing::lease("updating", &own), "");
+    assert_says(&what, &["control/deploy/lease.yaml", "headgate-system/edge"]);
+    assert_says(&lease::missing(&own), &["control/deploy/lease.yaml", "headgate-system/edge"]);
+}
+
+#[test]
+fn a_token_of_a_pod_is_the_kubelets_to_write() {
+    let doing = Doing::new("listing services".to_owned());
+    let file = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+    let what = refused(401, &doing, file);
+    assert_says(&what, &["the kubelet renews", file, "delete the pod"]);
+    assert!(!what.contains("create token"), "{what}");
+}
+
+/// What one look says with these rights.
+fn looked(rules: Rules, options: &Options) -> Examined {
+    timeless(async {
+        let fake = Fake::default();
+        let lease = json!({ "metadata": { "name": "headgate", "namespace": "headgate-system" } });
+        fake.with(|cluster| {
+            cluster.apply("leases", lease);
+            cluster.rules = Some(rules);
+        });
+        let (_sender, line) = Line::fixed(fake.client());
+        let examined = examine_over(&line.get(), options).await;
+        let reviews = "selfsubjectaccessreviews";
+        let wrote = |cluster: &mut super::fake::Cluster| {
+            let reads = ["list", "get"];
+            cluster.asked.iter().any(|one| !reads.contains(&one.verb) && one.resource != reviews)
+        };
+        assert!(!fake.with(wrote), "a look writes nothing");
+        examined
+    })
+}
+
+#[test]
+fn a_look_names_the_right_that_is_missing() {
+    let mut options = Options::new("gateway-1");
+    (options.write, options.lease) = (true, Some(LeaseOptions::default()));
+    let all = || Rules::of(&["role.yaml", "lease.yaml"]);
+    assert_eq!(looked(all(), &options), Examined::Good("https://192.0.2.1:6443".to_owned()));
+    for (resource, verb, named) in [
+        ("endpointslices", "watch", "watching endpointslices is forbidden"),
+        ("services/status", "patch", "writing the status of Services is forbidden"),
+        ("events", "create", "creating Events is forbidden"),
+        ("events", "patch", "counting on in Events is forbidden"),
+        ("leases", "update", "updating the Lease headgate-system/headgate is forbidden"),
+    ] {
+        match looked(all().without(resource, verb), &options) {
+            Examined::Refused(what) => {
+                assert_says(&what, &[named, "kubectl apply -k control/deploy"]);
+            }
+            other => panic!("{resource} {verb}: {other:?}"),
+        }
+    }
+    // What is never done needs no right.
+    options.events = false;
+    let good = looked(all().without("events", "create"), &options);
+    assert!(matches!(good, Examined::Good(_)), "{good:?}");
+    (options.write, options.lease) = (false, None);
+    let good = looked(all().without("services/status", "patch"), &options);
+    assert!(matches!(good, Examined::Good(_)), "{good:?}");
 }
 
 #[test]

@@ -6,6 +6,8 @@ mod leading;
 mod messages;
 mod rules;
 mod schedules;
+mod sharing;
+mod telling;
 mod writing;
 
 use super::connect::{Connection, Line};

@@ -50,6 +50,20 @@ impl Asked {
         Self { verb, group, resource, namespace, object, query, body }
     }
 
+    /// What a review asks for, as it would be asked.
+    pub(super) fn reviewed(attributes: &Value) -> Self {
+        let text = |name: &str| attributes[name].as_str().unwrap_or_default().to_owned();
+        let verbs = ["list", "watch", "get", "patch", "create", "update"];
+        let verb = verbs.into_iter().find(|verb| *verb == text("verb")).unwrap();
+        let resource = match text("subresource") {
+            part if part.is_empty() => text("resource"),
+            part => format!("{}/{part}", text("resource")),
+        };
+        let (group, namespace, object) = (text("group"), text("namespace"), text("name"));
+        let (query, body) = (String::new(), Value::Null);
+        Self { verb, group, resource, namespace, object, query, body }
+    }
+
     pub(super) fn parameter(&self, name: &str) -> Option<String> {
         let pairs = self.query.split('&').filter_map(|pair| pair.split_once('='));
         pairs.into_iter().find(|(is, _)| *is == name).map(|(_, value)| value.to_owned())
@@ -83,6 +97,17 @@ impl Rules {
             }
         }
         Self(rules)
+    }
+
+    /// These without one verb of one resource.
+    pub(super) fn without(mut self, resource: &str, verb: &str) -> Self {
+        for rule in &mut self.0 {
+            let resources = rule["resources"].as_array().unwrap();
+            if resources.iter().any(|one| one == resource) {
+                rule["verbs"].as_array_mut().unwrap().retain(|one| one != verb);
+            }
+        }
+        self
     }
 
     pub(super) fn allow(&self, asked: &Asked) -> bool {

@@ -1,31 +1,20 @@
-//! Events of the cluster (`events.k8s.io/v1`), as `kubectl describe` and `kubectl events` show
-//! them. What is said again becomes a series of the Event that said it first.
+//! Events that are to be told: which, how often and when.
 
-use super::super::connect::Connection;
-use super::super::trouble::{Sort, Trouble};
-use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::api::events::v1 as api;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use k8s_openapi::jiff::{Timestamp, Unit};
-use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use super::letter::Letter;
+use k8s_openapi::jiff::Timestamp;
 use model::answers::{Event, Severity};
 use model::desired::ObjectName;
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use translate::Kind;
 
-/// Who reports, in every Event.
-const CONTROLLER: &str = "headgate.dev/gateway";
-/// What is done about the object; the API wants a word.
-const ACTION: &str = "Program";
 /// Different Events that wait, and that are remembered for their series.
 const WAITING_MAX: usize = 1_000;
 const REMEMBERED_MAX: usize = 4_000;
-/// The API server forgets an Event after an hour; a series must find the one that it goes on.
-const REMEMBERED: Duration = Duration::from_secs(50 * 60);
+/// How long the API server keeps an Event, by default, after it was written last. One that has gone
+/// there is made anew.
+pub(super) const KEPT: Duration = Duration::from_secs(60 * 60);
 /// Events sent in a burst, and one more in each interval after that.
 const BURST: u32 = 100;
 const REFILL: Duration = Duration::from_millis(100);
@@ -39,11 +28,11 @@ const NOTE_MAX: usize = 1_024;
 /// Events with the same key say the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
-    kind: Kind,
-    object: ObjectName,
-    uid: String,
-    reason: String,
-    note: String,
+    pub(super) kind: Kind,
+    pub(super) object: ObjectName,
+    pub(super) uid: String,
+    pub(super) reason: String,
+    pub(super) note: String,
 }
 
 #[derive(Debug)]
@@ -57,18 +46,21 @@ struct Waiting {
     sent: bool,
 }
 
+/// An Event that was told.
 #[derive(Clone, Debug)]
-struct Remembered {
-    name: String,
-    count: u32,
+pub(super) struct Remembered {
+    pub(super) name: String,
+    /// How often it happened, as is told there.
+    pub(super) count: u32,
     last: Instant,
 }
 
 /// What came of an Event.
 #[derive(Debug)]
 pub(super) enum Sent {
-    /// It has this name now, and was counted so often.
-    As { name: String, count: u32 },
+    /// It has this name now, and happened so often by what stands there, `told` times by this
+    /// letter.
+    As { name: String, count: u32, told: u32 },
     /// Its namespace takes no Events any longer.
     Unwanted,
 }
@@ -78,6 +70,10 @@ pub(super) enum Sent {
 pub(super) struct Outbox {
     waiting: BTreeMap<Key, Waiting>,
     remembered: BTreeMap<Key, Remembered>,
+    /// Those of `waiting` that are on their way.
+    sent: usize,
+    /// One of them may have failed.
+    failed: bool,
     tokens: u32,
     refilled: Option<Instant>,
     /// How long one is kept while another gateway writes.
@@ -89,6 +85,8 @@ impl Outbox {
         Self {
             waiting: BTreeMap::new(),
             remembered: BTreeMap::new(),
+            sent: 0,
+            failed: false,
             tokens: BURST,
             refilled: None,
             kept,
@@ -130,6 +128,17 @@ impl Outbox {
         self.waiting.len()
     }
 
+    /// How many are on their way.
+    pub(super) const fn sent(&self) -> usize {
+        self.sent
+    }
+
+    /// Whether none waits to be sent once more.
+    pub(super) fn is_well(&mut self) -> bool {
+        self.failed = self.failed && self.waiting.values().any(|one| one.tries > 0);
+        !self.failed
+    }
+
     pub(super) fn next_due(&self) -> Option<Instant> {
         let due = self.waiting.values().filter(|one| !one.sent).map(|one| one.due).min()?;
         match self.refilled.filter(|_| self.tokens == 0) {
@@ -157,11 +166,8 @@ impl Outbox {
         let (key, waiting) =
             self.waiting.iter_mut().find(|(_, one)| !one.sent && one.due <= now)?;
         self.tokens -= 1;
+        self.sent += 1;
         waiting.sent = true;
-        let before = self
-            .remembered
-            .get(key)
-            .filter(|one| now.saturating_duration_since(one.last) < REMEMBERED);
         let known = if key.uid.is_empty() { uid(key.kind, &key.object) } else { None };
         let letter = Letter {
             key: key.clone(),
@@ -169,7 +175,8 @@ impl Outbox {
             severity: waiting.severity,
             count: waiting.count,
             time: waiting.time,
-            before: before.cloned(),
+            before: self.remembered.get(key).cloned(),
+            again: waiting.tries > 0,
             identity: identity.to_owned(),
         };
         Some((key.clone(), letter))
@@ -185,19 +192,14 @@ impl Outbox {
         }
     }
 
-    pub(super) fn sent(&mut self, key: &Key, sent: Sent, now: Instant) {
+    /// It was told, or isn't to be.
+    pub(super) fn settle(&mut self, key: &Key, sent: Sent, now: Instant) {
+        self.sent = self.sent.saturating_sub(1);
         let Some(mut waiting) = self.waiting.remove(key) else { return };
-        let Sent::As { name, count } = sent else { return };
-        let told = self.remembered.get(key).map_or(0, |one| one.count);
+        let Sent::As { name, count, told } = sent else { return };
         // What came while it was on its way isn't in what was told.
-        let more = waiting.count.saturating_sub(count.saturating_sub(told));
-        if self.remembered.len() >= REMEMBERED_MAX {
-            let oldest = self.remembered.iter().min_by_key(|(_, one)| one.last);
-            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
-                self.remembered.remove(&oldest);
-            }
-        }
-        self.remembered.insert(key.clone(), Remembered { name, count, last: now });
+        let more = waiting.count.saturating_sub(told);
+        self.remember(key, Remembered { name, count, last: now });
         if more > 0 {
             (waiting.count, waiting.sent, waiting.tries) = (more, false, 0);
             waiting.due = now + SERIES_EVERY;
@@ -205,14 +207,33 @@ impl Outbox {
         }
     }
 
-    pub(super) fn failed(&mut self, key: &Key, now: Instant) {
-        let Some(waiting) = self.waiting.get_mut(key) else { return };
+    fn remember(&mut self, key: &Key, told: Remembered) {
+        if self.remembered.len() >= REMEMBERED_MAX {
+            let fresh = |one: &Remembered| told.last.saturating_duration_since(one.last) < KEPT;
+            self.remembered.retain(|_, one| fresh(one));
+        }
+        if self.remembered.len() >= REMEMBERED_MAX {
+            let oldest = self.remembered.iter().min_by_key(|(_, one)| one.last);
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                self.remembered.remove(&oldest);
+            }
+        }
+        self.remembered.insert(key.clone(), told);
+    }
+
+    /// It couldn't be told. True where it was tried often enough, and is dropped.
+    pub(super) fn failed(&mut self, key: &Key, now: Instant) -> bool {
+        self.sent = self.sent.saturating_sub(1);
+        let Some(waiting) = self.waiting.get_mut(key) else { return false };
+        self.failed = true;
         waiting.sent = false;
         waiting.tries += 1;
         waiting.due = now + Duration::from_secs(1 << waiting.tries.min(6));
-        if waiting.tries >= TRIES {
+        let enough = waiting.tries >= TRIES;
+        if enough {
             self.waiting.remove(key);
         }
+        enough
     }
 }
 
@@ -221,14 +242,6 @@ fn kind(name: &str) -> Option<Kind> {
     let kinds =
         [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::Namespace, Kind::ServiceCidr];
     kinds.into_iter().find(|kind| kind.name() == name)
-}
-
-const fn api_version(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Service | Kind::Node | Kind::Namespace => "v1",
-        Kind::EndpointSlice => "discovery.k8s.io/v1",
-        Kind::ServiceCidr => "networking.k8s.io/v1",
-    }
 }
 
 fn shortened(mut text: String) -> String {
@@ -243,116 +256,51 @@ fn shortened(mut text: String) -> String {
     text
 }
 
-/// An Event on its way.
-pub(super) struct Letter {
-    key: Key,
-    uid: String,
-    severity: Severity,
-    count: u32,
-    time: Timestamp,
-    before: Option<Remembered>,
-    identity: String,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Letter {
-    fn namespace(&self) -> &str {
-        let namespace = &self.key.object.namespace;
-        if namespace.is_empty() { "default" } else { namespace }
-    }
-
-    pub(super) async fn send(
-        self,
-        connection: &Connection,
-        limit: Duration,
-    ) -> Result<Sent, Trouble> {
-        let api: Api<api::Event> = Api::namespaced(connection.client.clone(), self.namespace());
-        let doing = format!("creating an Event about {} {}", self.key.kind, self.key.object);
-        if let Some(before) = &self.before {
-            let count = before.count + self.count;
-            let patch = json!({ "series": {
-                "count": count,
-                "lastObservedTime": MicroTime(micros(self.time)),
-            } });
-            let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
-            let request = api.patch(&before.name, &params, &patch);
-            match super::answered(connection, &doing, limit, request).await {
-                Ok(_) => return Ok(Sent::As { name: before.name.clone(), count }),
-                Err((trouble, _)) if trouble.sort == Sort::Missing => {}
-                Err((trouble, status)) => return unwanted(trouble, status.as_deref()),
-            }
-        }
-        let event = self.event();
-        let name = event.metadata.name.clone().unwrap_or_default();
-        let params = PostParams::default();
-        let request = api.create(&params, &event);
-        match super::answered(connection, &doing, limit, request).await {
-            Ok(_) => Ok(Sent::As { name, count: self.count }),
-            // It was sent before, and its answer lost.
-            Err((trouble, _)) if trouble.sort == Sort::Conflict => {
-                Ok(Sent::As { name, count: self.count })
-            }
-            Err((trouble, status)) => unwanted(trouble, status.as_deref()),
+    fn event() -> Event {
+        Event {
+            time_s: 1_790_000_000,
+            severity: Severity::Warning,
+            reason: "Invalid".to_owned(),
+            kind: "Service".to_owned(),
+            object: ObjectName::new("default", "web"),
+            uid: "1".to_owned(),
+            place: String::new(),
+            message: "something".to_owned(),
         }
     }
 
-    fn event(&self) -> api::Event {
-        let Key { kind, object, reason, note, .. } = &self.key;
-        let time = MicroTime(micros(self.time));
-        // As client-go names them: the object and a number that no other has.
-        let stem: String = object.name.chars().take(200).collect();
-        let name = format!("{stem}.{:x}", Timestamp::now().as_nanosecond());
-        let series = (self.count > 1).then(|| api::EventSeries {
-            count: i32::try_from(self.count).unwrap_or(i32::MAX),
-            last_observed_time: time.clone(),
-        });
-        api::Event {
-            metadata: ObjectMeta {
-                name: Some(name),
-                namespace: Some(self.namespace().to_owned()),
-                ..ObjectMeta::default()
-            },
-            event_time: Some(time),
-            action: Some(ACTION.to_owned()),
-            reason: Some(reason.clone()),
-            note: Some(note.clone()),
-            type_: Some(
-                match self.severity {
-                    Severity::Normal => "Normal",
-                    Severity::Warning => "Warning",
-                }
-                .to_owned(),
-            ),
-            regarding: Some(ObjectReference {
-                api_version: Some(api_version(*kind).to_owned()),
-                kind: Some(kind.name().to_owned()),
-                namespace: (!object.namespace.is_empty()).then(|| object.namespace.to_string()),
-                name: Some(object.name.to_string()),
-                uid: (!self.uid.is_empty()).then(|| self.uid.clone()),
-                ..ObjectReference::default()
-            }),
-            reporting_controller: Some(CONTROLLER.to_owned()),
-            reporting_instance: Some(self.identity.clone()),
-            series,
-            ..api::Event::default()
+    /// What happens once more, long after it was told, happened once more and not twice.
+    #[test]
+    fn what_is_told_late_is_told_once() {
+        let mut outbox = Outbox::new(Duration::ZERO);
+        let mut now = Instant::now();
+        for count in 1..4 {
+            outbox.put(event(), now);
+            let (key, letter) = outbox.next(now, |_, _| None, "a").unwrap();
+            assert_eq!(letter.before.map_or(0, |before| before.count) + 1, count);
+            assert_eq!((outbox.sent(), letter.count), (1, 1));
+            outbox.settle(&key, Sent::As { name: "web.1".to_owned(), count, told: 1 }, now);
+            assert_eq!((outbox.sent(), outbox.waiting()), (0, 0), "nothing is left to tell");
+            now += Duration::from_secs(55 * 60);
         }
     }
-}
 
-/// A namespace that goes away refuses Events, which is no fault of anybody's.
-fn unwanted(trouble: Trouble, status: Option<&kube::core::Status>) -> Result<Sent, Trouble> {
-    let terminating = status.is_some_and(|status| {
-        let causes = status.details.iter().flat_map(|details| &details.causes);
-        status.message.contains("being terminated")
-            || causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
-    });
-    match trouble.sort {
-        Sort::Forbidden if terminating => Ok(Sent::Unwanted),
-        Sort::Missing | Sort::Invalid => Ok(Sent::Unwanted),
-        _ => Err(trouble),
+    #[test]
+    fn one_that_is_tried_too_often_leaves_no_fault_behind() {
+        let mut outbox = Outbox::new(Duration::ZERO);
+        let mut now = Instant::now();
+        outbox.put(event(), now);
+        let mut dropped = false;
+        while let Some((key, _)) = outbox.next(now, |_, _| None, "a") {
+            assert!(!dropped);
+            dropped = outbox.failed(&key, now);
+            assert_eq!(outbox.is_well(), dropped);
+            now += Duration::from_secs(100);
+        }
+        assert!(dropped);
     }
-}
-
-/// As the API keeps them.
-fn micros(time: Timestamp) -> Timestamp {
-    time.round(Unit::Microsecond).unwrap_or(time)
 }

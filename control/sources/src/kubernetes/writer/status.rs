@@ -1,13 +1,12 @@
-//! One Service's status: what is wanted, what stands there, and the patch between them.
+//! One Service's status: what stands there, what should, and the patch between them.
 //!
 //! Server-side apply, never forced: the server keeps what each manager owns, drops what we no
 //! longer apply, and refuses what another owns. The UID in the patch keeps it from a Service that
 //! was made anew under the name.
 
 use super::super::connect::Connection;
-use super::super::pace::Jitter;
 use super::super::statuses::{CONDITION, FIELD_MANAGER, FINALIZER, Seen, Written, WrittenPort};
-use super::super::trouble::{Sort, Trouble};
+use super::super::trouble::{Doing, Sort, Trouble};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::jiff::{Timestamp, Unit};
 use kube::Api;
@@ -16,217 +15,64 @@ use kube::core::Status;
 use model::answers::{Event, Severity};
 use model::desired::ObjectName;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use translate::spec::TAKE_OVER;
 use translate::writes::{Ingress, IngressPort, StatusWrite};
 
-/// The first wait after a failed write, and the longest.
-const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_LONGEST: Duration = Duration::from_secs(30);
-/// How soon a conflict is looked at again when the Service changes, at first and at last: two
-/// controllers that both write after each other's writes must not go round in a circle.
-const BLOCKED_FIRST: Duration = Duration::from_secs(1);
-const BLOCKED_LONGEST: Duration = Duration::from_secs(300);
-
-/// Another controller owns what is to be written.
+/// Another controller owns what is to be written, or changes what was.
 pub(super) const STATUS_CONFLICT: &str = "StatusConflict";
 /// The API server doesn't take it.
 pub(super) const STATUS_REFUSED: &str = "StatusRefused";
 
-/// Where a Service's status stands.
-#[derive(Clone, Debug, PartialEq)]
-enum State {
-    /// To be written, from then on.
-    Due(Instant),
-    /// On its way; `again` where another one is wanted meanwhile.
-    Sent { again: bool },
-    /// It stands there.
-    Written,
-    /// Not before the Service is of another version than this, and not before then.
-    Blocked { version: u64, until: Instant },
-}
-
-#[derive(Debug)]
-struct One {
-    write: StatusWrite,
-    state: State,
-    /// Failures or conflicts in a row.
-    failures: u32,
-    blocked: bool,
-}
-
-/// What is to become of a Service after a request.
-pub(super) enum Settled {
-    Written,
-    Gone,
-    Blocked(u64),
-    Failed(Option<Duration>),
-}
-
-/// What is wanted of all Services.
-#[derive(Debug)]
-pub(super) struct Wanted {
-    services: BTreeMap<ObjectName, One>,
-    due: BTreeSet<(Instant, ObjectName)>,
-    jitter: Jitter,
-}
-
-impl Wanted {
-    pub(super) fn new(jitter: Jitter) -> Self {
-        Self { services: BTreeMap::new(), due: BTreeSet::new(), jitter }
-    }
-
-    /// A new wish for a Service, which replaces an earlier one.
-    pub(super) fn want(&mut self, write: StatusWrite) {
-        let (name, now) = (write.service.clone(), super::now());
-        let insists = insists(&write);
-        let again = match self.services.get_mut(&name) {
-            None => {
-                let one = One { write, state: State::Written, failures: 0, blocked: false };
-                self.services.insert(name.clone(), one);
-                true
-            }
-            Some(one) => {
-                let insists = insists || one.write.uid != write.uid;
-                if insists {
-                    (one.failures, one.blocked) = (0, false);
-                }
-                one.write = write;
-                match &mut one.state {
-                    State::Sent { again } => {
-                        *again = true;
-                        false
-                    }
-                    // What asks for no more than before is refused again.
-                    State::Blocked { .. } => insists,
-                    _ => true,
-                }
-            }
-        };
-        if again {
-            self.state(&name, State::Due(now));
-        }
-    }
-
-    /// How many wait to be written.
-    pub(super) fn waiting(&self) -> usize {
-        let on_their_way = |one: &&One| matches!(one.state, State::Sent { .. });
-        self.due.len() + self.services.values().filter(on_their_way).count()
-    }
-
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.due.first().map(|(at, _)| *at)
-    }
-
-    /// The next that is due; it counts as sent.
-    pub(super) fn next(&mut self, now: Instant) -> Option<StatusWrite> {
-        let (_, name) = self.due.first().filter(|(at, _)| *at <= now)?.clone();
-        self.state(&name, State::Sent { again: false });
-        self.services.get(&name).map(|one| one.write.clone())
-    }
-
-    /// Whether it is known that somebody else owns the status.
-    pub(super) fn blocked(&self, name: &ObjectName) -> Option<()> {
-        self.services.get(name).filter(|one| one.blocked).map(|_| ())
-    }
-
-    /// What came of a request.
-    pub(super) fn settle(&mut self, name: &ObjectName, settled: Settled, now: Instant) {
-        let Some(one) = self.services.get_mut(name) else { return };
-        let again = one.state == State::Sent { again: true };
-        let state = match settled {
-            Settled::Gone if !again => {
-                self.services.remove(name);
-                return;
-            }
-            Settled::Written => {
-                (one.failures, one.blocked) = (0, false);
-                State::Written
-            }
-            Settled::Gone => State::Written,
-            Settled::Blocked(version) => {
-                let wait = doubled(BLOCKED_FIRST, BLOCKED_LONGEST, one.failures);
-                one.failures += 1;
-                one.blocked = true;
-                State::Blocked { version, until: now + self.jitter.stretch(wait) }
-            }
-            Settled::Failed(after) => {
-                let wait = doubled(RETRY_FIRST, RETRY_LONGEST, one.failures);
-                one.failures += 1;
-                State::Due(now + self.jitter.stretch(wait).max(after.unwrap_or_default()))
-            }
-        };
-        let fresh = match state {
-            State::Due(_) => false,
-            // What was refused was the wish before this one, for a Service of the type before.
-            State::Blocked { .. } => again && insists(&one.write),
-            _ => again,
-        };
-        self.state(name, if fresh { State::Due(now) } else { state });
-    }
-
-    /// Something changed at these Services: what was written may no longer stand there.
-    pub(super) fn changed(
-        &mut self,
-        names: &BTreeSet<ObjectName>,
-        version: impl Fn(&ObjectName) -> Option<u64>,
-    ) {
-        let now = super::now();
-        for name in names {
-            let Some(one) = self.services.get(name) else { continue };
-            match (version(name), &one.state) {
-                (None, State::Sent { .. }) => {}
-                (None, _) => {
-                    self.undue(name);
-                    self.services.remove(name);
-                }
-                (Some(_), State::Written) => self.state(name, State::Due(now)),
-                (Some(is), State::Blocked { version, until }) if is > *version => {
-                    let at = (*until).max(now);
-                    self.state(name, State::Due(at));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn undue(&mut self, name: &ObjectName) {
-        if let Some(One { state: State::Due(at), .. }) = self.services.get(name) {
-            self.due.remove(&(*at, name.clone()));
-        }
-    }
-
-    fn state(&mut self, name: &ObjectName, state: State) {
-        self.undue(name);
-        if let State::Due(at) = state {
-            self.due.insert((at, name.clone()));
-        }
-        if let Some(one) = self.services.get_mut(name) {
-            one.state = state;
-        }
-    }
-}
-
-/// Worth another try at once where the wish before it was refused: no ingress is asked for, which
-/// nobody else can own and every type of Service may have.
-fn insists(write: &StatusWrite) -> bool {
-    write.take_over || write.ingress.is_empty()
-}
-
-fn doubled(first: Duration, longest: Duration, times: u32) -> Duration {
-    first.saturating_mul(1 << times.min(16)).min(longest)
-}
-
 /// What came of a request.
 pub(super) enum Outcome {
-    /// It stands there; the Service as it is now.
+    /// The server took it; the Service as it is now.
     Written(Box<Service>),
     /// The Service isn't there, or another one is under its name.
     Gone,
-    /// Somebody else owns it, or the server doesn't want it: not again before it changes.
-    Refused { event: Box<Event>, conflict: bool },
+    /// Somebody else owns it.
+    Conflict(Box<Event>),
+    /// The server doesn't want it.
+    Refused(Box<Event>),
     /// Another time.
     Failed(Trouble),
+}
+
+/// Without ingress and condition, what was written earlier is withdrawn.
+fn withdraws(write: &StatusWrite) -> bool {
+    write.ingress.is_empty() && write.programmed.is_none()
+}
+
+fn finalizer(write: &StatusWrite) -> bool {
+    write.finalizer && !withdraws(write)
+}
+
+fn condition_stands(write: &StatusWrite, seen: &Seen) -> bool {
+    match (&write.programmed, &seen.condition) {
+        (None, None) => true,
+        (Some(wanted), Some(is)) => {
+            wanted.status == is.status && wanted.reason == is.reason && wanted.message == is.message
+        }
+        _ => false,
+    }
+}
+
+fn ingress_stands(write: &StatusWrite, seen: &Seen) -> bool {
+    seen.ingress == write.ingress.iter().map(written).collect::<Vec<_>>()
+}
+
+/// Whether what is wanted stands there. Of a withdrawal that is so where nothing of ours is there
+/// any longer, whatever others have written.
+fn stands(write: &StatusWrite, seen: Option<&Seen>) -> bool {
+    let Some(seen) = seen.filter(|seen| seen.uid == write.uid) else { return withdraws(write) };
+    let marked = condition_stands(write, seen) && seen.finalizer == finalizer(write);
+    let ingress = ingress_stands(write, seen);
+    if withdraws(write) {
+        marked && (ingress || !seen.ours)
+    } else {
+        marked && ingress && seen.ours
+    }
 }
 
 /// A patch on its way.
@@ -237,32 +83,16 @@ pub(super) struct Request {
 
 impl Request {
     /// The patch; `None` where what is wanted stands there.
-    pub(super) fn of(write: StatusWrite, seen: Option<Seen>) -> Option<Self> {
-        let seen = seen.filter(|seen| seen.uid == write.uid);
-        let ingress: Vec<Written> = write.ingress.iter().map(written).collect();
-        let withdraws = ingress.is_empty() && write.programmed.is_none();
-        let finalizer = write.finalizer && !withdraws;
-        let was = seen.as_ref().and_then(|seen| seen.condition.as_ref());
-        let same = |seen: &Seen| {
-            let condition = match (&write.programmed, &seen.condition) {
-                (None, None) => true,
-                (Some(wanted), Some(is)) => {
-                    wanted.status == is.status
-                        && wanted.reason == is.reason
-                        && wanted.message == is.message
-                }
-                _ => false,
-            };
-            let ours = seen.ours || withdraws;
-            ours && condition && seen.ingress == ingress && seen.finalizer == finalizer
-        };
-        let nothing_of_ours = seen.as_ref().is_none_or(|seen| !seen.ours && !seen.finalizer);
-        if seen.as_ref().is_some_and(same) || (withdraws && nothing_of_ours) {
+    pub(super) fn of(write: StatusWrite, seen: Option<&Seen>) -> Option<Self> {
+        if stands(&write, seen) {
             return None;
         }
+        let seen = seen.filter(|seen| seen.uid == write.uid);
+        let was = seen.and_then(|seen| seen.condition.as_ref());
         let mut status = serde_json::Map::new();
-        if !ingress.is_empty() {
-            let list: Vec<_> = ingress.iter().map(ingress_entry).collect();
+        if !write.ingress.is_empty() {
+            let list = write.ingress.iter().map(|one| ingress_entry(&written(one)));
+            let list: Vec<_> = list.collect();
             status.insert("loadBalancer".to_owned(), json!({ "ingress": list }));
         }
         if let Some(wanted) = &write.programmed {
@@ -283,7 +113,7 @@ impl Request {
         if !write.uid.is_empty() {
             metadata["uid"] = json!(&*write.uid);
         }
-        if finalizer {
+        if finalizer(&write) {
             metadata["finalizers"] = json!([FINALIZER]);
         }
         let body = json!({
@@ -295,13 +125,18 @@ impl Request {
         Some(Self { write, body })
     }
 
-    pub(super) async fn send(self, connection: &Connection, limit: Duration) -> Outcome {
+    /// The Service that it is for.
+    pub(super) fn service(&self) -> &ObjectName {
+        &self.write.service
+    }
+
+    pub(super) async fn send(&self, connection: &Connection, limit: Duration) -> Outcome {
         let ObjectName { namespace, name } = &self.write.service;
         let api: Api<Service> = Api::namespaced(connection.client.clone(), namespace);
         let mut params = PatchParams::apply(FIELD_MANAGER);
         params.force = self.write.take_over;
         let patch = Patch::Apply(&self.body);
-        let doing = format!("writing the status of Service {}", self.write.service);
+        let doing = Doing::new(format!("writing the status of Service {}", self.write.service));
         let request = api.patch_status(name, &params, &patch);
         let (trouble, status) = match super::answered(connection, &doing, limit, request).await {
             Ok(service) => return Outcome::Written(Box::new(service)),
@@ -323,38 +158,72 @@ impl Request {
         }
         let conflicts: Vec<_> =
             causes.filter(|cause| cause.reason == "FieldManagerConflict").collect();
-        let conflict = !conflicts.is_empty();
-        if trouble.sort == Sort::Conflict && !conflict {
-            return Outcome::Failed(trouble);
+        if conflicts.is_empty() {
+            if trouble.sort == Sort::Conflict {
+                return Outcome::Failed(trouble);
+            }
+            let what = format!("the status isn't written: {}", trouble.what);
+            return Outcome::Refused(Box::new(self.event(STATUS_REFUSED, what)));
         }
-        let service = &self.write.service;
-        let (reason, message) = if conflict {
-            let whose: BTreeSet<_> = conflicts.iter().map(|one| one.message.as_str()).collect();
-            let what: BTreeSet<_> = conflicts.iter().map(|one| one.field.as_str()).collect();
-            let (whose, what) = (joined(&whose), joined(&what));
-            (
-                STATUS_CONFLICT,
-                format!(
-                    "the status isn't written, another controller owns {what}: {whose}; give the \
-                 Service to one of them by spec.loadBalancerClass, and stop the other one or let \
-                 it release the status: kubectl -n {} get service {} --show-managed-fields -o yaml",
-                    service.namespace, service.name
-                ),
-            )
-        } else {
-            (STATUS_REFUSED, format!("the status isn't written: {}", trouble.what))
-        };
-        let event = Event {
+        let whose: BTreeSet<_> = conflicts.iter().map(|one| one.message.as_str()).collect();
+        let what: BTreeSet<_> = conflicts.iter().map(|one| one.field.as_str()).collect();
+        let (whose, what) = (joined(&whose), joined(&what));
+        let ObjectName { namespace, name } = &self.write.service;
+        let message = format!(
+            "the status isn't written, another controller owns {what}: {whose}; give the Service \
+             to one of them by spec.loadBalancerClass, and stop the other one or let it release \
+             the status ({}); or take it over: kubectl -n {namespace} annotate service {name} \
+             {TAKE_OVER}=true",
+            self.owners()
+        );
+        Outcome::Conflict(Box::new(self.event(STATUS_CONFLICT, message)))
+    }
+
+    /// What is to be told where the server took the patch, and what stands there since is still
+    /// not what is wanted. To send the same again would change nothing.
+    pub(super) fn altered(&self, seen: Option<&Seen>) -> Option<Event> {
+        let write = &self.write;
+        if stands(write, seen) {
+            return None;
+        }
+        let seen = seen.filter(|seen| seen.uid == write.uid);
+        let mut what = Vec::new();
+        if seen.is_some_and(|seen| seen.finalizer != finalizer(write)) {
+            what.push(FINALIZER);
+        }
+        if seen.is_none_or(|seen| !condition_stands(write, seen)) {
+            what.push(CONDITION);
+        }
+        if seen.is_none_or(|seen| !ingress_stands(write, seen)) {
+            what.push(".status.loadBalancer.ingress");
+        }
+        let message = format!(
+            "the status was written, and {} isn't as it was written: another manager owns it \
+             too, or an admission webhook changes it; stop that one ({}). It is written again \
+             when the Service changes",
+            what.join(", "),
+            self.owners()
+        );
+        Some(self.event(STATUS_CONFLICT, message))
+    }
+
+    /// The command that shows who owns what.
+    fn owners(&self) -> String {
+        let ObjectName { namespace, name } = &self.write.service;
+        format!("kubectl -n {namespace} get service {name} --show-managed-fields -o yaml")
+    }
+
+    fn event(&self, reason: &str, message: String) -> Event {
+        Event {
             time_s: 0,
             severity: Severity::Warning,
             reason: reason.to_owned(),
             kind: "Service".to_owned(),
-            object: service.clone(),
+            object: self.write.service.clone(),
             uid: self.write.uid.to_string(),
             place: String::new(),
             message,
-        };
-        Outcome::Refused { event: Box::new(event), conflict }
+        }
     }
 }
 
@@ -390,39 +259,48 @@ fn seconds(time: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
-    use translate::writes::IpMode;
 
-    fn wish(addresses: &[u8]) -> StatusWrite {
-        let ingress = addresses.iter().map(|last| Ingress {
-            address: Ipv4Addr::new(203, 0, 113, *last).into(),
-            mode: IpMode::Proxy,
-            ports: Vec::new(),
-        });
+    fn seen(service: &Value) -> Option<Seen> {
+        Seen::of(&serde_json::from_value(service.clone()).unwrap())
+    }
+
+    fn withdrawal() -> StatusWrite {
         StatusWrite {
             service: ObjectName::new("default", "web"),
             uid: "1".into(),
-            ingress: ingress.collect(),
+            ingress: Vec::new(),
             programmed: None,
-            finalizer: false,
+            finalizer: true,
             take_over: false,
         }
     }
 
-    /// A Service leaves type LoadBalancer while its address is on its way: the address is refused,
-    /// and what is wanted now is none.
+    /// What the API server has after a withdrawal over the ingress of another controller: we are
+    /// left as the owner of a status without parts.
     #[test]
-    fn a_wish_for_less_outlives_the_refusal_of_the_one_before() {
-        let mut wanted = Wanted::new(Jitter::seeded(1));
-        for (later, expected) in [(wish(&[]), Some(0)), (wish(&[1, 2]), None)] {
-            wanted.want(wish(&[1]));
-            let now = super::super::now() + Duration::from_secs(1);
-            assert_eq!(wanted.next(now).map(|write| write.ingress.len()), Some(1));
-            wanted.want(later);
-            wanted.settle(&ObjectName::new("default", "web"), Settled::Blocked(7), now);
-            assert_eq!(wanted.next(now).map(|write| write.ingress.len()), expected);
-            wanted.settle(&ObjectName::new("default", "web"), Settled::Gone, now);
-            wanted.settle(&ObjectName::new("default", "web"), Settled::Gone, now);
-        }
+    fn a_withdrawal_looks_at_what_is_ours_alone() {
+        let mut service = json!({
+            "metadata": { "name": "web", "namespace": "default", "uid": "1", "managedFields": [{
+                "manager": "headgate", "operation": "Apply", "subresource": "status",
+                "fieldsV1": { "f:status": { ".": {} } } }] },
+            "status": { "loadBalancer": { "ingress": [{ "ip": "192.0.2.9" }] } },
+        });
+        assert!(Request::of(withdrawal(), seen(&service).as_ref()).is_none());
+        let ours = json!({ ".": {}, "f:loadBalancer": { "f:ingress": {} } });
+        service["metadata"]["managedFields"][0]["fieldsV1"]["f:status"] = ours;
+        let request = Request::of(withdrawal(), seen(&service).as_ref()).unwrap();
+        let told = request.altered(seen(&service).as_ref()).unwrap();
+        assert!(told.message.contains(".status.loadBalancer.ingress isn't"), "{}", told.message);
+        assert!(Request::of(withdrawal(), None).is_none());
+    }
+
+    /// The finalizer that somebody else applied as well stays when we let go of it.
+    #[test]
+    fn a_finalizer_that_stays_is_named() {
+        let service = json!({ "metadata": { "name": "web", "namespace": "default", "uid": "1",
+            "finalizers": [FINALIZER] } });
+        let request = Request::of(withdrawal(), seen(&service).as_ref()).unwrap();
+        let told = request.altered(seen(&service).as_ref()).unwrap();
+        assert!(told.message.contains("and headgate.dev/cleanup isn't"), "{}", told.message);
     }
 }

@@ -1,0 +1,215 @@
+//! One Event on its way to the cluster (`events.k8s.io/v1`), as `kubectl describe` and
+//! `kubectl events` show it. What is said again becomes a series of the Event that said it first.
+//!
+//! Its name follows from what it says. So whoever says it, after a lost answer, a restart or in
+//! another gateway, finds that it is there, and doesn't say it twice.
+
+use super::super::connect::Connection;
+use super::super::trouble::{Doing, Sort, Trouble};
+use super::events::{KEPT, Key, Remembered, Sent};
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1 as api;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::{Timestamp, Unit};
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use model::answers::Severity;
+use serde_json::{Value, json};
+use std::time::Duration;
+use translate::Kind;
+
+/// Who reports, in every Event.
+const CONTROLLER: &str = "headgate.dev/gateway";
+/// What is done about the object; the API wants a word.
+const ACTION: &str = "Program";
+/// Characters of the object's name in the Event's.
+const STEM_MAX: usize = 200;
+
+/// An Event on its way.
+pub(super) struct Letter {
+    pub(super) key: Key,
+    pub(super) uid: String,
+    pub(super) severity: Severity,
+    pub(super) count: u32,
+    pub(super) time: Timestamp,
+    /// What this process has told of it.
+    pub(super) before: Option<Remembered>,
+    /// It was sent before, and its answer lost.
+    pub(super) again: bool,
+    pub(super) identity: String,
+}
+
+/// What a request came to; with the server's words where it said no.
+type Answer<T> = Result<T, (Trouble, Option<Box<kube::core::Status>>)>;
+
+impl Letter {
+    fn namespace(&self) -> &str {
+        let namespace = &self.key.object.namespace;
+        if namespace.is_empty() { "default" } else { namespace }
+    }
+
+    pub(super) async fn send(
+        self,
+        connection: &Connection,
+        limit: Duration,
+    ) -> Result<Sent, Trouble> {
+        let doing = format!("creating an Event about {} {}", self.key.kind, self.key.object);
+        let way = Way {
+            api: Api::namespaced(connection.client.clone(), self.namespace()),
+            connection,
+            doing: Doing::new(doing),
+            limit,
+        };
+        let told = self.count;
+        if let Some(before) = &self.before {
+            let (name, count) = (before.name.clone(), before.count.saturating_add(told));
+            match way.patch(&name, &self.series(count)).await {
+                Ok(_) => return Ok(Sent::As { name, count, told }),
+                // The server has forgotten it.
+                Err((trouble, _)) if trouble.sort == Sort::Missing => {}
+                Err((trouble, status)) => return unwanted(trouble, status.as_deref()),
+            }
+        }
+        let name = self.name();
+        match way.create(&self.event(&name)).await {
+            Ok(_) => Ok(Sent::As { name, count: told, told }),
+            Err((trouble, _)) if trouble.sort == Sort::Conflict => self.goes_on(&way, name).await,
+            Err((trouble, status)) => unwanted(trouble, status.as_deref()),
+        }
+    }
+
+    /// The Event is there. It is not told again soon; what this process tells from now on goes on
+    /// counting there.
+    async fn goes_on(&self, way: &Way<'_>, name: String) -> Result<Sent, Trouble> {
+        let told = self.count;
+        // Events may be patched and not read. This changes nothing, and is answered with it.
+        let there = way.patch(&name, &json!({})).await.map_err(|(trouble, _)| trouble)?;
+        let series = there.series.as_ref();
+        let counted = series.map_or(1, |series| u32::try_from(series.count).unwrap_or(1)).max(1);
+        let last = series.map(|series| series.last_observed_time.0);
+        let last = last.or_else(|| there.event_time.map(|time| time.0));
+        let since = last.map_or(0, |last| self.time.as_second().saturating_sub(last.as_second()));
+        if self.again || since < KEPT.as_secs() as i64 {
+            return Ok(Sent::As { name, count: counted, told });
+        }
+        let count = counted.saturating_add(told);
+        let patched = way.patch(&name, &self.series(count)).await;
+        patched.map_err(|(trouble, _)| trouble)?;
+        Ok(Sent::As { name, count, told })
+    }
+
+    fn series(&self, count: u32) -> Value {
+        json!({ "series": {
+            "count": count,
+            "lastObservedTime": MicroTime(micros(self.time)),
+        } })
+    }
+
+    /// The same for what says the same of the same object.
+    fn name(&self) -> String {
+        let Key { kind, object, reason, note, .. } = &self.key;
+        let said = hash([kind.name(), &object.namespace, &object.name, &self.uid, reason, note]);
+        let stem: String = object.name.chars().take(STEM_MAX).collect();
+        format!("{}.{said:016x}", stem.trim_end_matches(['.', '-']))
+    }
+
+    fn event(&self, name: &str) -> api::Event {
+        let Key { kind, object, reason, note, .. } = &self.key;
+        let time = MicroTime(micros(self.time));
+        let series = (self.count > 1).then(|| api::EventSeries {
+            count: i32::try_from(self.count).unwrap_or(i32::MAX),
+            last_observed_time: time.clone(),
+        });
+        api::Event {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                namespace: Some(self.namespace().to_owned()),
+                ..ObjectMeta::default()
+            },
+            event_time: Some(time),
+            action: Some(ACTION.to_owned()),
+            reason: Some(reason.clone()),
+            note: Some(note.clone()),
+            type_: Some(
+                match self.severity {
+                    Severity::Normal => "Normal",
+                    Severity::Warning => "Warning",
+                }
+                .to_owned(),
+            ),
+            regarding: Some(ObjectReference {
+                api_version: Some(api_version(*kind).to_owned()),
+                kind: Some(kind.name().to_owned()),
+                namespace: (!object.namespace.is_empty()).then(|| object.namespace.to_string()),
+                name: Some(object.name.to_string()),
+                uid: (!self.uid.is_empty()).then(|| self.uid.clone()),
+                ..ObjectReference::default()
+            }),
+            reporting_controller: Some(CONTROLLER.to_owned()),
+            reporting_instance: Some(self.identity.clone()),
+            series,
+            ..api::Event::default()
+        }
+    }
+}
+
+/// Where it goes.
+struct Way<'a> {
+    api: Api<api::Event>,
+    connection: &'a Connection,
+    doing: Doing,
+    limit: Duration,
+}
+
+impl Way<'_> {
+    async fn create(&self, event: &api::Event) -> Answer<api::Event> {
+        let params = PostParams::default();
+        let request = self.api.create(&params, event);
+        super::answered(self.connection, &self.doing, self.limit, request).await
+    }
+
+    async fn patch(&self, name: &str, patch: &Value) -> Answer<api::Event> {
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let request = self.api.patch(name, &params, &patch);
+        super::answered(self.connection, &self.doing, self.limit, request).await
+    }
+}
+
+/// FNV-1a of 64 bits: the same in every process and release.
+fn hash<const N: usize>(parts: [&str; N]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for part in parts {
+        // No text has this byte: it parts them.
+        for byte in part.bytes().chain([0xff]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+    hash
+}
+
+const fn api_version(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Service | Kind::Node | Kind::Namespace => "v1",
+        Kind::EndpointSlice => "discovery.k8s.io/v1",
+        Kind::ServiceCidr => "networking.k8s.io/v1",
+    }
+}
+
+/// A namespace that goes away refuses Events, which is no fault of anybody's.
+fn unwanted(trouble: Trouble, status: Option<&kube::core::Status>) -> Result<Sent, Trouble> {
+    let terminating = status.is_some_and(|status| {
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        status.message.contains("being terminated")
+            || causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+    });
+    match trouble.sort {
+        Sort::Forbidden if terminating => Ok(Sent::Unwanted),
+        Sort::Missing | Sort::Invalid => Ok(Sent::Unwanted),
+        _ => Err(trouble),
+    }
+}
+
+/// As the API keeps them.
+fn micros(time: Timestamp) -> Timestamp {
+    time.round(Unit::Microsecond).unwrap_or(time)
+}
