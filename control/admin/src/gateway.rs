@@ -32,8 +32,10 @@ pub enum GatewayError {
 pub struct TrafficReadings {
     /// Traffic of each service port that is forwarded.
     pub services: Vec<ServiceTraffic>,
-    /// The backends of those service ports.
+    /// The backends of those service ports; none where there are more than have labels.
     pub backends: Vec<BackendRow>,
+    /// How many there are.
+    pub backends_known: u32,
     /// Milliseconds since the source of objects was last known to be in step; 0 while it is.
     pub source_stale_ms: u64,
 }
@@ -47,6 +49,10 @@ pub struct ControlReadings {
     pub writes: Option<WriteCounts>,
     /// Active probes.
     pub probes: ProbeCounts,
+    /// Service ports whose backends all fail their probe and are used nevertheless.
+    pub probes_overruled: u64,
+    /// Endpoints that no Service may have as a backend.
+    pub endpoints_refused: u64,
     /// From the source's word to the last worker's use, of each change.
     pub programming: ProgrammingTimes,
 }

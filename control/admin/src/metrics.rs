@@ -233,7 +233,8 @@ impl Scrape {
 
     fn backends(&self, to: &mut Families<'_>) -> Result<(), Error> {
         let rows = &self.traffic.backends;
-        let omitted = if rows.len() > BACKENDS_LABELLED_MAX { rows.len() } else { 0 };
+        let known = self.traffic.backends_known as usize;
+        let omitted = if known > BACKENDS_LABELLED_MAX { known } else { 0 };
         let help = "Backends without time series of their own, because there are too many.";
         to.gauge("backends_omitted", help, omitted as f64)?;
         if omitted > 0 {

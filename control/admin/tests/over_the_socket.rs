@@ -127,6 +127,8 @@ async fn metrics_hold_what_operations_need() {
         "headgate_status_writes_total{result=\"conflict\"} 1",
         "headgate_event_writes_total{result=\"written\"} 0",
         "headgate_probes{state=\"unknown\"} 1.0",
+        "headgate_endpoints_refused 2.0",
+        "headgate_probes_overruled 0.0",
         "headgate_network_programming_seconds_bucket{le=\"0.002\"} 0",
         "headgate_network_programming_seconds_bucket{le=\"0.005\"} 1",
         "headgate_network_programming_seconds_count 1",

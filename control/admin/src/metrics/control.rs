@@ -54,6 +54,10 @@ pub(super) fn counts(control: &ControlReadings, to: &mut Families<'_>) -> Result
         [("healthy", probes.healthy), ("unhealthy", probes.unhealthy), ("unknown", unknown)];
     let states = states.map(|(state, count)| (vec![("state", state.to_owned())], count as f64));
     to.gauges("probes", "Active probes, by what they found.", states)?;
+    let help = "Service ports whose backends all fail their probe and are used nevertheless.";
+    to.gauge("probes_overruled", help, control.probes_overruled as f64)?;
+    let help = "Endpoints that no Service may have as a backend.";
+    to.gauge("endpoints_refused", help, control.endpoints_refused as f64)?;
     let help = "From the source's word to the last worker's use of a change.";
     to.histogram("network_programming_seconds", help, control.programming.histogram())
 }

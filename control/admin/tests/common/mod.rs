@@ -107,6 +107,7 @@ impl Gateway for Fake {
             services: [2, 1],
             service_ports: 1,
             backends: [3, 4],
+            backends_anywhere: false,
             connections: 4,
             generation: [7, 7],
             last_change_us: Some(900),
@@ -183,6 +184,7 @@ impl Gateway for Fake {
             pools: vec![pool()],
             writes: Some(WriteCounts { statuses: 4, conflicts: 1, ..WriteCounts::default() }),
             probes: ProbeCounts { active: 3, healthy: 1, unhealthy: 1 },
+            endpoints_refused: 2,
             ..ControlReadings::default()
         };
         control.programming.observe(std::time::Duration::from_millis(3));
@@ -193,6 +195,7 @@ impl Gateway for Fake {
         Ok(TrafficReadings {
             services: vec![ServiceTraffic { key: Arc::new(key()), traffic }],
             backends: (0..self.backends).map(backend).collect(),
+            backends_known: self.backends as u32,
             source_stale_ms: 1_500,
         })
     }

@@ -52,9 +52,8 @@ pub(super) fn forwarding(
 
 fn cadence(probe: &Section<'_>, log: &mut Log) -> Option<Cadence> {
     let default = Cadence::default();
-    let mut time = |key, default| probe.or(key, default, log, time_ms);
-    let interval_ms = time("interval", default.interval_ms);
-    let timeout_ms = time("timeout", default.timeout_ms);
+    let interval_ms = probe.or("interval", default.interval_ms, log, time_ms("1h", 3_600_000));
+    let timeout_ms = probe.or("timeout", default.timeout_ms, log, time_ms("10s", 10_000));
     let mut count = |key, default| probe.or(key, default, log, number::<u16>(1..=100));
     let healthy_after = count("healthy_after", default.healthy_after);
     let unhealthy_after = count("unhealthy_after", default.unhealthy_after);
@@ -66,11 +65,14 @@ fn cadence(probe: &Section<'_>, log: &mut Log) -> Option<Cadence> {
     })
 }
 
-fn time_ms(node: &Node) -> Result<u32, String> {
-    let time = parsed(duration)(node)?;
-    let ms = u32::try_from(time.as_millis()).ok();
-    let good = ms.filter(|ms| (100..=3_600_000).contains(ms));
-    good.ok_or_else(|| format!("{time:?} is out of range; allowed are 100ms to 1h"))
+/// From 100 ms to `most`, which is so many milliseconds.
+fn time_ms(most: &str, most_ms: u32) -> impl Fn(&Node) -> Result<u32, String> {
+    move |node| {
+        let time = parsed(duration)(node)?;
+        let ms = u32::try_from(time.as_millis()).ok();
+        let good = ms.filter(|ms| (100..=most_ms).contains(ms));
+        good.ok_or_else(|| format!("{time:?} is out of range; allowed are 100ms to {most}"))
+    }
 }
 
 fn reset_after(text: &str) -> Result<Option<u32>, String> {

@@ -133,7 +133,7 @@ keys! {
     }
     "probe" {
         RestartOnly "interval" "100ms to 1h" "5s" "From one probe to the next.";
-        RestartOnly "timeout" "100ms to 1h" "1s" "How long an answer may take.";
+        RestartOnly "timeout" "100ms to 10s" "1s" "How long an answer may take.";
         RestartOnly "healthy_after" "1 to 100" "2" "Good answers in a row that make healthy again.";
         RestartOnly "unhealthy_after" "1 to 100" "3" "Bad answers in a row that make unhealthy.";
         RestartOnly "node" "healthz, health-check-node-port or none" "healthz" "What nodes are asked.";

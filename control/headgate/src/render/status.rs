@@ -24,6 +24,11 @@ pub fn status(status: &Status, look: Look) -> String {
         .map_or_else(String::new, |us| format!(", last change took {}", milliseconds(us)));
     let [known, served] = status.services;
     let [active, backends] = status.backends;
+    let anywhere = if status.backends_anywhere {
+        "; at any unicast address (backend.ranges is unset)"
+    } else {
+        ""
+    };
     let mut text = format!(
         "Headgate {} · DPDK {} {} · {workers} · huge pages {}\n",
         status.version,
@@ -35,7 +40,7 @@ pub fn status(status: &Status, look: Look) -> String {
         ("up", age(status.uptime_s)),
         ("source", source(status)),
         ("services", format!("{served} of {known} served, {} ports", status.service_ports)),
-        ("backends", format!("{active} of {backends} active")),
+        ("backends", format!("{active} of {backends} active{anywhere}")),
         ("connections", status.connections.to_string()),
         ("generation", format!("{generation}{change}")),
         ("ledger", ledger(&status.ledger)),

@@ -241,6 +241,7 @@ fn the_state_on_one_screen() {
         services: [4, 3],
         service_ports: 5,
         backends: [3, 4],
+        backends_anywhere: false,
         connections: 12,
         generation: [7, 7],
         last_change_us: Some(900),

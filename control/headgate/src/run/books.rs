@@ -11,7 +11,7 @@ use model::limits::EVENTS_KEPT;
 use pipeline::snapshot::{Compiler, Report};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What the control side knows. Written by the control thread alone.
 #[derive(Debug, Default)]
@@ -35,10 +35,16 @@ pub struct Books {
     pub source_name: String,
     /// How the source is doing.
     pub source: SourceState,
+    /// Since when nobody has heard the source, for a fault of the control side.
+    pub source_fails_since: Option<Instant>,
     /// What was written to the source; `None` where nothing ever is.
     pub write_counts: Option<WriteCounts>,
     /// Active probes.
     pub probe_counts: ProbeCounts,
+    /// Service ports whose backends all fail their probe and are used nevertheless.
+    pub probes_overruled: u64,
+    /// Endpoints that no Service may have as a backend.
+    pub endpoints_refused: u64,
     /// Pools, and what is used of them.
     pub pools: Vec<PoolRow>,
     /// From the source's word to the last worker's use, of each change.

@@ -10,9 +10,9 @@ use super::path::PacketPath;
 use super::probing::Probing;
 use super::source::Source;
 use model::answers::{Event, Severity};
-use model::desired::{Delta, ObjectName, Origin, ServicePort};
+use model::desired::{Delta, ObjectName, Origin, ServicePort, ServicePortKey};
 use sources::probe::{ProbeOptions, Prober};
-use sources::store::{Store, StoreError, Stored};
+use sources::store::{Loaded, Store, StoreError, Stored};
 use sources::{Change, Changes};
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -70,7 +70,12 @@ pub fn supervise<P: PacketPath>(plan: &Plan, running: &Arc<Running<P>>) {
         };
         tracing::error!("{what}; forwarding goes on, and the control side is started again");
         let mut books = running.books();
+        // Nobody hears the source, and nobody writes.
+        books.source_fails_since.get_or_insert(began.max(running.facts.started));
         books.source.in_step = false;
+        if let Some(leadership) = &mut books.source.leadership {
+            leadership.ours = false;
+        }
         if books.wrong(FAILED, Some(&what)) {
             books.record(own_event("ControlFailed", what));
         }
@@ -104,16 +109,14 @@ fn control<P: PacketPath>(plan: &Plan, running: &Arc<Running<P>>) -> anyhow::Res
     Ok(())
 }
 
-/// What was stored. What can't be read has been moved aside; the gateway goes on without it.
+/// What was stored. The gateway goes on without what can't be read.
 fn load<P: PacketPath>(store: &Store, running: &Running<P>) -> Stored {
-    store
-        .load()
-        .unwrap_or_else(|error| {
-            tracing::error!("{error}");
-            running.books().record(own_event("StateLost", error.to_string()));
-            None
-        })
-        .unwrap_or_default()
+    let Loaded { stored, problems } = store.load();
+    for problem in problems {
+        tracing::error!("{problem}");
+        running.books().record(own_event("StateLost", problem.to_string()));
+    }
+    stored
 }
 
 /// Forwards what was forwarded last, before the source has been read: a restart without its source
@@ -164,8 +167,10 @@ pub struct Control<'a, P: PacketPath> {
     pending: VecDeque<Pending>,
     /// Everything there is was taken in once.
     loaded: bool,
-    /// This gateway allocates and writes.
-    writes: bool,
+    /// The term in which this gateway allocates and writes, while it does.
+    writes: Option<u64>,
+    /// Service ports of which a part could not be compiled.
+    lost: BTreeSet<ServicePortKey>,
 }
 
 impl<'a, P: PacketPath> Control<'a, P> {
@@ -194,7 +199,8 @@ impl<'a, P: PacketPath> Control<'a, P> {
             probing,
             pending,
             loaded: false,
-            writes: false,
+            writes: None,
+            lost: BTreeSet::new(),
         }
     }
 
@@ -217,15 +223,20 @@ impl<'a, P: PacketPath> Control<'a, P> {
         self.running.beat();
     }
 
-    /// Follows who writes. True where that is another. Before anybody writes, what the statuses
-    /// say has been taken in once.
+    /// Follows who writes. True where that is another, or the same in another term. Before anybody
+    /// writes, what the statuses say has been taken in once.
     fn lead(&mut self) -> bool {
-        let writes = self.loaded && self.source.writes();
+        let writes = self.source.writes().filter(|_| self.loaded);
         if std::mem::replace(&mut self.writes, writes) == writes {
             return false;
         }
-        tracing::info!(writes, "allocating addresses and writing status");
-        self.index.set_writer(writes);
+        tracing::info!(writes = writes.is_some(), "allocating addresses and writing status");
+        // What was to be written in an earlier term may be wrong by now: it is decided anew.
+        for change in &mut self.pending {
+            change.writes.clear();
+        }
+        self.index.set_writer(false);
+        self.index.set_writer(writes.is_some());
         true
     }
 
@@ -250,7 +261,8 @@ impl<'a, P: PacketPath> Control<'a, P> {
                 self.store.save_allocations(self.index.allocations()),
             );
         }
-        self.probing.change(std::mem::take(&mut built.probes));
+        self.probing.change(std::mem::take(&mut built.probes), &self.running.engine);
+        let probe_counts = self.probing.counts();
         let mut books = self.running.books();
         if full {
             // Services that went while the control side was down are in nobody's change.
@@ -260,24 +272,42 @@ impl<'a, P: PacketPath> Control<'a, P> {
         }
         if !built.delta.is_empty() {
             let (_, report) = books.change(&self.running.engine, &built.delta);
-            let mut lost = BTreeSet::new();
+            let changed = built.delta.changed.iter().map(|port| &port.key);
+            let looked_at: BTreeSet<_> = changed.chain(&built.delta.removed).collect();
+            let before: BTreeSet<_> =
+                looked_at.into_iter().filter_map(|key| self.lost.take(key)).collect();
             for problem in report.problems {
-                let text = format!("{}: {}", problem.key, problem.what);
-                books.record(own_event("NotCompiled", text));
-                lost.insert(problem.key.service.clone());
-            }
-            for write in built.writes.iter_mut().filter(|write| lost.contains(&write.service)) {
-                not_compiled(write);
+                if !before.contains(&problem.key) && !self.lost.contains(&problem.key) {
+                    let text = format!("{}: {}", problem.key, problem.what);
+                    books.record(own_event("NotCompiled", text));
+                }
+                self.lost.insert(problem.key);
             }
             if let Some(keeper) = &self.keeper {
-                keeper.put(self.index.desired().clone());
+                keeper.put(built.delta.clone());
             }
+        }
+        // Also where nothing but the status is told anew: the index doesn't know of it.
+        if !self.lost.is_empty() {
+            let lost: BTreeSet<_> = self.lost.iter().map(|key| &key.service).collect();
+            for write in built.writes.iter_mut().filter(|one| lost.contains(&one.service)) {
+                not_compiled(write);
+            }
+            built.events.retain(|event| {
+                event.reason != reason::PROGRAMMED || !lost.contains(&event.object)
+            });
         }
         for name in &built.removed {
             books.statuses.remove(name);
             books.live.remove(name);
         }
-        books.pools = self.index.pools();
+        books.probe_counts = probe_counts;
+        let counts = self.index.counts();
+        books.probes_overruled = counts.probes_overruled as u64;
+        books.endpoints_refused = counts.endpoints_refused as u64;
+        if built.pools_changed {
+            books.pools = self.index.pools();
+        }
         for status in built.statuses {
             books.statuses.insert(status.name.clone(), status);
         }
@@ -340,9 +370,9 @@ impl<'a, P: PacketPath> Control<'a, P> {
         }
         books.source = state;
         books.source.loaded = loaded;
+        books.source_fails_since = None;
         books.source_name = name;
         books.write_counts = counts;
-        books.probe_counts = self.probing.counts();
     }
 }
 

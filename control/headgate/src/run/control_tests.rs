@@ -2,11 +2,12 @@
 
 use super::super::gateway::Facts;
 use super::*;
-use engine::BackendTraffic;
+use engine::{BackendTraffic, HostWay};
 use model::answers::{SourceState, Traffic, WriteCounts};
 use model::ids::{BackendId, ServiceId};
 use pipeline::snapshot::{Report, Snapshot};
 use sources::directory::{DirectorySource, Options};
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use translate::{Pool, Wishes};
@@ -37,6 +38,9 @@ impl PacketPath for Path {
         [published, if held { self.held_at.load(Relaxed) } else { published }]
     }
     fn refresh_ways(&self) {}
+    fn host_way(&self, _: IpAddr, _: IpAddr) -> HostWay {
+        HostWay::default()
+    }
     fn service_traffic(&self, _: ServiceId) -> Traffic {
         Traffic::default()
     }
@@ -136,6 +140,7 @@ impl World {
             source: "API server".to_owned(),
             class: String::new(),
             node_ports: Vec::new(),
+            backends_anywhere: true,
             fronts: Vec::new(),
             started: Instant::now(),
         };
@@ -270,7 +275,7 @@ fn a_failure_is_told_and_survived() {
     assert_eq!((opened.load(Relaxed), world.degraded()), (3, vec![]));
     assert!(world.fake.told(|told| told.stopped));
     // What is forwarded is on the disk by then.
-    let stored = Store::open(world.directory.path()).unwrap().load().unwrap().unwrap();
+    let stored = Store::open(world.directory.path()).unwrap().load().stored;
     assert_eq!(stored.desired.service_ports.len(), 1);
     let running = World::new().running;
     resume(world.directory.path(), &settings(), &running).unwrap();

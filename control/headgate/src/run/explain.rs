@@ -79,6 +79,15 @@ pub fn service(running: &Running, name: &ObjectName) -> Result<ServiceExplanatio
         let books = running.books();
         let status = books.statuses.get(name).cloned().ok_or_else(|| {
             let ObjectName { namespace, name: service } = name;
+            let served = books.desired.service_ports.keys().filter(|key| key.service == *name);
+            let served = served.count();
+            if served > 0 {
+                let source = &books.source_name;
+                return GatewayError::Unavailable(format!(
+                    "{served} ports of Service {name} are forwarded as they were stored; {source} \
+                     has not been read yet, which headgate status tells more of"
+                ));
+            }
             GatewayError::NotFound(format!(
                 "no Service {name} is known; kubectl -n {namespace} get service {service} shows \
                  whether there is one, headgate show services -A those that are known"
@@ -101,17 +110,20 @@ pub fn service(running: &Running, name: &ObjectName) -> Result<ServiceExplanatio
         node_ports: &running.facts.node_ports,
         fronts: &running.facts.fronts,
         way: &way,
-        connect: &connect,
+        connect: &|asked: &[(SocketAddr, Option<IpAddr>)]| connect(running, asked),
     }))
 }
 
-/// Connects to all of these at once from the host, by way of the mirror.
-fn connect(addresses: &[SocketAddr]) -> Vec<io::Result<()>> {
+/// Connects to all of these at once from the host, by way of the mirror and their next hops.
+fn connect(running: &Running, asked: &[(SocketAddr, Option<IpAddr>)]) -> Vec<io::Result<()>> {
+    let ways = asked.iter().filter_map(|(address, via)| Some((address.ip(), (*via)?)));
+    let _ways: Vec<_> = ways.map(|(address, via)| running.engine.host_way(address, via)).collect();
+    running.engine.wait_for_host_ways(PROBE_MAX);
     std::thread::scope(|scope| {
         let ask = |address: SocketAddr| {
             scope.spawn(move || TcpStream::connect_timeout(&address, PROBE_MAX).map(|_| ()))
         };
-        let asked: Vec<_> = addresses.iter().copied().map(ask).collect();
+        let asked: Vec<_> = asked.iter().map(|(address, _)| ask(*address)).collect();
         let failed = || io::Error::other("the question failed");
         asked.into_iter().map(|one| one.join().unwrap_or_else(|_| Err(failed()))).collect()
     })

@@ -3,6 +3,7 @@
 use super::books::{Books, epoch_s, not_read};
 use super::control::SOURCE;
 use super::explain;
+use admin::metrics::BACKENDS_LABELLED_MAX;
 use admin::{ControlReadings, Gateway, GatewayError, TrafficReadings};
 use engine::{Engine, NoAnswer};
 use ipnet::IpNet;
@@ -49,6 +50,8 @@ pub struct Facts {
     pub class: String,
     /// Where NodePorts are answered.
     pub node_ports: Vec<IpAddr>,
+    /// No range is configured in which backends have to be.
+    pub backends_anywhere: bool,
     /// Prefixes of the links towards clients.
     pub fronts: Vec<IpNet>,
     /// When the gateway started.
@@ -100,6 +103,10 @@ impl Running {
     /// How the source is doing. While the control side hangs, nobody hears it.
     fn source_state(&self, books: &Books) -> SourceState {
         let mut state = books.source.clone();
+        if let Some(since) = books.source_fails_since {
+            let ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+            state.stale_ms = state.stale_ms.max(ms);
+        }
         if let Some(ms) = self.hangs_for_ms() {
             state.in_step = false;
             state.stale_ms = state.stale_ms.max(ms);
@@ -121,6 +128,7 @@ impl Running {
             services: books.service_counts(),
             service_ports: books.desired.service_ports.len() as u32,
             backends: books.backend_counts(),
+            backends_anywhere: self.facts.backends_anywhere,
             connections: self.engine.connection_count(),
             generation: self.engine.generations(),
             last_change_us: books.last_change_us,
@@ -216,13 +224,13 @@ impl Gateway for Shared {
         Ok(())
     }
     async fn status(&self) -> Result<Status, GatewayError> {
-        Ok(self.0.status_now())
+        self.blocking(|running| Ok(running.status_now())).await
     }
     async fn services(&self) -> Result<Vec<ServiceRow>, GatewayError> {
-        Ok(self.0.service_rows())
+        self.blocking(|running| Ok(running.service_rows())).await
     }
     async fn backends(&self) -> Result<Vec<BackendRow>, GatewayError> {
-        Ok(self.0.backend_rows())
+        self.blocking(|running| Ok(running.backend_rows())).await
     }
     async fn connections(&self, filter: ConnectionFilter) -> Result<Connections, GatewayError> {
         self.blocking(move |running| running.engine.connections(&filter).map_err(no_answer)).await
@@ -251,6 +259,8 @@ impl Gateway for Shared {
             pools: books.pools.clone(),
             writes: books.write_counts,
             probes: books.probe_counts,
+            probes_overruled: books.probes_overruled,
+            endpoints_refused: books.endpoints_refused,
             programming: books.programming.clone(),
         })
     }
@@ -266,17 +276,24 @@ impl Gateway for Shared {
         self.blocking(move |running| explain::service(running, &name)).await
     }
     async fn traffic(&self) -> Result<TrafficReadings, GatewayError> {
-        let books = self.0.books();
+        self.blocking(|running| running.traffic()).await
+    }
+}
+
+impl Running {
+    /// What metrics need of traffic. Rows of more backends than have labels are not made.
+    fn traffic(&self) -> Result<TrafficReadings, GatewayError> {
+        let books = self.books();
         let reading = |key: &model::desired::ServicePortKey| ServiceTraffic {
             key: Arc::new(key.clone()),
-            traffic: books.traffic(&self.0.engine, key),
+            traffic: books.traffic(&self.engine, key),
         };
         let services = books.desired.service_ports.keys().map(reading).collect();
+        let source_stale_ms = self.source_state(&books).stale_ms;
+        let [_, backends_known] = books.backend_counts();
         drop(books);
-        Ok(TrafficReadings {
-            services,
-            backends: self.0.backend_rows(),
-            source_stale_ms: self.0.source_state(&self.0.books()).stale_ms,
-        })
+        let all = backends_known as usize <= BACKENDS_LABELLED_MAX;
+        let backends = if all { self.backend_rows() } else { Vec::new() };
+        Ok(TrafficReadings { services, backends, backends_known, source_stale_ms })
     }
 }

@@ -22,6 +22,7 @@ pub fn options(config: &config::Kubernetes, settings: &Settings) -> Options {
     options.kubeconfig.clone_from(&config.kubeconfig);
     options.context.clone_from(&config.context);
     options.write = config.write;
+    options.events = config.events;
     options.timing.hold = config.hold_back;
     options.namespaces_needed = settings.needs_namespaces();
     options.pools_hash = settings.pools_hash();
@@ -48,7 +49,6 @@ pub struct Kubernetes {
     /// As `namespace/name`; empty where there is none.
     lease: String,
     write: bool,
-    events: bool,
     runtime: Handle,
 }
 
@@ -68,7 +68,6 @@ impl Kubernetes {
             source,
             lease: lease.unwrap_or_default(),
             write: config.write,
-            events: config.events,
             runtime: runtime.clone(),
         })
     }
@@ -108,25 +107,23 @@ impl Source for Kubernetes {
             leadership: Some(self.leadership()),
         }
     }
-    fn writes(&self) -> bool {
-        self.write && self.source.leadership().holder
+    fn writes(&self) -> Option<u64> {
+        self.source.term().filter(|_| self.write)
     }
     fn status(&self, write: StatusWrite) {
         self.writer.status(write);
     }
     fn event(&self, event: &Event) {
-        if self.events {
-            self.writer.event(event.clone());
-        }
+        self.writer.event(event.clone());
     }
     fn counts(&self) -> Option<WriteCounts> {
         let health = self.writer.health();
         Some(WriteCounts {
             statuses: health.statuses,
             conflicts: health.conflicts,
-            failures: health.retries,
+            failures: health.status_retries,
             events: health.events,
-            event_failures: health.events_dropped,
+            event_failures: health.event_retries + health.events_dropped,
         })
     }
     fn servers(&self) -> Vec<IpAddr> {

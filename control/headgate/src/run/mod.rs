@@ -163,6 +163,7 @@ fn facts(config: &Config, started: Instant) -> Facts {
         source: source_name(&config.source),
         class: config.service.load_balancer_class.to_string(),
         node_ports: config.node_port.addresses.clone(),
+        backends_anywhere: config.backend_ranges.is_none(),
         fronts: config
             .interfaces
             .iter()

@@ -1,9 +1,10 @@
 //! What the control loop needs of the packet path.
 
-use engine::{BackendTraffic, Engine};
+use engine::{BackendTraffic, Engine, HostWay};
 use model::answers::Traffic;
 use model::ids::{BackendId, ServiceId};
 use pipeline::snapshot::{Report, Snapshot};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The packet path, as the control loop sees it; its tests have one without packets.
@@ -14,6 +15,8 @@ pub trait PacketPath: Send + Sync + 'static {
     fn generations(&self) -> [u64; 2];
     /// Looks after the ways to the backends.
     fn refresh_ways(&self);
+    /// Gives the host itself a way to an address by a next hop, as long as what this returns lives.
+    fn host_way(&self, address: IpAddr, via: IpAddr) -> HostWay;
     /// Traffic of the slot of a service port.
     fn service_traffic(&self, id: ServiceId) -> Traffic;
     /// Traffic of the slot of a backend.
@@ -29,6 +32,9 @@ impl PacketPath for Engine {
     }
     fn refresh_ways(&self) {
         Self::refresh_ways(self);
+    }
+    fn host_way(&self, address: IpAddr, via: IpAddr) -> HostWay {
+        Self::host_way(self, address, via)
     }
     fn service_traffic(&self, id: ServiceId) -> Traffic {
         Self::service_traffic(self, id)

@@ -1,5 +1,7 @@
 //! Active probes: asks what builds want asked, and tells the next build what came of it.
 
+use super::path::PacketPath;
+use engine::HostWay;
 use model::answers::ProbeCounts;
 use sources::probe::Prober;
 use std::collections::HashMap;
@@ -15,6 +17,8 @@ const ANSWERS_EVERY: Duration = Duration::from_millis(200);
 pub struct Probing {
     prober: Option<Prober>,
     heard: HashMap<ProbeKey, Health>,
+    /// The host's own ways to what is asked.
+    ways: HashMap<ProbeKey, HostWay>,
     active: u64,
     told: Option<Instant>,
 }
@@ -26,11 +30,17 @@ impl Probing {
     }
 
     /// What a build wants asked from now on.
-    pub fn change(&mut self, change: ProbeChange) {
+    pub fn change<P: PacketPath>(&mut self, change: ProbeChange, path: &P) {
         for key in &change.stopped {
             self.heard.remove(key);
+            self.ways.remove(key);
         }
         if let Some(prober) = &mut self.prober {
+            for (key, _) in &change.started {
+                if let Some(via) = key.via.filter(|_| !self.ways.contains_key(key)) {
+                    self.ways.insert(key.clone(), path.host_way(key.address.ip(), via));
+                }
+            }
             prober.change(change);
             self.active = prober.len() as u64;
         }
@@ -54,7 +64,7 @@ impl Probing {
         true
     }
 
-    /// How they are.
+    /// How they are. To be asked after a change: it looks at all of them.
     pub fn counts(&self) -> ProbeCounts {
         let count = |is: fn(&Health) -> bool| self.heard.values().filter(|one| is(one)).count();
         ProbeCounts {

@@ -16,9 +16,11 @@ pub trait Source {
     fn next(&mut self, wait: Duration) -> Option<Changes>;
     /// How it is doing.
     fn state(&self) -> SourceState;
-    /// Whether this gateway may allocate and write.
-    fn writes(&self) -> bool {
-        true
+    /// The term in which this gateway allocates and writes: another number each time that it begins
+    /// to; `None` while it doesn't. What was to be written in another term is forgotten, and has
+    /// to be said anew.
+    fn writes(&self) -> Option<u64> {
+        Some(0)
     }
     /// Writes the status of a Service, by and by.
     fn status(&self, _: StatusWrite) {}

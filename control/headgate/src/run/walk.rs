@@ -1,7 +1,7 @@
 //! Why a Service isn't reached: the walk from it to its backends, up to the first "no".
 
 use model::answers::{ServiceExplanation, ServiceStatus, Step};
-use model::desired::{Backend, BackendState, Origin, ServicePort, Target};
+use model::desired::{Backend, BackendState, Frontend, Origin, Scope, ServicePort, Target};
 use model::drops::DropReason;
 use model::ids::Protocol;
 use std::collections::BTreeMap;
@@ -11,6 +11,9 @@ use std::sync::Arc;
 
 /// Nodes of which one endpoint is asked: more would not be heard within one answer's time.
 const ASKED_MAX: usize = 16;
+
+/// The class of the AWS Load Balancer Controller.
+const AWS_CLASS: &str = "service.k8s.aws/nlb";
 
 /// The way to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,9 @@ pub enum Way {
     /// Its next hop is known.
     Resolved,
 }
+
+/// Asks backends: each an address and the next hop towards it.
+pub type Connect<'a> = dyn Fn(&[(SocketAddr, Option<IpAddr>)]) -> Vec<io::Result<()>> + 'a;
 
 /// What the walk sees. Nothing of it is changed.
 pub struct Known<'a> {
@@ -37,8 +43,8 @@ pub struct Known<'a> {
     pub fronts: &'a [ipnet::IpNet],
     /// The way to an address by a next hop that may be better.
     pub way: &'a dyn Fn(IpAddr, Option<IpAddr>) -> Way,
-    /// Connects to all of these at once, within a time limit.
-    pub connect: &'a dyn Fn(&[SocketAddr]) -> Vec<io::Result<()>>,
+    /// Connects to all of these at once, by way of those next hops, within a time limit.
+    pub connect: &'a Connect<'a>,
 }
 
 /// Walks.
@@ -46,6 +52,7 @@ pub fn walk(known: &Known<'_>) -> ServiceExplanation {
     let mut steps = Steps(Vec::new());
     let _ = known.is_ours(&mut steps)
         && known.has_address(&mut steps)
+        && known.has_all_ports(&mut steps)
         && known.has_slices(&mut steps)
         && known.has_endpoints(&mut steps)
         && known.is_ready(&mut steps)
@@ -114,51 +121,72 @@ impl Known<'_> {
         const QUESTION: &str = "is it ours";
         let (status, facts) = (self.status, &self.status.facts);
         let kind = &status.service_type;
-        if !self.ports.is_empty() {
-            return steps.yes(QUESTION, format!("{} of type {kind}", status.name));
+        if !facts.withheld.is_empty() {
+            let finding = format!("nothing of it is forwarded: {}", facts.withheld);
+            return steps.no(QUESTION, finding, self.kubectl("describe"));
         }
         if facts.foreign {
-            let ours = self.class;
-            let finding = self.problems();
-            let show = self.kubectl("get") + " -o jsonpath='{.spec.loadBalancerClass}'";
-            let remedy = if facts.class.is_empty() {
-                format!(
-                    "create it anew with spec.loadBalancerClass: {ours}, or set \
-                     service.default_class = true where nobody else serves those; {show}"
-                )
-            } else {
-                format!("a class can't be changed: create it anew with class {ours}; {show}")
-            };
-            return steps.no(QUESTION, finding, remedy);
+            return steps.no(QUESTION, self.problems(), self.foreign());
         }
-        if kind == "ClusterIP" && self.problem(&["NotForwarded"]).is_none() {
-            let finding = match facts.idle_annotations.as_slice() {
-                [] => self.problems(),
-                [first, ..] => format!(
-                    "the annotation {first} counts for type LoadBalancer alone, and its type is \
-                     {kind}"
-                ),
-            };
-            let remedy = self.kubectl("patch") + " -p '{\"spec\":{\"type\":\"LoadBalancer\"}}'";
-            return steps.no(QUESTION, finding, remedy);
+        let idle = facts.idle_annotations.first().map(|first| {
+            format!(
+                "the annotation {first} counts for type LoadBalancer alone, and its type is {kind}"
+            )
+        });
+        if kind == "ClusterIP" && self.ports.is_empty() {
+            let refused = self.problem(&["NotForwarded"]);
+            let finding = refused.or(idle).unwrap_or_else(|| self.problems());
+            return steps.no(QUESTION, finding, self.to_load_balancer());
         }
-        if matches!(kind.as_str(), "LoadBalancer" | "NodePort") && !self.has("NotForwarded") {
-            return steps.yes(QUESTION, format!("{} of type {kind}", status.name));
+        let idle = idle.map(|idle| format!("; {idle}")).unwrap_or_default();
+        steps.yes(QUESTION, format!("{} of type {kind}{idle}", status.name))
+    }
+    /// `kubectl` makes it a LoadBalancer of ours. A class can be given with the type alone.
+    fn to_load_balancer(&self) -> String {
+        let class = self.class;
+        let spec =
+            format!("{{\"spec\":{{\"type\":\"LoadBalancer\",\"loadBalancerClass\":\"{class}\"}}}}");
+        self.kubectl("patch") + &format!(" -p '{spec}'")
+    }
+    /// What to do about a LoadBalancer that is somebody else's.
+    fn foreign(&self) -> String {
+        let (facts, ours) = (&self.status.facts, self.class);
+        let show = self.kubectl("get") + " -o jsonpath='{.spec.loadBalancerClass}'";
+        if self.has("ForeignStatus") {
+            let take = self.kubectl("annotate") + " headgate.dev/take-over=true";
+            return format!("where it is to be served here: {take}");
         }
-        steps.no(QUESTION, self.problems(), self.kubectl("describe"))
+        if facts.class.is_empty() {
+            return format!(
+                "a class can't be added to it: create it anew with spec.loadBalancerClass: {ours}, \
+                 or set service.default_class = true where nobody else serves those without one; \
+                 {show}"
+            );
+        }
+        let aws = if facts.class == AWS_CLASS {
+            "set aliases.aws = true to serve those that are written for AWS, or "
+        } else {
+            ""
+        };
+        format!("{aws}a class can't be changed: create it anew with class {ours}; {show}")
     }
 
     fn has_address(&self, steps: &mut Steps) -> bool {
         const QUESTION: &str = "has it an address";
         let frontends = || self.ports.iter().flat_map(|port| &port.frontends);
-        if frontends().next().is_some() {
+        let balanced = self.status.service_type == "LoadBalancer";
+        let is_balanced = |one: &&Frontend| matches!(one.origin, Origin::LoadBalancer { .. });
+        // NodePorts and externalIPs of a LoadBalancer are served without it having an address.
+        if frontends().any(|one| !balanced || is_balanced(&one)) {
             let mut sockets: Vec<String> =
                 frontends().map(|one| format!("{} ({})", one.address, one.origin.name())).collect();
             sockets.dedup();
             let more = sockets.len().saturating_sub(4);
             sockets.truncate(4);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            return steps.yes(QUESTION, sockets.join(", ") + &more);
+            let node_port = frontends().any(|one| one.origin == Origin::NodePort);
+            let alone = if node_port { "; NodePorts on these addresses alone" } else { "" };
+            return steps.yes(QUESTION, sockets.join(", ") + &more + alone);
         }
         if self.status.service_type == "NodePort" && self.node_ports.is_empty() {
             let finding = "its NodePorts are answered nowhere: no address of this gateway is \
@@ -177,6 +205,18 @@ impl Known<'_> {
             (finding, self.kubectl("describe"))
         };
         steps.no(QUESTION, finding, remedy)
+    }
+
+    fn has_all_ports(&self, steps: &mut Steps) -> bool {
+        const QUESTION: &str = "are all its ports forwarded";
+        let external = || self.status.ports.iter().filter(|row| row.key.scope == Scope::External);
+        for row in external() {
+            if let Some(why) = &row.not_forwarded {
+                let finding = format!("port {}/{} is not: {why}", row.port, row.key.protocol);
+                return steps.no(QUESTION, finding, self.kubectl("describe"));
+            }
+        }
+        steps.yes(QUESTION, format!("{}", external().count()))
     }
 
     fn has_slices(&self, steps: &mut Steps) -> bool {
@@ -212,6 +252,13 @@ impl Known<'_> {
             return true;
         }
         let refused = self.problem(&["EndpointRefused"]);
+        if self.ports.iter().any(|port| port.target == Target::Node) && refused.is_none() {
+            let finding = "its endpoints are on no node that may be a backend: excluded by label, \
+                           about to be deleted, or without an InternalIP of its family";
+            let label = "node.kubernetes.io/exclude-from-external-load-balancers";
+            let remedy = format!("kubectl get nodes -o wide -L {label}");
+            return steps.no(QUESTION, finding.to_owned(), remedy);
+        }
         let finding = refused.unwrap_or_else(|| {
             let names: Vec<&str> =
                 self.status.ports.iter().map(|port| &*port.key.port_name).collect();
@@ -281,15 +328,15 @@ impl Known<'_> {
         if asked.is_empty() {
             return steps.yes(QUESTION, "not asked: no port is TCP".to_owned());
         }
-        let addresses: Vec<SocketAddr> = asked.values().map(|(one, _)| one.address).collect();
-        let heard = (self.connect)(&addresses);
+        let ways: Vec<_> = asked.values().map(|(one, _)| (one.address, one.via)).collect();
+        let heard = (self.connect)(&ways);
         for ((backend, target), heard) in asked.values().zip(heard) {
             let Err(error) = heard else { continue };
             let finding = format!("{}{}: {error}", backend.address, on_node(backend));
             let remedy = self.silent(backend, *target, error.kind());
             return steps.no(QUESTION, finding, remedy);
         }
-        let list: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+        let list: Vec<String> = ways.iter().map(|(address, _)| address.to_string()).collect();
         steps.yes(QUESTION, list.join(", "))
     }
 

@@ -71,7 +71,7 @@ impl World {
             node_ports: &self.wishes.node_port.addresses,
             fronts: &["198.18.0.1/24".parse().unwrap()],
             way: &|_, _| self.way,
-            connect: &|all| all.iter().map(|address| (self.heard)(*address)).collect(),
+            connect: &|all| all.iter().map(|(address, _)| (self.heard)(*address)).collect(),
         });
         let step = |step: &Step| {
             let word = if step.good { "yes" } else { "no" };
@@ -107,6 +107,7 @@ fn a_service_that_is_well_is_walked_to_its_end() {
         [
             "yes is it ours: shop/web of type LoadBalancer",
             "yes has it an address: 203.0.113.10:80 (LoadBalancer)",
+            "yes are all its ports forwarded: 1",
             "yes has it EndpointSlices: 1",
             "yes has it endpoints: 3 over all ports",
             "yes is one ready: 3 of 3 take new connections",
@@ -121,7 +122,7 @@ fn a_service_that_is_well_is_walked_to_its_end() {
 
 #[test]
 fn no_slice() {
-    let told = World::default().stops(&service("LoadBalancer", ""), 2);
+    let told = World::default().stops(&service("LoadBalancer", ""), 3);
     tells(
         &told,
         &[
@@ -134,7 +135,7 @@ fn no_slice() {
 
 #[test]
 fn the_selector_matches_nothing() {
-    let told = World::default().stops(&(service("LoadBalancer", "") + &slice("http", "")), 3);
+    let told = World::default().stops(&(service("LoadBalancer", "") + &slice("http", "")), 4);
     tells(
         &told,
         &["its selector app=web matches no pod", "kubectl -n shop get pods -l app=web -o wide"],
@@ -143,7 +144,7 @@ fn the_selector_matches_nothing() {
 
 #[test]
 fn no_slice_has_the_port() {
-    let told = World::default().stops(&(service("LoadBalancer", "") + &slice("web", ONE)), 3);
+    let told = World::default().stops(&(service("LoadBalancer", "") + &slice("web", ONE)), 4);
     tells(&told, &["1 endpoints, yet no slice has a port named \"http\"", "targetPort", "-o yaml"]);
 }
 
@@ -151,7 +152,7 @@ fn no_slice_has_the_port() {
 fn pods_are_not_ready() {
     let endpoint = "{addresses: [198.18.1.11], conditions: {ready: false, serving: false}}";
     let world = World::default();
-    let told = world.stops(&(service("LoadBalancer", "") + &slice("http", endpoint)), 4);
+    let told = world.stops(&(service("LoadBalancer", "") + &slice("http", endpoint)), 5);
     tells(
         &told,
         &["no is one ready: none of 1 endpoints is ready", "readiness probes: kubectl -n shop get"],
@@ -193,6 +194,48 @@ fn the_class_is_not_ours() {
 }
 
 #[test]
+fn what_else_is_not_ours() {
+    let mut world = World::default();
+    let class = |class: &str| service("LoadBalancer", &format!("  loadBalancerClass: {class}\n"));
+    tells(&world.stops(&class("service.k8s.aws/nlb"), 0), &["aliases.aws = true"]);
+    world.wishes.default_class = false;
+    tells(&world.stops(&service("LoadBalancer", ""), 0), &["a class can't be added to it"]);
+    let headless = service("LoadBalancer", "  clusterIP: None\n");
+    tells(&world.stops(&headless, 0), &["nothing of it is forwarded: it is headless"]);
+}
+
+#[test]
+fn a_port_is_left_out() {
+    let two = service("LoadBalancer", "")
+        .replace("port: 80}]", "port: 80}, {name: sctp, port: 9, protocol: SCTP}]");
+    let told = World::default().stops(&(two + &slice("http", ONE)), 2);
+    tells(&told, &["no are all its ports forwarded: port 9/SCTP is not: SCTP is not available"]);
+}
+
+#[test]
+fn node_ports_do_not_hide_an_exhausted_pool() {
+    let mut world = World::default();
+    world.wishes.node_port.addresses = vec!["198.18.0.1".parse().unwrap()];
+    let first = service("LoadBalancer", "").replace("name: web, n", "name: a, n");
+    let second = service("LoadBalancer", "")
+        .replace("port: 80}", "port: 80, nodePort: 30080}")
+        .replace("shop}", "shop, annotations: {headgate.dev/node-ports: \"true\"}}");
+    tells(&world.stops(&(first + &second), 1), &["no has it an address: ", "no free IPv4 address"]);
+}
+
+#[test]
+fn no_node_may_be_a_backend() {
+    let node = "apiVersion: v1\nkind: Node\nmetadata:\n  name: node-a\n  labels: \
+                {node.kubernetes.io/exclude-from-external-load-balancers: \"\"}\nstatus: {addresses: \
+                [{type: InternalIP, address: 198.18.1.1}]}\n---\n";
+    let nodes = service("LoadBalancer", "")
+        .replace("port: 80}", "port: 80, nodePort: 30080}")
+        .replace("shop}", "shop, annotations: {headgate.dev/target: node}}");
+    let told = World::default().stops(&(nodes + &slice("http", ONE) + node), 4);
+    tells(&told, &["on no node that may be a backend", "kubectl get nodes -o wide -L"]);
+}
+
+#[test]
 fn an_annotation_without_type_load_balancer() {
     let annotated = service("ClusterIP", "")
         .replace("namespace: shop}", "namespace: shop, annotations: {headgate.dev/pool: demo}}");
@@ -202,7 +245,8 @@ fn an_annotation_without_type_load_balancer() {
         &[
             "the annotation headgate.dev/pool counts for type LoadBalancer alone, and its type is \
              ClusterIP",
-            "kubectl -n shop patch service web -p '{\"spec\":{\"type\":\"LoadBalancer\"}}'",
+            "kubectl -n shop patch service web -p '{\"spec\":{\"type\":\"LoadBalancer\",\
+             \"loadBalancerClass\":\"headgate.dev/gateway\"}}'",
         ],
     );
     let told = World::default().stops(&service("ClusterIP", ""), 0);
@@ -227,7 +271,13 @@ fn a_node_port_on_an_address_that_is_not_ours() {
     };
     let given = service("NodePort", "").replace("port: 80}", "port: 80, nodePort: 30080}");
     let steps = world.explain(&given);
-    assert_eq!(steps[1], "yes has it an address: 198.18.0.1:30080 (NodePort)");
+    let expected = "yes has it an address: 198.18.0.1:30080 (NodePort); NodePorts on these \
+                    addresses alone";
+    assert_eq!(steps[1], expected);
+    // An annotation that means nothing here is named, and keeps nobody out.
+    let steps =
+        world.explain(&given.replace("shop}", "shop, annotations: {headgate.dev/pool: x}}"));
+    tells(&steps[0], &["yes is it ours", "headgate.dev/pool counts for type LoadBalancer alone"]);
 }
 
 #[test]
@@ -235,12 +285,12 @@ fn there_is_no_way() {
     let manifests = service("LoadBalancer", "") + &slice("http", ONE);
     let world = World { way: Way::None, ..World::default() };
     tells(
-        &world.stops(&manifests, 5),
+        &world.stops(&manifests, 6),
         &["no route to 198.18.1.11 on node node-a", "kubectl get nodes"],
     );
     let way = Way::Silent("198.18.1.1".parse().unwrap());
     let world = World { way, ..World::default() };
-    tells(&world.stops(&manifests, 6), &["198.18.1.1 does not answer ARP", "kubectl get nodes"]);
+    tells(&world.stops(&manifests, 7), &["198.18.1.1 does not answer ARP", "kubectl get nodes"]);
 }
 
 #[test]
@@ -249,7 +299,7 @@ fn a_backend_is_silent() {
     let heard: fn(SocketAddr) -> io::Result<()> = |_| Err(io::ErrorKind::TimedOut.into());
     let world = World { heard, ..World::default() };
     tells(
-        &world.stops(&manifests, 7),
+        &world.stops(&manifests, 8),
         &[
             "no does a backend of each node answer: 198.18.1.11:8080 on node node-a: timed out",
             "Cilium: routingMode native",
@@ -258,7 +308,7 @@ fn a_backend_is_silent() {
     );
     let heard: fn(SocketAddr) -> io::Result<()> = |_| Err(io::ErrorKind::ConnectionRefused.into());
     let world = World { heard, ..World::default() };
-    tells(&world.stops(&manifests, 7), &["does its process listen on that port"]);
+    tells(&world.stops(&manifests, 8), &["does its process listen on that port"]);
     // One endpoint of each node is enough, and every node is asked.
     let heard: fn(SocketAddr) -> io::Result<()> = |address| match address.ip().to_string().as_str()
     {
@@ -267,6 +317,6 @@ fn a_backend_is_silent() {
         other => panic!("{other} is on a node that was asked already"),
     };
     let world = World { heard, ..World::default() };
-    let told = world.stops(&(service("LoadBalancer", "") + &slice("http", TWO)), 7);
+    let told = world.stops(&(service("LoadBalancer", "") + &slice("http", TWO)), 8);
     tells(&told, &["198.18.1.21:8080 on node b: timed out"]);
 }
