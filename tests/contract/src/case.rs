@@ -3,11 +3,11 @@
 
 use crate::world::{self, pool};
 use golden::world::ip;
-use model::desired::{Refusal, Target};
+use model::desired::{ObjectName, Refusal, Target};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use translate::{Authority, ForwardingSettings, Pool, Wishes};
+use translate::{Authority, ForwardingSettings, Pool, Scheme, Wishes};
 
 /// One file of cases.
 #[derive(Debug, Deserialize)]
@@ -41,13 +41,20 @@ pub struct Step {
     pub test: Option<String>,
     /// Time that passes before it, in seconds.
     pub after_s: u64,
+    /// What was to be written so far stands in the statuses of the Services.
+    pub written: bool,
     /// The gateway restarts and remembers its allocations alone.
     pub restart: bool,
+    /// It restarts, and is configured like this from then on.
+    pub restart_with: Option<Given>,
     /// By `Kind/name` or `Kind/namespace/name`: a merge patch (RFC 7396), or a new object; `null`
     /// deletes it.
     pub patch: BTreeMap<String, Value>,
-    /// What came of probes, by `tcp ADDRESS:PORT` or `http ADDRESS:PORT/PATH`: `good` or `bad`.
+    /// What came of probes, by `tcp ADDRESS:PORT` or `http ADDRESS:PORT/PATH`: `good`, `good WEIGHT`,
+    /// `bad` or `closed`. A probe that nobody asks is an error.
     pub probed: BTreeMap<String, String>,
+    /// The same of probes that have ended: answers that come too late.
+    pub late: BTreeMap<String, String>,
     /// Answers by question, in this order: `tcp CLIENT -> FRONTEND`.
     pub ask: Vec<BTreeMap<String, String>>,
     /// Addresses that Services have in their status, by name.
@@ -60,17 +67,30 @@ pub struct Step {
     pub no_events: Vec<String>,
     /// What is to be written to the status of Services, by name.
     pub writes: BTreeMap<String, Write>,
+    /// Nothing is to be written.
+    pub no_writes: bool,
     /// Probes that begin, as for `probed`.
     pub probes: Vec<String>,
+    /// No probe begins.
+    pub no_probes: bool,
+    /// Weights of active backends, by the Service's name and `ADDRESS:PORT`.
+    pub weights: BTreeMap<String, BTreeMap<String, u16>>,
+    /// By pool: `USED/TOTAL, USED/TOTAL`, of IPv4 and IPv6.
+    pub pools: BTreeMap<String, String>,
+    /// How many endpoints of forwarded Services are refused.
+    pub refused: Option<usize>,
 }
 
 impl Step {
     /// How many things are expected after it.
     pub fn expectations(&self) -> usize {
         let maps = self.addresses.len() + self.problems.len() + self.writes.len();
-        let elsewhere = usize::from(self.test.is_some());
-        elsewhere
+        let more = self.weights.len() + self.pools.len();
+        let single = [self.test.is_some(), self.no_writes, self.no_probes, self.refused.is_some()];
+        let single = single.iter().filter(|one| **one).count();
+        single
             + maps
+            + more
             + self.ask.len()
             + self.events.len()
             + self.no_events.len()
@@ -98,9 +118,15 @@ pub struct Given {
     default_class: Option<bool>,
     external_ip_ranges: Vec<String>,
     backend_ranges: Vec<String>,
+    /// Other controllers whose annotations count: `aws`, `metallb`.
+    aliases: Vec<String>,
     no_node_port_addresses: bool,
+    /// The lowest and the highest nodePort.
+    node_port_range: Option<[u16; 2]>,
     target: Option<String>,
     cluster_ips: bool,
+    /// Services whose ClusterIPs are served in any case, as `default/kubernetes`.
+    cluster_ips_of: Vec<String>,
     zone: Option<String>,
     node_name: Option<String>,
     proxy_name: Option<String>,
@@ -117,6 +143,11 @@ struct GivenPool {
     ranges: Vec<String>,
     #[serde(default)]
     namespaces: Vec<String>,
+    /// Namespaces and Services by their labels, as `kubectl -l` reads it.
+    namespace_selector: Option<String>,
+    service_selector: Option<String>,
+    /// `internal` or `internet-facing`.
+    scheme: Option<String>,
     priority: Option<u16>,
     auto_assign: Option<bool>,
     #[serde(default)]
@@ -151,6 +182,16 @@ impl Given {
         if self.no_node_port_addresses {
             wishes.node_port.addresses.clear();
         }
+        if let Some([first, last]) = self.node_port_range {
+            (wishes.node_port.first, wishes.node_port.last) = (first, last);
+        }
+        for alias in &self.aliases {
+            match alias.as_str() {
+                "aws" => wishes.aws = true,
+                "metallb" => wishes.metallb = true,
+                other => panic!("aliases: \"{other}\": expected aws or metallb"),
+            }
+        }
         wishes.forwarding = ForwardingSettings {
             target: if self.target.as_deref() == Some("node") {
                 Target::Node
@@ -158,6 +199,7 @@ impl Given {
                 Target::Endpoint
             },
             cluster_ips: self.cluster_ips,
+            cluster_ips_of: self.cluster_ips_of.iter().map(|text| object_name(text)).collect(),
             zone: self.zone.clone(),
             node_name: self.node_name.clone(),
             proxy_name: self.proxy_name.clone(),
@@ -174,15 +216,29 @@ impl GivenPool {
     fn pool(&self) -> Pool {
         let ranges: Vec<&str> = self.ranges.iter().map(String::as_str).collect();
         let refusal = if self.drop { Refusal::Drop } else { Refusal::Reject };
+        let selector = |text: &Option<String>| text.as_ref().map(|text| text.parse().unwrap());
+        let scheme = self.scheme.as_deref().map(|text| match text {
+            "internal" => Scheme::Internal,
+            "internet-facing" => Scheme::InternetFacing,
+            other => panic!("scheme: \"{other}\": expected internal or internet-facing"),
+        });
         Pool {
             refusal,
+            scheme,
             namespaces: self.namespaces.iter().map(|name| name.as_str().into()).collect(),
+            namespace_selector: selector(&self.namespace_selector),
+            service_selector: selector(&self.service_selector),
             priority: self.priority.unwrap_or(100),
             auto_assign: self.auto_assign.unwrap_or(true),
             avoid_buggy_addresses: self.avoid_buggy_addresses,
             ..pool(&self.name, &ranges)
         }
     }
+}
+
+fn object_name(text: &str) -> ObjectName {
+    let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+    ObjectName::new(namespace, name)
 }
 
 /// The objects that every case begins with, and the files of cases by name.

@@ -5,6 +5,7 @@ use crate::gateway::{Gateway, key};
 use crate::kube_proxy::{KubeProxy, Packet, Reference, Said, Step};
 use crate::probe::{Answer, Question};
 use crate::schedule::{self, CLIENTS, Op, Schedule, external_ranges, pool_ranges};
+use crate::tally::Tally;
 use crate::world::{self, OWN};
 use golden::world::ip;
 use ipnet::IpNet;
@@ -19,34 +20,6 @@ use translate::{ForwardingSettings, NodePortSettings, ObjectKey, Wishes};
 
 /// The label of nodes that names their zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
-
-/// What was compared.
-#[derive(Clone, Debug, Default)]
-pub struct Tally {
-    /// Questions asked of both.
-    pub questions: usize,
-    /// By kind of kube-proxy's answer.
-    pub answers: BTreeMap<&'static str, usize>,
-    /// How often each difference applied, in the order of [`DIFFERENCES`].
-    pub differences: Vec<usize>,
-    /// Disagreements that no difference explains.
-    pub failures: Vec<String>,
-}
-
-impl Tally {
-    /// Both together.
-    pub fn add(&mut self, other: Self) {
-        self.questions += other.questions;
-        for (kind, count) in other.answers {
-            *self.answers.entry(kind).or_default() += count;
-        }
-        self.differences.resize(DIFFERENCES.len(), 0);
-        for (sum, count) in self.differences.iter_mut().zip(other.differences) {
-            *sum += count;
-        }
-        self.failures.extend(other.failures);
-    }
-}
 
 /// One schedule under way.
 struct Running {
@@ -370,6 +343,12 @@ impl Running {
                 }
                 None => Wanted::Exactly(asked.outside.answer.clone()),
             };
+            let owned = asked.owner.is_some();
+            tally.owned += usize::from(owned);
+            tally.exact += usize::from(owned && matches!(wanted, Wanted::Exactly(_)));
+            tally.exact_backends +=
+                usize::from(matches!(wanted, Wanted::Exactly(Answer::Backends(_))));
+            tally.anything += usize::from(matches!(wanted, Wanted::Anything));
             let described = describe(&asked);
             let affinity = asked.outside.affinity_s.max(asked.inside.affinity_s);
             let owner = asked.owner.clone();

@@ -12,4 +12,5 @@ pub mod play;
 pub mod probe;
 pub mod random;
 pub mod schedule;
+pub mod tally;
 pub mod world;

@@ -1,31 +1,42 @@
 //! Plays a case, and says in what it differs from what is expected.
 
-use crate::case::{Case, Step, merge};
+use crate::case::{Case, Given, Step, merge};
 use crate::gateway::{Gateway, key, kind};
 use crate::probe::{Answer, Question};
 use crate::world;
 use ipnet::IpNet;
-use model::desired::ObjectName;
+use model::answers::PoolCount;
+use model::desired::{BackendState, ObjectName};
 use model::ids::Protocol;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use translate::probes::{Check, Health, ProbeKey};
+use translate::writes::StatusWrite;
 use translate::{Allocations, Built, Kind, ObjectKey};
 
 struct Player<'a> {
-    case: &'a Case,
+    settings: &'a Given,
     gateway: Gateway,
     objects: BTreeMap<ObjectKey, Value>,
+    /// Probes that are asked...
+    asked: BTreeSet<ProbeKey>,
+    /// ...and those that were.
+    ended: BTreeSet<ProbeKey>,
+    /// What was to be written and doesn't stand in a status yet.
+    unwritten: Vec<StatusWrite>,
     wrong: Vec<String>,
 }
 
 /// Plays the case; what is wrong, empty where nothing is.
 pub fn play(case: &Case, base: &[Value]) -> Vec<String> {
     let mut player = Player {
-        gateway: begin(case, Allocations::default()),
-        case,
+        gateway: begin(&case.settings, Allocations::default()),
+        settings: &case.settings,
         objects: BTreeMap::new(),
+        asked: BTreeSet::new(),
+        ended: BTreeSet::new(),
+        unwritten: Vec::new(),
         wrong: Vec::new(),
     };
     for object in base {
@@ -39,20 +50,23 @@ pub fn play(case: &Case, base: &[Value]) -> Vec<String> {
 }
 
 /// The gateway as the case configures it.
-fn begin(case: &Case, allocations: Allocations) -> Gateway {
-    let mut gateway = Gateway::resume(case.settings.wishes(), allocations);
-    if case.settings.is_writer() {
+fn begin(settings: &Given, allocations: Allocations) -> Gateway {
+    let mut gateway = Gateway::resume(settings.wishes(), allocations);
+    if settings.is_writer() {
         gateway.index.set_writer(true);
     }
     gateway
 }
 
-impl Player<'_> {
-    fn step(&mut self, number: usize, step: &Step, mut changed: Vec<ObjectKey>) {
+impl<'a> Player<'a> {
+    fn step(&mut self, number: usize, step: &'a Step, mut changed: Vec<ObjectKey>) {
+        let before = self.wrong.len();
         self.gateway.pass(step.after_s);
-        if step.restart {
-            let allocations = self.gateway.index.allocations().clone();
-            self.gateway = begin(self.case, allocations);
+        if step.written {
+            changed.append(&mut self.written());
+        }
+        if step.restart || step.restart_with.is_some() {
+            self.restart(step);
             changed.extend(self.objects.keys().cloned());
         }
         for (name, patch) in &step.patch {
@@ -64,16 +78,53 @@ impl Player<'_> {
                 None => self.gateway.delete(&key),
             }
         }
-        for (name, health) in &step.probed {
-            self.gateway.index.probed(&probe(name), heard(health));
-        }
+        self.hear(step);
         let built = self.gateway.build();
-        let before = self.wrong.len();
         self.elsewhere(step);
         self.packets(step);
         self.words(step, &built);
+        self.counts(step);
+        self.unwritten.extend(built.writes);
         for wrong in &mut self.wrong[before..] {
             wrong.insert_str(0, &format!("step {number}: "));
+        }
+    }
+
+    /// Another process, which has the allocations on disk and has asked nobody yet.
+    fn restart(&mut self, step: &'a Step) {
+        self.settings = step.restart_with.as_ref().unwrap_or(self.settings);
+        let allocations = self.gateway.index.allocations().clone();
+        self.gateway = begin(self.settings, allocations);
+        self.asked.clear();
+        self.ended.clear();
+    }
+
+    /// Puts what was to be written into the statuses, as an API server would.
+    fn written(&mut self) -> Vec<ObjectKey> {
+        let mut changed = Vec::new();
+        for write in std::mem::take(&mut self.unwritten) {
+            let key = ObjectKey { kind: Kind::Service, name: write.service.clone() };
+            if let Some(object) = self.objects.get_mut(&key) {
+                object["status"] = status(&write);
+                changed.push(key);
+            }
+        }
+        changed
+    }
+
+    /// Tells what came of probes. A name that is no probe's would show nothing.
+    fn hear(&mut self, step: &Step) {
+        for (name, health) in &step.probed {
+            match find(&self.asked, name) {
+                Some(key) => self.gateway.index.probed(&key, heard(health)),
+                None => self.wrong.push(format!("nobody asks {name}: {:?}", self.asked)),
+            }
+        }
+        for (name, health) in &step.late {
+            match find(&self.ended, name) {
+                Some(key) => self.gateway.index.probed(&key, heard(health)),
+                None => self.wrong.push(format!("no probe {name} has ended: {:?}", self.ended)),
+            }
         }
     }
 
@@ -83,8 +134,11 @@ impl Player<'_> {
         let (path, function) = name.split_once(' ').unwrap_or((name, ""));
         let path = format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(&path).unwrap_or_default();
-        if function.is_empty() || !text.contains(&format!("fn {function}(")) {
-            self.wrong.push(format!("there is no test {name}"));
+        let before = text.split_once(&format!("fn {function}(")).map_or("", |(before, _)| before);
+        let attributes = before.rsplit("\n\n").next().unwrap_or_default();
+        let runs = attributes.contains("test]") && !attributes.contains("#[ignore");
+        if function.is_empty() || !runs {
+            self.wrong.push(format!("there is no test {name} that runs"));
         }
     }
 
@@ -205,17 +259,65 @@ impl Player<'_> {
                 self.wrong.push(format!("an event {reason}: {events:#?}"));
             }
         }
-        let begun: BTreeSet<ProbeKey> =
-            built.probes.started.iter().map(|(key, _)| key.clone()).collect();
-        for name in &step.probes {
-            if !begun.contains(&probe(name)) {
-                self.wrong.push(format!("probe {name} doesn't begin: {begun:?}"));
-            }
-        }
+        self.probes(step, built);
         self.writes(step, built);
     }
 
+    /// Probes that begin.
+    fn probes(&mut self, step: &Step, built: &Built) {
+        let begun: BTreeSet<ProbeKey> =
+            built.probes.started.iter().map(|(key, _)| key.clone()).collect();
+        for name in &step.probes {
+            if find(&begun, name).is_none() {
+                self.wrong.push(format!("probe {name} doesn't begin: {begun:?}"));
+            }
+        }
+        if step.no_probes && !begun.is_empty() {
+            self.wrong.push(format!("probes begin: {begun:?}"));
+        }
+        for key in &built.probes.stopped {
+            self.asked.remove(key);
+            self.ended.insert(key.clone());
+        }
+        self.ended.retain(|key| !begun.contains(key));
+        self.asked.extend(begun);
+    }
+
+    /// Weights of backends, addresses in use, endpoints refused.
+    fn counts(&mut self, step: &Step) {
+        let index = &self.gateway.index;
+        for (name, expected) in &step.weights {
+            let service = ObjectName::new("default", name);
+            let ports = index.desired().service_ports.values();
+            let ports =
+                ports.filter(|port| port.key.service == service && port.key.scope.is_external());
+            let active = ports.flat_map(|port| &port.backends);
+            let active = active.filter(|backend| backend.state == BackendState::Active);
+            let have: BTreeMap<String, u16> =
+                active.map(|backend| (backend.address.to_string(), backend.weight)).collect();
+            if expected.iter().any(|(address, weight)| have.get(address) != Some(weight)) {
+                self.wrong.push(format!("{name} has weights {have:?}, and not {expected:?}"));
+            }
+        }
+        let rows = index.pools();
+        for (name, expected) in &step.pools {
+            let count = |one: &PoolCount| format!("{}/{}", one.used, one.total);
+            let row = rows.iter().find(|row| row.name == *name);
+            let have = row.map(|row| format!("{}, {}", count(&row.ipv4), count(&row.ipv6)));
+            if have.as_ref() != Some(expected) {
+                self.wrong.push(format!("pool {name} has {have:?} in use, and not {expected}"));
+            }
+        }
+        let refused = index.counts().endpoints_refused;
+        if step.refused.is_some_and(|expected| expected != refused) {
+            self.wrong.push(format!("{refused} endpoints are refused, and not {:?}", step.refused));
+        }
+    }
+
     fn writes(&mut self, step: &Step, built: &Built) {
+        if step.no_writes && !built.writes.is_empty() {
+            self.wrong.push(format!("statuses are to be written: {:?}", built.writes));
+        }
         for (name, expected) in &step.writes {
             let name = ObjectName::new("default", name);
             let Some(write) = built.writes.iter().find(|write| write.service == name) else {
@@ -265,14 +367,48 @@ fn heard(text: &str) -> Health {
     }
 }
 
-fn probe(name: &str) -> ProbeKey {
-    let (check, rest) = name.split_once(' ').unwrap();
-    if check == "tcp" {
-        return ProbeKey { address: rest.parse().unwrap(), check: Check::Tcp };
+/// The probe that a case calls by this name.
+fn find(probes: &BTreeSet<ProbeKey>, name: &str) -> Option<ProbeKey> {
+    probes.iter().find(|key| is_called(key, name)).cloned()
+}
+
+/// Whether a probe is the one that a case calls by this name.
+fn is_called(key: &ProbeKey, name: &str) -> bool {
+    match &key.check {
+        Check::Tcp => name == format!("tcp {}", key.address),
+        Check::Http { path } => name == format!("http {}{path}", key.address),
     }
-    let slash = rest.find('/').unwrap();
-    let (address, path) = rest.split_at(slash);
-    ProbeKey { address: address.parse().unwrap(), check: Check::Http { path: path.into() } }
+}
+
+/// The status as it stands in the API server once it is written.
+fn status(write: &StatusWrite) -> Value {
+    let mut ingress = Vec::new();
+    for one in &write.ingress {
+        let mut entry = json!({"ip": one.address, "ipMode": one.mode.name()});
+        let mut ports = Vec::new();
+        for port in &one.ports {
+            let mut given = json!({"port": port.port, "protocol": port.protocol.name()});
+            if let Some(error) = port.error {
+                given["error"] = json!(error);
+            }
+            ports.push(given);
+        }
+        if !ports.is_empty() {
+            entry["ports"] = json!(ports);
+        }
+        ingress.push(entry);
+    }
+    let mut status = json!({"loadBalancer": {"ingress": ingress}});
+    if let Some(programmed) = &write.programmed {
+        status["conditions"] = json!([{
+            "type": "headgate.dev/Programmed",
+            "status": if programmed.status { "True" } else { "False" },
+            "reason": programmed.reason,
+            "message": programmed.message,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]);
+    }
+    status
 }
 
 /// Who has a MAC.

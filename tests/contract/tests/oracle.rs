@@ -1,9 +1,10 @@
 //! Random schedules of objects, given to kube-proxy and to the gateway.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use contract::compare::{Bench, Tally};
+use contract::compare::Bench;
 use contract::differences::{DIFFERENCES, TOLD};
 use contract::schedule::SLOTS;
+use contract::tally::Tally;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -49,6 +50,11 @@ fn the_gateway_does_what_kube_proxy_does() {
         }
     });
     println!("{} schedules, {} questions: {:?}", end - first, tally.questions, tally.answers);
+    println!(
+        "one right answer: {} of {} questions about frontends; the very same backends: {}; any \
+         answer: {}",
+        tally.exact, tally.owned, tally.exact_backends, tally.anything
+    );
     for (difference, count) in DIFFERENCES.iter().zip(&tally.differences) {
         println!("{count:>7} {}: {}", difference.name, difference.reason);
     }
@@ -65,4 +71,9 @@ fn the_gateway_does_what_kube_proxy_does() {
         tally.failures.len(),
         shown.join("\n")
     );
+    // Fewer schedules may do without some of it.
+    if end - first >= SCHEDULES {
+        let lacks = tally.lacks();
+        assert!(lacks.is_empty(), "the questions show too little:\n{}", lacks.join("\n"));
+    }
 }
