@@ -7,11 +7,15 @@ use rig::load::{Load, Outcome, Running};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::thread::sleep;
+use std::time::Duration;
 
 /// The gateway's name in the audit log: the ServiceAccount of `control/deploy`.
 pub const ACCOUNT: &str = "system:serviceaccount:headgate-system:headgate";
 /// Requests that are open at a time while things change: the cluster needs the cores as well.
 const CLIENTS: usize = 4;
+/// What a change set off has been written after this time.
+const REST: Duration = Duration::from_secs(1);
 
 /// A cluster of two nodes and a gateway with more in its configuration; `None` where the machine
 /// can't do it, which is reported.
@@ -82,6 +86,45 @@ impl Test {
         })?;
         admin.wait_for_generation().map(drop)
     }
+    /// Gives a Deployment so many replicas, and waits until these and no others are there.
+    pub fn scale(&self, deployment: &str, replicas: usize) -> Result<()> {
+        self.cluster.kubectl(&format!("scale deployment/{deployment} --replicas={replicas}"))?;
+        self.rolled_out(deployment)?;
+        wait("pods that aren't wanted are gone", || {
+            let pods = self.cluster.get(&format!("pods -l app={deployment}"))?;
+            Ok(list(&pods["items"]).count() == replicas)
+        })
+    }
+    /// `kubectl rollout restart`, until the pods from before are gone.
+    pub fn restart(&self, deployment: &str) -> Result<()> {
+        let before = self.pods(deployment)?;
+        self.cluster.kubectl(&format!("rollout restart deployment/{deployment}"))?;
+        self.rolled_out(deployment)?;
+        self.gone(&before)
+    }
+    /// Waits until nothing of these pods is left.
+    pub fn gone(&self, pods: &[String]) -> Result<()> {
+        wait(&format!("{pods:?} are gone"), || {
+            Ok(pods.iter().all(|pod| self.cluster.pod_namespace("default", pod).is_err()))
+        })
+    }
+    /// Deletes pods without grace, and waits until they are gone and every worker knows.
+    pub fn kill(&self, pods: &[String]) -> Result<()> {
+        let names = pods.join(" ");
+        self.cluster.kubectl(&format!("delete pod {names} --grace-period=0 --force"))?;
+        self.gone(pods)?;
+        let named = "get endpointslices -o jsonpath={.items[*].endpoints[*].targetRef.name}";
+        wait("the slices don't name them", || {
+            let named = self.cluster.kubectl(named)?;
+            Ok(pods.iter().all(|pod| !named.contains(pod.as_str())))
+        })?;
+        let admin = self.world.admin()?;
+        wait("they take no new connections", || {
+            let rows = admin.backends()?;
+            Ok(!rows.iter().any(|row| row.state == "active" && pods.contains(&row.name)))
+        })?;
+        admin.wait_for_generation().map(drop)
+    }
     /// Names of the pods with the label `app=APP` that aren't going.
     pub fn pods(&self, app: &str) -> Result<Vec<String>> {
         let pods = self.cluster.get(&format!("pods -l app={app}"))?;
@@ -130,10 +173,8 @@ impl Test {
     pub fn writes_since(&self, mark: &AuditMark) -> Result<Writes> {
         let entries = self.cluster.audit(mark)?;
         let own: Vec<&AuditEntry> = entries.iter().filter(|e| e.user.username == ACCOUNT).collect();
-        let refused: Vec<&&AuditEntry> = own
-            .iter()
-            .filter(|entry| entry.code() == 403 && entry.object.resource != "events")
-            .collect();
+        let refused: Vec<&&AuditEntry> =
+            own.iter().filter(|entry| entry.code() == 403 && !entry.is_event_too_late()).collect();
         ensure!(refused.is_empty(), "the shipped rules don't allow: {refused:#?}");
         let mut writes = Writes::new();
         for entry in own.iter().filter(|entry| entry.is_write()) {
@@ -144,6 +185,25 @@ impl Test {
             }
         }
         Ok(writes)
+    }
+    /// What the gateway writes when something changes, once that has come to rest: no more statuses
+    /// and Events than these.
+    pub fn writes_at_most(
+        &self,
+        what: &str,
+        [statuses, events]: [usize; 2],
+        change: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let mark = self.cluster.audit_mark();
+        change()?;
+        sleep(REST);
+        let writes = self.writes_since(&mark)?;
+        println!("{what}: writes {writes:?}, at most {statuses} statuses and {events} Events");
+        let count = |what: &str| writes.get(what).copied().unwrap_or(0);
+        let within = count("services status") <= statuses && count("events") <= events;
+        let others = writes.keys().any(|what| what != "services status" && what != "events");
+        ensure!(within && !others, "{what}: wrote {writes:?}, allowed {statuses} and {events}");
+        Ok(())
     }
     /// Waits for the Events of a Service until these reasons are among them, in this order (others
     /// may stand between), and gives all reasons.

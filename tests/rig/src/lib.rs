@@ -12,6 +12,7 @@ pub mod config;
 pub mod demo;
 pub mod download;
 pub mod echo;
+pub mod flows;
 pub mod gateway;
 pub mod hugepages;
 pub mod instance;

@@ -103,7 +103,10 @@ impl Cluster {
              contexts:\n- name: headgate\n  context: {{cluster: headgate, user: {name}}}\n",
             self.authority().display()
         );
-        fs::write(&path, text).with_context(|| path.display().to_string())?;
+        // Others may be reading it meanwhile: all of it or what was there before.
+        let fresh = self.dir.join(format!("{name}.kubeconfig.{:?}", std::thread::current().id()));
+        fs::write(&fresh, text).with_context(|| fresh.display().to_string())?;
+        fs::rename(&fresh, &path).with_context(|| path.display().to_string())?;
         Ok(path)
     }
     /// The file with the certificate of the CA that signs the servers' certificates.
@@ -192,6 +195,10 @@ impl Cluster {
     pub fn get(&self, what: &str) -> Result<serde_json::Value> {
         let text = self.kubectl(&format!("get {what} -o json"))?;
         serde_json::from_str(&text).with_context(|| format!("kubectl get {what}"))
+    }
+    /// The version of the API servers.
+    pub fn server_version(&self) -> Result<String> {
+        self.program.server_version()
     }
     /// A file for a person's `PATH`: a kubectl of the cluster's own version.
     pub fn kubectl_program(&self) -> Result<PathBuf> {

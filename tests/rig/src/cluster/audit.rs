@@ -58,16 +58,30 @@ pub struct AuditObject {
     pub name: String,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 struct AuditStatus {
-    #[serde(default)]
     code: u16,
+    /// Of errors alone.
+    message: String,
 }
 
 impl AuditEntry {
     /// The HTTP status that it was answered with; 0 where there was none.
     pub fn code(&self) -> u16 {
         self.response_status.code
+    }
+    /// Why it was refused, as whoever asked was told; empty where it wasn't.
+    pub fn message(&self) -> &str {
+        &self.response_status.message
+    }
+    /// An Event that wasn't taken because its namespace is going away: nobody's fault, and nothing
+    /// that a rule could allow.
+    pub fn is_event_too_late(&self) -> bool {
+        self.code() == 403
+            && self.object.resource == "events"
+            && self.verb == "create"
+            && self.message().contains("because it is being terminated")
     }
     /// Whether it asked for a change.
     pub fn is_write(&self) -> bool {
@@ -128,5 +142,24 @@ mod tests {
         assert_eq!(after.len(), 1);
         assert_eq!((after[0].object.name.as_str(), after[0].code()), ("two", 403));
         assert!(after[0].is_write());
+    }
+
+    #[test]
+    fn an_event_is_too_late_where_its_namespace_ends_and_nowhere_else() {
+        let refused = |resource: &str, verb: &str, message: &str| -> AuditEntry {
+            serde_json::from_value(serde_json::json!({
+                "stage": "ResponseComplete", "verb": verb, "requestURI": "/x",
+                "user": {"username": "u"}, "objectRef": {"resource": resource, "namespace": "shop"},
+                "responseStatus": {"code": 403, "status": "Failure", "message": message},
+                "requestReceivedTimestamp": "2026-01-01T00:00:00.000000Z",
+            }))
+            .unwrap()
+        };
+        let ending = "events \"web.1\" is forbidden: unable to create new content in namespace shop \
+                      because it is being terminated";
+        let rules = "events.events.k8s.io is forbidden: User \"u\" cannot create resource";
+        assert!(refused("events", "create", ending).is_event_too_late());
+        assert!(!refused("events", "create", rules).is_event_too_late());
+        assert!(!refused("services", "patch", ending).is_event_too_late());
     }
 }

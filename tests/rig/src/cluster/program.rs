@@ -17,6 +17,9 @@ pub const VERSION: &str = "v1.36.3";
 
 /// Where the real components are, if not ours shall be used: kube-apiserver, etcd and kubectl.
 const ASSETS: &str = "KUBEBUILDER_ASSETS";
+/// The one that the folder is named for. Of the others ours take the place of what isn't there.
+const API_SERVER: &str = "kube-apiserver";
+const OTHERS: [&str; 2] = ["etcd", "kubectl"];
 
 /// A program that plays a role, as the words before its arguments.
 #[derive(Clone, Debug)]
@@ -38,17 +41,45 @@ pub(super) struct Program {
 impl Program {
     /// Builds it, which takes seconds where nothing has changed.
     pub(super) fn build() -> Result<Self> {
-        let assets = std::env::var_os(ASSETS).map(PathBuf::from);
+        let assets = assets(std::env::var_os(ASSETS))?;
         Ok(Self { path: build()?, assets })
+    }
+    /// The version of the API server that is started: ours, or what the asset says of itself.
+    pub(super) fn server_version(&self) -> Result<String> {
+        let Some(asset) = self.asset(API_SERVER) else { return Ok(VERSION.to_owned()) };
+        let said = output_of(Command::new(&asset).arg("--version"))?;
+        let version = said.split_whitespace().last();
+        version.map(str::to_owned).with_context(|| format!("{} said {said:?}", asset.display()))
     }
     /// `real` is the component's name among the assets, where they hold it.
     pub(super) fn role(&self, role: &str, real: Option<&str>) -> Role {
-        let asset = self.assets.as_ref().zip(real).map(|(dir, name)| dir.join(name));
-        match asset.filter(|path| path.is_file()) {
+        match real.and_then(|name| self.asset(name)) {
             Some(path) => Role(vec![path.into()]),
             None => Role(vec![self.path.clone().into(), role.into()]),
         }
     }
+    fn asset(&self, name: &str) -> Option<PathBuf> {
+        self.assets.as_ref().map(|dir| dir.join(name)).filter(|path| path.is_file())
+    }
+}
+
+/// The folder that the variable names. Without an API server in it, somebody believes to test with
+/// one that isn't there.
+fn assets(variable: Option<OsString>) -> Result<Option<PathBuf>> {
+    let Some(dir) = variable.filter(|dir| !dir.is_empty()).map(PathBuf::from) else {
+        return Ok(None);
+    };
+    let is_missing = |name: &&str| !dir.join(name).is_file();
+    if is_missing(&API_SERVER) {
+        let others = OTHERS.into_iter().filter(is_missing);
+        let missing: Vec<&str> = [API_SERVER].into_iter().chain(others).collect();
+        bail!(
+            "{ASSETS} is {}, which has no {}: let it name a folder with them, or unset it",
+            dir.display(),
+            missing.join(", ")
+        );
+    }
+    Ok(Some(dir))
 }
 
 /// Builds the program with Go, once a process; gives its path. The first build takes four minutes
@@ -155,6 +186,36 @@ mod tests {
         assert!(numbers("1.26.8") >= numbers("1.26.0"));
         assert!(numbers("1.27rc1") >= numbers("1.26.0") || numbers("1.27rc1") == [1]);
         assert_eq!(numbers("1.26.8 X:nocoverageredesign"), [1, 26, 8]);
+    }
+
+    #[test]
+    fn components_that_are_given_play_their_roles() {
+        let dir = std::env::temp_dir().join(format!("rig-assets-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let of = |dir: &Path| assets(Some(dir.into()));
+        let said = format!("{:#}", of(&dir).unwrap_err());
+        assert!(said.contains("no kube-apiserver, etcd, kubectl"), "{said}");
+        assert!(said.contains(&dir.display().to_string()), "{said}");
+        fs::write(dir.join("etcd"), "").unwrap();
+        let said = format!("{:#}", of(&dir).unwrap_err());
+        assert!(said.contains("no kube-apiserver, kubectl"), "{said}");
+        fs::write(dir.join("kube-apiserver"), "").unwrap();
+
+        let path = PathBuf::from("/ours/cluster");
+        let given = Program { path: path.clone(), assets: of(&dir).unwrap() };
+        let words = |program: &Program, role, real| program.role(role, real).words().to_vec();
+        let asset = |name: &str| vec![OsString::from(dir.join(name))];
+        let own = |role: &str| vec![OsString::from(&path), role.into()];
+        assert_eq!(words(&given, "apiserver", Some("kube-apiserver")), asset("kube-apiserver"));
+        assert_eq!(words(&given, "etcd", Some("etcd")), asset("etcd"));
+        assert_eq!(words(&given, "kubectl", Some("kubectl")), own("kubectl"));
+        assert_eq!(words(&given, "kube-proxy", None), own("kube-proxy"));
+        fs::remove_dir_all(&dir).unwrap();
+        for none in [None, Some(OsString::new())] {
+            let plain = Program { path: path.clone(), assets: assets(none).unwrap() };
+            assert_eq!(words(&plain, "apiserver", Some("kube-apiserver")), own("apiserver"));
+            assert_eq!(plain.server_version().unwrap(), VERSION);
+        }
     }
 
     #[test]
