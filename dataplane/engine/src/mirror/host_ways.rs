@@ -114,7 +114,11 @@ impl HostWays {
     /// next hops may be elsewhere.
     pub fn links_changed(&mut self) {
         self.installed.clear();
-        for address in self.wanted.keys() {
+        self.look_for_ways();
+    }
+    /// The kernel's routes changed: there may be a way where there was none.
+    pub fn look_for_ways(&mut self) {
+        for address in self.wanted.keys().filter(|address| !self.installed.contains_key(address)) {
             if self.is_waiting.insert(*address) {
                 self.waiting.push_back(*address);
             }
@@ -224,7 +228,11 @@ mod tests {
         ways.lost(addr("198.19.0.6"));
         assert_eq!(ways.round(&state), [put("198.18.1.11")]);
         ways.links_changed();
+        // Its link is known again a moment later.
+        assert_eq!(ways.round(&KernelState::default()), []);
+        ways.look_for_ways();
         assert_eq!(ways.round(&state), [put("198.18.1.11")]);
+        ways.look_for_ways();
         assert_eq!(ways.round(&state), []);
     }
 

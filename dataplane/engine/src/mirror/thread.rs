@@ -161,6 +161,7 @@ impl Thread {
             self.publisher.pending |= news.changed;
             if news.routes_changed {
                 self.managed.set_gateways(self.follower.state().gateways());
+                self.host_ways.look_for_ways();
             }
             self.managed.forgotten(&news.forgotten, now);
             if news.links_changed {
