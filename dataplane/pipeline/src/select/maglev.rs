@@ -1,5 +1,6 @@
 //! Maglev's table: each backend fills its share of the slots in an order of its own, so that a
-//! change of the backends moves few slots.
+//! change of the backends moves few slots (Eisenbud et al., NSDI 2016, section 3.4; but for the last
+//! hundredth of the slots, which are given out as they come).
 
 use super::keyed;
 use model::ids::BackendId;
@@ -90,8 +91,9 @@ fn fill(backends: &[(BackendId, SocketAddr, u16)], weights: &[u16], len: usize) 
             (offset as usize, skip as usize)
         })
         .collect();
-    let mut left = len;
-    loop {
+    // Whole rounds, in which each takes as many slots as its weight says.
+    let round: usize = weights.iter().map(|weight| usize::from(*weight)).sum();
+    for _ in 0..len / round {
         for (place, (walk, weight)) in walks.iter_mut().zip(weights).enumerate() {
             for _ in 0..*weight {
                 while taken[walk.0 / 64] >> (walk.0 % 64) & 1 == 1 {
@@ -102,13 +104,20 @@ fn fill(backends: &[(BackendId, SocketAddr, u16)], weights: &[u16], len: usize) 
                 }
                 taken[walk.0 / 64] |= 1 << (walk.0 % 64);
                 slots[walk.0] = place as u16;
-                left -= 1;
-                if left == 0 {
-                    return slots;
-                }
             }
         }
     }
+    // What is left is less than a hundredth of the table, and would take most of all steps, since
+    // walks meet hardly anything free. It goes to the first ones as it comes.
+    let places = weights.iter().enumerate();
+    let mut places =
+        places.flat_map(|(place, weight)| std::iter::repeat_n(place as u16, (*weight).into()));
+    for (at, slot) in slots.iter_mut().enumerate() {
+        if taken[at / 64] >> (at % 64) & 1 == 0 {
+            *slot = places.next().unwrap_or_default();
+        }
+    }
+    slots
 }
 
 fn words(ip: IpAddr) -> (u64, u64) {
