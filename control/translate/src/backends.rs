@@ -7,7 +7,6 @@ use crate::slices::{Endpoint, Found};
 use model::desired::{Backend, BackendState, Scope};
 use model::ids::{Family, Protocol};
 use model::limits::BACKENDS_PER_SERVICE_MAX;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -99,25 +98,23 @@ impl Chooser<'_> {
     /// The endpoints themselves, for one scope. For each family: ready ones are active; if there
     /// are none, those that serve while they terminate; if there are none either, those on nodes
     /// out of sight that answer. Of the others those that serve drain.
-    pub(crate) fn endpoints(
-        &self,
-        found: &BTreeMap<SocketAddr, Found<'_>>,
-        scope: Scope,
-    ) -> Chosen {
+    pub(crate) fn endpoints(&self, found: &[(SocketAddr, Found<'_>)], scope: Scope) -> Chosen {
         let mut chosen = Chosen::default();
         for family in [Family::V4, Family::V6] {
-            let of_family = found.iter().map(|(address, found)| (*address, *found));
-            let of_family: Vec<_> =
-                of_family.filter(|(address, _)| Family::of(address.ip()) == family).collect();
-            let mut active = self.usable(&of_family, scope);
+            // In order, so that a family is a run.
+            let of = |at: &(SocketAddr, Found<'_>)| Family::of(at.0.ip());
+            let begins = found.partition_point(|one| of(one).index() < family.index());
+            let ends = found.partition_point(|one| of(one).index() <= family.index());
+            let of_family = found.get(begins..ends).unwrap_or_default();
+            let mut active = self.usable(of_family, scope);
             if scope == Scope::Internal && self.wants.internal_local {
                 // The gateway is no node: nothing is local to it.
                 chosen.out_of_reach[family.index()] = active.contains(&true);
                 active.fill(false);
             } else if active.contains(&true) {
-                self.probed(&of_family, &mut active, &mut chosen);
+                self.probed(of_family, &mut active, &mut chosen);
             } else {
-                self.last_resort(&of_family, &mut active, &mut chosen);
+                self.last_resort(of_family, &mut active, &mut chosen);
             }
             let one = |((address, found), active): (&(SocketAddr, Found<'_>), &bool)| {
                 let endpoint = found.endpoint;
@@ -224,7 +221,9 @@ impl Chooser<'_> {
         let wish = self.wants.probe.as_ref();
         let check = wish.map_or(Check::Tcp, |wish| wish.check.clone());
         for ((address, found), active) in all.iter().zip(active) {
-            if found.endpoint.terminating || !self.nodes.is_unknown(&found.endpoint.node) {
+            if found.endpoint.terminating
+                || !self.nodes.is_unknown(&found.endpoint.node, &found.slice.name)
+            {
                 continue;
             }
             let asked = wish.and_then(|wish| wish.port).or(self.tcp(address.port()));

@@ -51,15 +51,10 @@ impl Index {
                 self.slices_on.entry(endpoint.node.clone()).or_default().insert(name.clone());
             }
         }
-        let ready = slice.endpoints.iter().filter(|endpoint| endpoint.ready);
-        let back: Vec<_> = ready
-            .filter(|endpoint| self.nodes.pods_are_told(&endpoint.node))
-            .map(|endpoint| endpoint.node.clone())
-            .collect();
-        self.slices.insert(name.clone(), slice);
-        for node in back {
-            self.ways_changed(&node);
+        for endpoint in &slice.endpoints {
+            self.nodes.told(&endpoint.node, name);
         }
+        self.slices.insert(name.clone(), slice);
     }
 
     pub(crate) fn remove_slice(&mut self, name: &ObjectName) {
@@ -88,8 +83,14 @@ impl Index {
 
     pub(crate) fn replace_node(&mut self, name: &Arc<str>, node: Option<NodeFacts>) {
         let change = self.nodes.replace(name, node);
+        if change.returned {
+            let slices = self.slices_on.get(name).cloned().unwrap_or_default();
+            self.nodes.returned(name, slices);
+        }
         if change.way {
-            self.ways_changed(name);
+            let slices = self.slices_on.get(name).into_iter().flatten();
+            let services = slices.filter_map(|slice| self.slices.get(slice)?.service.clone());
+            self.stale.extend(services);
         }
         if change.backend {
             self.ask_nodes = true;
@@ -98,13 +99,6 @@ impl Index {
         for &address in &change.addresses {
             self.barred_or_free(address);
         }
-    }
-
-    /// The Services with pods on a Node are looked at again.
-    fn ways_changed(&mut self, node: &Arc<str>) {
-        let slices = self.slices_on.get(node).into_iter().flatten();
-        let services = slices.filter_map(|slice| self.slices.get(slice)?.service.clone());
-        self.stale.extend(services);
     }
 
     /// The Services that write an address as their externalIP, or have it as a ClusterIP that is to

@@ -25,6 +25,7 @@ impl Index {
         if std::mem::replace(&mut self.writer, writer) == writer {
             return;
         }
+        self.may_be_told |= writer;
         for (name, entry) in &mut self.services {
             entry.telling.forget();
             // What was said before it writes is followed as on the first day.

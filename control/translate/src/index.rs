@@ -135,7 +135,10 @@ pub struct Index {
     /// This gateway allocates, where Services live in an API server.
     pub(crate) writer: bool,
     /// Nothing has been built yet.
-    pub(crate) first: bool,
+    first: bool,
+    /// Nothing has been built since the start, or since this gateway began to write: others may
+    /// have told before what is found now.
+    pub(crate) may_be_told: bool,
 }
 
 impl Index {
@@ -193,6 +196,7 @@ impl Index {
             ask_nodes: false,
             writer: false,
             first: true,
+            may_be_told: true,
         }
     }
 
@@ -242,6 +246,7 @@ impl Index {
         if first {
             self.ledger.forget_absent(&self.settings);
         }
+        self.may_be_told = false;
         let allocations_changed = self.ledger.take_changed() || built.allocations_changed;
         Built {
             allocations_changed,

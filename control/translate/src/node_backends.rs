@@ -2,7 +2,6 @@
 
 use crate::backends::{Chooser, Chosen, Standing, keep_best, state};
 use crate::forwarding::NodeProbe;
-use crate::nodes::NodeFacts;
 use crate::probes::{Cadence, Check, Health, ProbeKey};
 use crate::slices::Found;
 use model::desired::Backend;
@@ -25,6 +24,8 @@ struct Tally {
     serving: usize,
     /// That don't terminate.
     staying: usize,
+    /// What is told of them says nothing.
+    unknown: bool,
 }
 
 impl Tally {
@@ -45,7 +46,6 @@ impl Tally {
 /// A node that may be a backend.
 struct Candidate<'a> {
     name: &'a Arc<str>,
-    facts: &'a NodeFacts,
     address: SocketAddr,
     tally: Tally,
     weight: usize,
@@ -68,7 +68,7 @@ impl Chooser<'_> {
     /// says why an address can't be a backend.
     pub(crate) fn nodes(
         &self,
-        found: &BTreeMap<SocketAddr, Found<'_>>,
+        found: &[(SocketAddr, Found<'_>)],
         node_port: u16,
         mut refused: impl FnMut(&str, IpAddr) -> bool,
     ) -> Chosen {
@@ -78,7 +78,10 @@ impl Chooser<'_> {
             let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
             for (_, found) in found.iter().filter(|(at, _)| Family::of(at.ip()) == family) {
                 total.add(found);
-                tallies.entry(&found.endpoint.node).or_default().add(found);
+                let node = &found.endpoint.node;
+                let tally = tallies.entry(node).or_default();
+                tally.add(found);
+                tally.unknown |= self.nodes.is_unknown(node, &found.slice.name);
             }
             let known = !tallies.is_empty();
             let local = self.wants.external_local;
@@ -88,7 +91,6 @@ impl Chooser<'_> {
                 let may = !facts.excluded && (known && !local || tally.is_some());
                 (may && !refused(name, address)).then(|| Candidate {
                     name,
-                    facts,
                     address: SocketAddr::new(address, node_port),
                     tally: tally.unwrap_or_default(),
                     weight: 0,
@@ -194,7 +196,7 @@ impl Chooser<'_> {
         }
         for one in candidates.iter_mut() {
             let Some(port) = self.tcp(one.address.port()) else { return };
-            if !one.facts.is_lost() || one.tally.staying == 0 {
+            if !one.tally.unknown || one.tally.staying == 0 {
                 continue;
             }
             let address = SocketAddr::new(one.address.ip(), port);

@@ -1,6 +1,7 @@
 //! Nodes: the way to their pods, addresses that are theirs alone, and which may be backends.
 
 use k8s_openapi::api::core::v1::Node;
+use model::desired::ObjectName;
 use model::ids::Family;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -24,9 +25,6 @@ pub(crate) struct NodeFacts {
     pub(crate) unknown: bool,
     /// Its condition Ready is True.
     ready: bool,
-    /// In sight again, and none of its pods has been told ready since: its kubelet tells of the
-    /// node first and of the pods after that.
-    returning: bool,
 }
 
 impl NodeFacts {
@@ -45,11 +43,6 @@ impl NodeFacts {
         read.unknown = ready.is_some_and(|condition| condition.status == "Unknown");
         read.ready = ready.is_some_and(|condition| condition.status == "True");
         read
-    }
-
-    /// What is told of its pods isn't what they are.
-    pub(crate) const fn is_lost(&self) -> bool {
-        self.unknown || self.returning
     }
 
     /// The address at which its health is asked.
@@ -82,27 +75,34 @@ pub(crate) struct NodeChange {
     pub(crate) way: bool,
     /// As a backend it differs.
     pub(crate) backend: bool,
+    /// It is in sight again.
+    pub(crate) returned: bool,
 }
 
 /// All Nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
     nodes: BTreeMap<Arc<str>, NodeFacts>,
+    /// The next hops towards their pods, which are asked for with each endpoint.
+    hops: HashMap<Arc<str>, [Option<IpAddr>; 2]>,
     by_address: HashMap<IpAddr, BTreeSet<Arc<str>>>,
+    /// Of Nodes that are in sight again, the slices that were told before that.
+    untold: HashMap<Arc<str>, BTreeSet<ObjectName>>,
 }
 
 impl Nodes {
     /// Puts a Node in the place of what was known of it; `None` removes it.
-    pub(crate) fn replace(&mut self, name: &Arc<str>, mut new: Option<NodeFacts>) -> NodeChange {
+    pub(crate) fn replace(&mut self, name: &Arc<str>, new: Option<NodeFacts>) -> NodeChange {
         let before = self.nodes.remove(name);
-        if let (Some(old), Some(new)) = (&before, &mut new) {
-            new.returning = new.ready && (old.unknown || old.returning);
+        if !new.as_ref().is_some_and(|new| new.ready) {
+            self.untold.remove(name);
         }
         let old = before.clone().unwrap_or_default();
         let now = new.clone().unwrap_or_default();
         let way = old.internal != now.internal;
         let mut change = NodeChange {
-            way: way || old.is_lost() != now.is_lost(),
+            way: way || old.unknown != now.unknown,
+            returned: old.unknown && now.ready,
             backend: way || old.excluded != now.excluded || before.is_some() != new.is_some(),
             addresses: Vec::new(),
         };
@@ -121,7 +121,9 @@ impl Nodes {
                 change.addresses.push(address);
             }
         }
+        self.hops.remove(name);
         if let Some(new) = new {
+            self.hops.insert(name.clone(), new.internal);
             self.nodes.insert(name.clone(), new);
         }
         change
@@ -134,19 +136,29 @@ impl Nodes {
 
     /// The next hop towards pods of a Node.
     pub(crate) fn via(&self, name: &str, family: Family) -> Option<IpAddr> {
-        self.nodes.get(name).and_then(|node| node.internal[family.index()])
+        self.hops.get(name).and_then(|hops| hops[family.index()])
     }
 
-    /// Whether the API server has lost sight of a Node, or has it again and not of its pods.
-    pub(crate) fn is_unknown(&self, name: &str) -> bool {
-        self.nodes.get(name).is_some_and(NodeFacts::is_lost)
+    /// Whether what a slice says of a Node's pods says nothing of them: the API server has lost sight
+    /// of the Node, or has it again, and the slice is of the time before. A kubelet tells of the
+    /// node first and of its pods after that.
+    pub(crate) fn is_unknown(&self, name: &str, slice: &ObjectName) -> bool {
+        self.nodes.get(name).is_some_and(|node| node.unknown)
+            || self.untold.get(name).is_some_and(|slices| slices.contains(slice))
     }
 
-    /// A pod of a Node was told ready: all of them are as they are told again. True where that is
-    /// news.
-    pub(crate) fn pods_are_told(&mut self, name: &str) -> bool {
-        let node = self.nodes.get_mut(name).filter(|node| node.returning);
-        node.is_some_and(|node| std::mem::replace(&mut node.returning, false))
+    /// A Node is in sight again; these slices name pods of it.
+    pub(crate) fn returned(&mut self, name: &Arc<str>, slices: BTreeSet<ObjectName>) {
+        self.untold.insert(name.clone(), slices);
+    }
+
+    /// A slice was told anew.
+    pub(crate) fn told(&mut self, name: &str, slice: &ObjectName) {
+        let Some(slices) = self.untold.get_mut(name) else { return };
+        slices.remove(slice);
+        if slices.is_empty() {
+            self.untold.remove(name);
+        }
     }
 
     /// The Node that has this address.

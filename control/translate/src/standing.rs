@@ -159,10 +159,10 @@ impl Telling {
 }
 
 impl Index {
-    /// After a start: what is to be written stands there already, so that whoever wrote it has told
-    /// the story as well.
+    /// What is to be written stands there already, from before a start or from another gateway, so
+    /// that whoever wrote it has told the story as well.
     pub(crate) fn stood_before(&self, name: &ObjectName) -> bool {
-        if !self.first || self.settings.authority() == Authority::Local {
+        if !self.may_be_told || self.settings.authority() == Authority::Local {
             return false;
         }
         let Some(entry) = self.services.get(name) else { return false };
