@@ -263,7 +263,7 @@ fn addresses(test: &Test) -> Result<()> {
     test.cluster.apply(&balanced("first", tiny, Some(OURS), "web"))?;
     well(test, "first")?;
     test.cluster.apply(&balanced("second", tiny, Some(OURS), "web"))?;
-    let words = ["tiny", "no free IPv4 address", "headgate show pools"];
+    let words = ["tiny", "not a free address of each family", "headgate show pools"];
     stops(test, "second", "has it an address", &words)?;
     let pools = test.world.admin()?.text(&["show", "pools"])?;
     ensure!(pools.contains("tiny"), "{pools}");
@@ -350,9 +350,9 @@ fn silence(test: &Test) -> Result<()> {
     let pod = test.pods("mute")?.remove(0);
     let inside = test.cluster.pod_namespace("default", &pod)?;
     // As a policy of the cluster's network does it; the node's own questions pass.
-    let rules = "table inet mute { chain input { type filter hook input priority 0; policy accept; \
-                 ip saddr 198.18.1.0/24 tcp dport 8080 drop; \
-                 ip6 saddr 2001:db8:0:2::/64 tcp dport 8080 drop; } }\n";
+    let rules = "table inet mute {\nchain input {\ntype filter hook input priority 0; policy accept;\n\
+                 ip saddr 198.18.1.0/24 tcp dport 8080 drop\n\
+                 ip6 saddr 2001:db8:0:2::/64 tcp dport 8080 drop\n}\n}\n";
     feed(inside.command("nft").args(["-f", "-"]), rules)?;
     let describe = format!("describe pod {pod}");
     stops(test, "mute", ASKED, &["timed out", "net.ipv4.ip_forward", &describe])?;

@@ -145,7 +145,11 @@ fn weights_are_the_nodes_own_word(test: &mut Test) -> Result<()> {
             .find_map(|line| line.to_ascii_lowercase().strip_prefix(header)?.trim().parse().ok());
         found.with_context(|| format!("no weight in {text}"))
     };
-    ensure!(said(test)? == 3, "kube-proxy says {}", said(test)?);
+    wait("kube-proxy says 3", || Ok(said(test)? == 3))?;
+    // Before that all fail, and all are used as the slices say.
+    wait("no probe fails", || {
+        Ok(test.world.admin()?.metric("headgate_probes{state=\"unhealthy\"}")? == 0.0)
+    })?;
     test.cluster.cut(&node, true)?;
     test.cluster.kubectl("scale deployment/three --replicas=1")?;
     wait("the slices name two pods", || {
@@ -314,8 +318,9 @@ fn until_reset(reader: &mut BufReader<TcpStream>, since: Instant) -> Result<Dura
 /// clients get a RST when the time for it has come, and not before.
 fn gone_clients_are_told(test: &Test) -> Result<()> {
     const WAIT: Duration = Duration::from_secs(5);
-    // Looking, and a client that is asked again and again at growing distances.
-    const LATER: Duration = Duration::from_secs(10);
+    // The table is looked through twice, in 15 s each, and a client that hears nothing sends at
+    // growing distances.
+    const LATER: Duration = Duration::from_secs(45);
     for target in test.targets("lines", 80)? {
         let (mut reader, pod) = open(test, target)?;
         test.cluster.pod_namespace("default", &pod)?.ip("link set eth0 down")?;

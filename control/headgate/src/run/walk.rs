@@ -126,7 +126,8 @@ impl Known<'_> {
             return steps.no(QUESTION, finding, self.kubectl("describe"));
         }
         if facts.foreign {
-            return steps.no(QUESTION, self.problems(), self.foreign());
+            let why = self.problem(&["ForeignStatus", "NotForwarded"]);
+            return steps.no(QUESTION, why.unwrap_or_else(|| self.problems()), self.foreign());
         }
         let idle = facts.idle_annotations.first().map(|first| {
             format!(
