@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod gate;
+pub mod manifests;
 pub mod outage;
 
 use anyhow::{Context, Result, bail};

@@ -1,6 +1,7 @@
 //! What must outlive a fault, what changes meanwhile, and how long it takes until that is seen.
 
 use crate::gate::list;
+use crate::manifests::{HTTP, balanced, echo, web};
 use crate::{Test, wait};
 use anyhow::{Context, Result, bail, ensure};
 use rig::command::feed;
@@ -24,57 +25,6 @@ const LONG_LIVED: usize = 20;
 const CLIENTS: usize = 2;
 /// Where the pods' web servers listen.
 const WEB_PORT: u16 = 8080;
-
-/// Three web servers, three servers of long-lived connections.
-const PODS: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - name: nginx
-        image: nginx
-        ports: [{name: http, containerPort: 8080}]
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: echo}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: echo}}
-  template:
-    metadata: {labels: {app: echo}}
-    spec:
-      containers:
-      - name: echo
-        image: headgate.dev/echo
-        ports: [{containerPort: 7007, protocol: TCP}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec:
-  type: LoadBalancer
-  loadBalancerClass: headgate.dev/gateway
-  ipFamilyPolicy: RequireDualStack
-  selector: {app: web}
-  ports: [{name: http, port: 80, targetPort: http}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: echo}
-spec:
-  type: LoadBalancer
-  loadBalancerClass: headgate.dev/gateway
-  ipFamilyPolicy: RequireDualStack
-  selector: {app: echo}
-  ports: [{name: lines, port: 7007}]
-";
 
 /// Long-lived connections and requests through the gateway.
 pub struct Traffic {
@@ -137,7 +87,13 @@ pub struct Desk {
 impl Desk {
     /// Starts the pods, and writes the first state.
     pub fn open(test: &Test) -> Result<Self> {
-        test.roll_out(PODS, &["web", "echo"])?;
+        let yaml = [
+            web("web", 3),
+            echo("echo", 3, &["TCP"]),
+            balanced("web", "web", HTTP),
+            balanced("echo", "echo", "{name: lines, port: 7007}"),
+        ];
+        test.roll_out(&yaml.concat(), &["web", "echo"])?;
         test.at_workers("web", 3)?;
         test.at_workers("echo", 3)?;
         let found = test.cluster.get("pods -l app=web")?;
@@ -264,22 +220,11 @@ pub fn allowed() -> (Duration, f64) {
 
 /// A Service whose endpoint is this pod, in both families.
 fn service(name: &str, pod: &Pod) -> String {
-    let mut text = format!(
-        "
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}}}
-spec:
-  type: LoadBalancer
-  loadBalancerClass: headgate.dev/gateway
-  ipFamilyPolicy: RequireDualStack
-  ports: [{{name: http, port: 80, targetPort: {WEB_PORT}}}]
----"
-    );
+    let port = format!("{{name: http, port: 80, targetPort: {WEB_PORT}}}");
+    let mut text = balanced(name, "", &port);
     for (family, address) in [4, 6].into_iter().zip(pod.addresses) {
         text.push_str(&format!(
-            "
-apiVersion: discovery.k8s.io/v1
+            "apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata:
   name: {name}-{family}
@@ -287,7 +232,8 @@ metadata:
 addressType: IPv{family}
 ports: [{{name: http, port: {WEB_PORT}}}]
 endpoints: [{{addresses: [\"{address}\"], nodeName: {}, conditions: {{ready: true}}}}]
----",
+---
+",
             pod.node
         ));
     }

@@ -2,6 +2,7 @@
 //! operators bring them, on a real API server.
 
 use anyhow::{Context, Result, ensure};
+use kubernetes::manifests::{NAMELESS, balanced, echo, web};
 use kubernetes::{Test, gate, wait};
 use rig::lines::LineClients;
 use rig::load::{self, Load};
@@ -38,35 +39,9 @@ priority = 1
 service_selector = "tier=shop"
 "#;
 
-const PODS: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - name: nginx
-        image: nginx
-        ports: [{name: http, containerPort: 8080}]
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: echo}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: echo}}
-  template:
-    metadata: {labels: {app: echo}}
-    spec:
-      containers:
-      - name: echo
-        image: headgate.dev/echo
-        ports: [{containerPort: 7007, protocol: TCP}, {containerPort: 7007, protocol: UDP}]
-";
+fn pods() -> String {
+    web("web", 3) + &echo("echo", 2, &["TCP", "UDP"])
+}
 
 /// As somebody has them from a cluster on AWS.
 const AWS: &str = r#"
@@ -197,7 +172,7 @@ spec:
 #[test]
 fn manifests_of_other_load_balancers_mean_what_they_meant() -> Result<()> {
     let Some(test) = gate::begin("aliases", CONFIG)? else { return Ok(()) };
-    test.roll_out(PODS, &["web", "echo"])?;
+    test.roll_out(&pods(), &["web", "echo"])?;
     test.cluster.apply(AWS)?;
     for (name, backends) in [("plain", 2), ("facing", 3), ("older", 3)] {
         test.at_workers(name, backends).with_context(|| name.to_owned())?;
@@ -327,18 +302,6 @@ fn written_for_metallb(test: &Test) -> Result<()> {
     test.answered_by(&targets, &test.pods("web")?)
 }
 
-const HELD: &str = "
-apiVersion: v1
-kind: Service
-metadata: {name: held}
-spec:
-  type: LoadBalancer
-  loadBalancerClass: headgate.dev/gateway
-  ipFamilyPolicy: RequireDualStack
-  selector: {app: web}
-  ports: [{port: 80, targetPort: http}]
-";
-
 /// The finalizer where it was asked for, and the address of another controller taken over where
 /// that was asked for.
 #[test]
@@ -346,8 +309,8 @@ fn services_are_held_and_taken_over_where_asked_for() -> Result<()> {
     let Some(mut test) = gate::begin("held", "")? else { return Ok(()) };
     test.world.options.kubernetes.push(("finalizer", "true".into()));
     test.world.start_gateway()?;
-    test.roll_out(PODS, &["web"])?;
-    test.cluster.apply(HELD)?;
+    test.roll_out(&pods(), &["web"])?;
+    test.cluster.apply(&balanced("held", "web", NAMELESS))?;
     let targets = test.targets("held", 80)?;
     let finalizers = |test: &Test| -> Result<Vec<String>> {
         let service = test.service("held")?;
@@ -379,7 +342,7 @@ fn services_are_held_and_taken_over_where_asked_for() -> Result<()> {
 /// Another controller writes its own address over ours: it is left to it, until the Service says
 /// otherwise.
 fn taken_over(test: &Test) -> Result<()> {
-    test.cluster.apply(&HELD.replace("held", "left"))?;
+    test.cluster.apply(&balanced("left", "web", NAMELESS))?;
     let ours = test.targets("left", 80)?;
     let body = r#"{"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.9"}]}}}"#;
     let mut command = test.cluster.kubectl_command(0)?;

@@ -2,6 +2,7 @@
 //! notices, as long as pods serve until the gateway knows that they go.
 
 use anyhow::{Context, Result, bail, ensure};
+use kubernetes::manifests::{BALANCED, HTTP, balanced, service};
 use kubernetes::{Test, gate, wait};
 use rig::flows::{Datagrams, Greetings};
 use rig::load::{self, Load, Outcome, Running};
@@ -74,26 +75,13 @@ spec:
 const NODE_PORT: u16 = 30_082;
 const EXTERNAL: [&str; 2] = ["203.0.113.131", "2001:db8:0:3::131"];
 
-/// A dual-stack Service; `fields` are one a line.
-fn service(name: &str, notes: &str, fields: &[&str], ports: &str) -> String {
-    let fields: String = fields.iter().map(|field| format!("  {field}\n")).collect();
-    format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, annotations: {{{notes}}}}}\n\
-         spec:\n  ipFamilyPolicy: RequireDualStack\n{fields}  ports: [{ports}]\n---\n"
-    )
-}
-
 fn services() -> String {
-    const BALANCED: &str = "type: LoadBalancer\n  loadBalancerClass: headgate.dev/gateway";
-    const WEB: &str = "selector: {app: web}";
-    const ECHO: &str = "selector: {app: echo}";
     const LOCAL: &str = "externalTrafficPolicy: Local";
     const STICKY: &str = "sessionAffinity: ClientIP";
     // All clients but the last one.
     const RANGES: &str = "loadBalancerSourceRanges: [198.18.0.10/31, 198.18.0.12/32, \
                           '2001:db8:0:1::10/127', '2001:db8:0:1::12/128']";
     const NODES: &str = "headgate.dev/target: node";
-    const HTTP: &str = "{name: http, port: 80, targetPort: http}";
     let np = format!("{{port: 80, targetPort: http, nodePort: {NODE_PORT}}}");
     let external = format!("externalIPs: {EXTERNAL:?}");
     let two = format!("{HTTP}, {{name: other, port: 8000, targetPort: alt}}");
@@ -102,14 +90,14 @@ fn services() -> String {
         format!("{{name: {name}, port: 53, targetPort: 7007, protocol: {protocol}}}")
     });
     [
-        service("np", "", &["type: NodePort", WEB], &np),
-        service("ext", "", &[external.as_str(), WEB], "{port: 8000, targetPort: http}"),
-        service("ports", "", &[BALANCED, WEB], &two),
-        service("sticky", "", &[BALANCED, WEB, STICKY], HTTP),
-        service("guarded", "", &[BALANCED, WEB, RANGES], HTTP),
-        service("node-cluster", NODES, &[BALANCED, WEB], HTTP),
-        service("node-local", NODES, &[BALANCED, WEB, LOCAL], HTTP),
-        service("echo", "", &[BALANCED, ECHO], &echo.join(", ")),
+        service("np", "web", "", &["type: NodePort"], &np),
+        service("ext", "web", "", &[external.as_str()], "{port: 8000, targetPort: http}"),
+        balanced("ports", "web", &two),
+        service("sticky", "web", "", &[BALANCED, STICKY], HTTP),
+        service("guarded", "web", "", &[BALANCED, RANGES], HTTP),
+        service("node-cluster", "web", NODES, &[BALANCED], HTTP),
+        service("node-local", "web", NODES, &[BALANCED, LOCAL], HTTP),
+        balanced("echo", "echo", &echo.join(", ")),
     ]
     .concat()
 }

@@ -2,6 +2,7 @@
 //! other's, and no status moves to and fro.
 
 use anyhow::{Result, anyhow, ensure};
+use kubernetes::manifests::{self, NAMELESS, load_balancer, web};
 use kubernetes::{Test, gate, wait};
 use rig::cluster::{AuditMark, Cluster};
 use rig::command::output_of;
@@ -10,22 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
-const PODS: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - name: nginx
-        image: nginx
-        ports: [{name: http, containerPort: 8080}]
-";
-
 /// The finalizer of cloud controllers, and the range that the other one has addresses in.
 const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 const RANGE: &str = "192.0.2.";
@@ -33,11 +18,7 @@ const RANGE: &str = "192.0.2.";
 const STILL: Duration = Duration::from_secs(6);
 
 fn service(name: &str, class: Option<&str>) -> String {
-    let class = class.map(|class| format!("\n  loadBalancerClass: {class}")).unwrap_or_default();
-    format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  type: LoadBalancer{class}\n  \
-         ipFamilyPolicy: RequireDualStack\n  selector: {{app: web}}\n  ports: [{{port: 80, targetPort: http}}]\n---\n"
-    )
+    manifests::service(name, "web", "", &[load_balancer(class).as_str()], NAMELESS)
 }
 
 /// A controller of Services without a class: the cloud's way, status and finalizer by patches,
@@ -131,7 +112,7 @@ fn two_controllers_share_a_cluster() -> Result<()> {
     let Some(mut test) = gate::begin("coexistence", "\n[service]\ndefault_class = false\n")? else {
         return Ok(());
     };
-    test.roll_out(PODS, &["web"])?;
+    test.roll_out(&web("web", 2), &["web"])?;
     let other = Other { stop: AtomicBool::new(false), writes: AtomicUsize::new(0) };
     beside_the_other(&test, &other)?;
     // The same where services without a class are ours, but for those that have an address.

@@ -3,6 +3,7 @@
 //! right.
 
 use anyhow::{Context, Result, bail, ensure};
+use kubernetes::manifests::{self, load_balancer};
 use kubernetes::{Test, gate, wait};
 use rig::command::{feed, output_of};
 use rig::plan;
@@ -40,20 +41,6 @@ spec:
 ---
 apiVersion: apps/v1
 kind: Deployment
-metadata: {name: mute}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: mute}}
-  template:
-    metadata: {labels: {app: mute}}
-    spec:
-      containers:
-      - name: nginx
-        image: nginx
-        ports: [{name: http, containerPort: 8080}]
----
-apiVersion: apps/v1
-kind: Deployment
 metadata: {name: closed}
 spec:
   replicas: 1
@@ -65,6 +52,7 @@ spec:
       - name: sleeper
         image: anything
         command: [sleep, '1000']
+---
 ";
 
 const OURS: &str = "headgate.dev/gateway";
@@ -79,21 +67,15 @@ const BALANCED_ONLY: [(&str, &str); 6] = [
     ("headgate.dev/pool", "demo"),
 ];
 
-/// A dual-stack Service for the pods of `app`, where one is named.
+/// A dual-stack Service for the pods of `app`, where one is named. Its port is a number, so that
+/// it has one in `closed` as well.
 fn service(name: &str, notes: &str, kind: &str, app: &str) -> String {
-    let selector =
-        if app.is_empty() { String::new() } else { format!("  selector: {{app: {app}}}\n") };
-    format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, annotations: {{{notes}}}}}\n\
-         spec:\n  {kind}\n  ipFamilyPolicy: RequireDualStack\n{selector}  \
-         ports: [{{name: http, port: 80, targetPort: 8080}}]\n---\n"
-    )
+    manifests::service(name, app, notes, &[kind], "{name: http, port: 80, targetPort: 8080}")
 }
 
 /// The same of type LoadBalancer, with a class or without one.
 fn balanced(name: &str, notes: &str, class: Option<&str>, app: &str) -> String {
-    let class = class.map_or_else(String::new, |class| format!("\n  loadBalancerClass: {class}"));
-    service(name, notes, &format!("type: LoadBalancer{class}"), app)
+    service(name, notes, &load_balancer(class), app)
 }
 
 /// Where a walk stops.
@@ -216,7 +198,7 @@ fn commands_are_found_in_sentences() {
 #[test]
 fn the_walk_names_what_is_wrong_and_what_to_do() -> Result<()> {
     let Some(test) = gate::begin("explain", CONFIG)? else { return Ok(()) };
-    test.roll_out(PODS, &["web", "mute", "closed"])?;
+    test.roll_out(&(PODS.to_owned() + &manifests::web("mute", 1)), &["web", "mute", "closed"])?;
     test.cluster.apply(&balanced("web", "", Some(OURS), "web"))?;
     well(&test, "web")?;
     println!("{}", test.world.admin()?.text(&["explain", "service", "default/web"])?);

@@ -1,6 +1,7 @@
 //! Every way by which clients reach a Service, on a real cluster.
 
 use anyhow::{Context, Result, ensure};
+use kubernetes::manifests::{BALANCED, NAMELESS, balanced, echo, service};
 use kubernetes::{Test, gate};
 use rig::lines::LineClients;
 use rig::load::{self, Load};
@@ -9,7 +10,8 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 
-const PODS: &str = "
+/// With a port more than others have.
+const WEB: &str = "
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web}
@@ -24,61 +26,9 @@ spec:
         image: nginx
         ports: [{name: http, containerPort: 8080}, {name: alt, containerPort: 8443}]
 ---
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: echo}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: echo}}
-  template:
-    metadata: {labels: {app: echo}}
-    spec:
-      containers:
-      - name: echo
-        image: headgate.dev/echo
-        ports: [{containerPort: 7007, protocol: TCP}, {containerPort: 7007, protocol: UDP}]
 ";
 
-/// NodePorts outside the addresses of the gateway are kube-proxy's.
-const SERVICES: &str = "
-apiVersion: v1
-kind: Service
-metadata: {name: np}
-spec:
-  type: NodePort
-  ipFamilyPolicy: RequireDualStack
-  selector: {app: web}
-  ports: [{port: 80, targetPort: http, nodePort: 30081}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: ext}
-spec:
-  ipFamilyPolicy: RequireDualStack
-  selector: {app: web}
-  externalIPs: [203.0.113.130, '2001:db8:0:3::130']
-  ports: [{port: 8000, targetPort: http}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: ports}
-spec:
-  type: LoadBalancer
-  loadBalancerClass: headgate.dev/gateway
-  ipFamilyPolicy: RequireDualStack
-  selector: {app: web}
-  ports: [{name: http, port: 80, targetPort: http}, {name: other, port: 8000, targetPort: alt}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: echo}
-spec:
-  type: LoadBalancer
-  loadBalancerClass: headgate.dev/gateway
-  ipFamilyPolicy: RequireDualStack
-  selector: {app: echo}
-  ports: [{name: lines, port: 53, targetPort: 7007}, {name: datagrams, port: 53, targetPort: 7007, protocol: UDP}]
----
+const SIX: &str = "
 apiVersion: v1
 kind: Service
 metadata: {name: six}
@@ -89,34 +39,36 @@ spec:
   selector: {app: web}
   ports: [{port: 80, targetPort: http}]
 ---
-apiVersion: v1
-kind: Service
-metadata: {name: sticky}
-spec:
-  type: LoadBalancer
-  loadBalancerClass: headgate.dev/gateway
-  ipFamilyPolicy: RequireDualStack
-  sessionAffinity: ClientIP
-  selector: {app: web}
-  ports: [{port: 80, targetPort: http}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: guarded}
-spec:
-  type: LoadBalancer
-  loadBalancerClass: headgate.dev/gateway
-  ipFamilyPolicy: RequireDualStack
-  loadBalancerSourceRanges: [198.18.0.10/32, '2001:db8:0:1::10/128']
-  selector: {app: web}
-  ports: [{port: 80, targetPort: http}]
 ";
+
+/// NodePorts outside the addresses of the gateway are kube-proxy's.
+fn services() -> String {
+    const EXTERNAL: &str = "externalIPs: [203.0.113.130, '2001:db8:0:3::130']";
+    const STICKY: &str = "sessionAffinity: ClientIP";
+    const RANGES: &str = "loadBalancerSourceRanges: [198.18.0.10/32, '2001:db8:0:1::10/128']";
+    const NP: &str = "{port: 80, targetPort: http, nodePort: 30081}";
+    const TWO: &str = "{name: http, port: 80, targetPort: http}, \
+                       {name: other, port: 8000, targetPort: alt}";
+    const ECHO: &str = "{name: lines, port: 53, targetPort: 7007}, \
+                        {name: datagrams, port: 53, targetPort: 7007, protocol: UDP}";
+    [
+        service("np", "web", "", &["type: NodePort"], NP),
+        service("ext", "web", "", &[EXTERNAL], "{port: 8000, targetPort: http}"),
+        balanced("ports", "web", TWO),
+        balanced("echo", "echo", ECHO),
+        SIX.to_owned(),
+        service("sticky", "web", "", &[BALANCED, STICKY], NAMELESS),
+        service("guarded", "web", "", &[BALANCED, RANGES], NAMELESS),
+    ]
+    .concat()
+}
 
 #[test]
 fn services_are_reached_in_every_way() -> Result<()> {
     let Some(test) = gate::begin("frontends", "")? else { return Ok(()) };
-    test.roll_out(PODS, &["web", "echo"])?;
-    test.cluster.apply(SERVICES)?;
+    let pods = WEB.to_owned() + &echo("echo", 2, &["TCP", "UDP"]);
+    test.roll_out(&pods, &["web", "echo"])?;
+    test.cluster.apply(&services())?;
     for service in ["np", "ext", "ports", "sticky", "guarded", "six"] {
         test.at_workers(service, 3).with_context(|| service.to_owned())?;
     }

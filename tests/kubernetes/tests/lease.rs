@@ -2,6 +2,7 @@
 //! is killed the other one does, with no address given twice.
 
 use anyhow::{Context, Result, ensure};
+use kubernetes::manifests::balanced;
 use kubernetes::outage::{Desk, Traffic};
 use kubernetes::{Test, gate, wait};
 use rig::cluster::{ClusterOptions, Via};
@@ -54,20 +55,7 @@ impl Given {
 
 /// Services without endpoints, `NAME-1` and so on.
 fn services(name: &str, count: usize) -> String {
-    let one = |index| {
-        format!(
-            "
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}-{index}}}
-spec:
-  type: LoadBalancer
-  loadBalancerClass: headgate.dev/gateway
-  ipFamilyPolicy: RequireDualStack
-  ports: [{{port: 80}}]
----"
-        )
-    };
+    let one = |index| balanced(&format!("{name}-{index}"), "", "{port: 80}");
     (1..=count).map(one).collect()
 }
 

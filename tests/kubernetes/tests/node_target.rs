@@ -1,26 +1,14 @@
 //! Nodes as backends: the gateway sends to their nodePorts, and the real kube-proxy goes on.
 
 use anyhow::{Context, Result, ensure};
+use kubernetes::manifests::{self, BALANCED, NAMELESS, web};
 use kubernetes::{Test, gate, wait};
 use rig::load;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
-const PODS: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 4
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - name: nginx
-        image: nginx
-        ports: [{name: http, containerPort: 8080}]
----
+/// A pod on one node alone, beside those that are on both.
+const LONE: &str = "
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: lone}
@@ -38,28 +26,15 @@ spec:
 ";
 
 fn service(name: &str, app: &str, policy: &str) -> String {
-    format!(
-        "
-apiVersion: v1
-kind: Service
-metadata:
-  name: {name}
-  annotations: {{headgate.dev/target: node}}
-spec:
-  type: LoadBalancer
-  loadBalancerClass: headgate.dev/gateway
-  ipFamilyPolicy: RequireDualStack
-  externalTrafficPolicy: {policy}
-  selector: {{app: {app}}}
-  ports: [{{port: 80, targetPort: http}}]
----"
-    )
+    let policy = format!("externalTrafficPolicy: {policy}");
+    let fields = [BALANCED, policy.as_str()];
+    manifests::service(name, app, "headgate.dev/target: node", &fields, NAMELESS)
 }
 
 #[test]
 fn nodes_are_backends_and_kube_proxy_goes_on() -> Result<()> {
     let Some(test) = gate::begin("node-target", "")? else { return Ok(()) };
-    test.roll_out(PODS, &["web", "lone"])?;
+    test.roll_out(&(web("web", 4) + LONE), &["web", "lone"])?;
     let services =
         [("cluster", "web", "Cluster"), ("local", "web", "Local"), ("one", "lone", "Local")];
     let yaml: String = services.iter().map(|(name, app, how)| service(name, app, how)).collect();

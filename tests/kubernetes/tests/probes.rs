@@ -2,6 +2,7 @@
 //! load balancer's own, nodes out of sight; and what becomes of clients of pods that are gone.
 
 use anyhow::{Context, Result, bail, ensure};
+use kubernetes::manifests::{self, BALANCED, HTTP};
 use kubernetes::{Test, gate, get, wait};
 use rig::cluster::ClusterOptions;
 use rig::load;
@@ -35,12 +36,8 @@ fn pods(name: &str, app: &str, replicas: usize, zone: &str, image: &str) -> Stri
 }
 
 fn service(name: &str, app: &str, notes: &str, policy: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, annotations: {{{notes}}}}}\n\
-         spec:\n  type: LoadBalancer\n  loadBalancerClass: headgate.dev/gateway\n  \
-         ipFamilyPolicy: RequireDualStack\n  externalTrafficPolicy: {policy}\n  \
-         selector: {{app: {app}}}\n  ports: [{{name: http, port: 80, targetPort: http}}]\n---\n"
-    )
+    let policy = format!("externalTrafficPolicy: {policy}");
+    manifests::service(name, app, notes, &[BALANCED, policy.as_str()], HTTP)
 }
 
 /// Waits for so many backends; no longer than a decision takes.

@@ -1,26 +1,11 @@
 //! One Service under one name through all its types, and the story that its Events tell.
 
 use anyhow::{Context, Result, ensure};
+use kubernetes::manifests::{BALANCED, HTTP, service, web};
 use kubernetes::{Test, gate, wait};
 use rig::{load, plan};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-
-const PODS: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - name: nginx
-        image: nginx
-        ports: [{name: http, containerPort: 8080}]
-";
 
 const NODE_PORT: u16 = 30_090;
 
@@ -99,7 +84,7 @@ fn unanswered(test: &Test, targets: &[SocketAddr], refused: bool) -> Result<()> 
 #[test]
 fn one_service_walks_through_all_types() -> Result<()> {
     let Some(test) = gate::begin("walk", "")? else { return Ok(()) };
-    test.roll_out(PODS, &["web"])?;
+    test.roll_out(&web("web", 2), &["web"])?;
     let pods = test.pods("web")?;
     let own = own()?;
 
@@ -143,24 +128,11 @@ fn one_service_walks_through_all_types() -> Result<()> {
     test.settle()
 }
 
-const STORY: &str = "
-apiVersion: v1
-kind: Service
-metadata:
-  name: story
-  annotations: {headgate.dev/addresses: '203.0.113.200,2001:db8::18'}
-spec:
-  type: LoadBalancer
-  loadBalancerClass: headgate.dev/gateway
-  ipFamilyPolicy: RequireDualStack
-  selector: {app: web}
-  ports: [{name: http, port: 80, targetPort: http}]
-";
-
 /// An address that no pool has; one that a pool has; and none any more.
 fn tells_its_story(test: &Test) -> Result<()> {
+    let nobodys = "headgate.dev/addresses: '203.0.113.200,2001:db8::18'";
     test.writes_at_most("no address", [1, 1], || {
-        test.cluster.apply(STORY)?;
+        test.cluster.apply(&service("story", "web", nobodys, &[BALANCED], HTTP))?;
         test.story("story", &["AllocationFailed"])?;
         let condition = "{.status.conditions[?(@.type=='headgate.dev/Programmed')].status}";
         wait("the condition is False", || {

@@ -2,27 +2,12 @@
 //! where nothing is to be said, and nothing anew when it starts again.
 
 use anyhow::{Context, Result, ensure};
+use kubernetes::manifests::{self, BALANCED, HTTP, web};
 use kubernetes::outage::wait_for_step;
 use kubernetes::{PATIENCE, Test, gate, wait};
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Duration;
-
-const PODS: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - name: nginx
-        image: nginx
-        ports: [{name: http, containerPort: 8080}]
-";
 
 /// As whom the gateway reports its Events.
 const CLASS: &str = "headgate.dev/gateway";
@@ -30,18 +15,14 @@ const CLASS: &str = "headgate.dev/gateway";
 const REST: Duration = Duration::from_secs(3);
 
 fn service(name: &str, notes: &str, policy: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, annotations: {{{notes}}}}}\n\
-         spec:\n  type: LoadBalancer\n  loadBalancerClass: headgate.dev/gateway\n  \
-         ipFamilyPolicy: RequireDualStack\n  externalTrafficPolicy: {policy}\n  \
-         selector: {{app: web}}\n  ports: [{{name: http, port: 80, targetPort: http}}]\n---\n"
-    )
+    let policy = format!("externalTrafficPolicy: {policy}");
+    manifests::service(name, "web", notes, &[BALANCED, policy.as_str()], HTTP)
 }
 
 #[test]
 fn no_more_is_written_than_is_to_be_said() -> Result<()> {
     let Some(mut test) = gate::begin("writes", "")? else { return Ok(()) };
-    test.roll_out(PODS, &["web"])?;
+    test.roll_out(&web("web", 2), &["web"])?;
     new_ones(&test)?;
     other_addresses(&test)?;
     nodes_left_out(&test)?;
@@ -137,7 +118,7 @@ fn namespace_deleted(test: &Test) -> Result<()> {
     cluster.kubectl("create namespace shop")?;
     let inside =
         |yaml: &str| yaml.replace("metadata: {name: ", "metadata: {namespace: shop, name: ");
-    cluster.apply(&inside(&(PODS.to_owned() + "---\n" + &service("sold", asked, "Cluster"))))?;
+    cluster.apply(&inside(&(web("web", 2) + &service("sold", asked, "Cluster"))))?;
     cluster.kubectl("rollout status deployment/web -n shop --timeout=60s")?;
     test.at_workers("sold", 2)?;
     let targets = test.targets("sold -n shop", 80)?;

@@ -3,6 +3,7 @@
 use crate::net::Net;
 use crate::plan;
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// What differs from world to world.
@@ -14,10 +15,21 @@ pub struct GatewayOptions {
     pub huge_pages: bool,
     /// How it reaches an API server; without, it reads the folder of manifests.
     pub kubeconfig: Option<PathBuf>,
+    /// It runs as a pod does: that is how it reaches an API server.
+    pub pod: Option<Pod>,
     /// More keys of `[kubernetes]`, with their values in TOML.
     pub kubernetes: Vec<(&'static str, String)>,
     /// More of the configuration, in TOML: tables that aren't written here.
     pub more: String,
+}
+
+/// What a kubelet gives a pod to reach the API server.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// The folder with `ca.crt`, `token` and `namespace`.
+    pub credentials: PathBuf,
+    /// Where the API server is.
+    pub server: SocketAddr,
 }
 
 impl Default for GatewayOptions {
@@ -25,7 +37,7 @@ impl Default for GatewayOptions {
     fn default() -> Self {
         let huge_pages = crate::hugepages::enough();
         let (kubernetes, more) = (Vec::new(), String::new());
-        Self { cores: vec![1], huge_pages, kubeconfig: None, kubernetes, more }
+        Self { cores: vec![1], huge_pages, kubeconfig: None, pod: None, kubernetes, more }
     }
 }
 
@@ -100,10 +112,12 @@ pub fn text(net: &Net, places: &Places, options: &GatewayOptions) -> String {
     if let Some(kubeconfig) = &options.kubeconfig {
         let keys = [vec![("kubeconfig", file(kubeconfig))], options.kubernetes.clone()].concat();
         section(&mut out, "kubernetes", &keys);
+    } else if options.pod.is_some() {
+        section(&mut out, "kubernetes", &options.kubernetes);
     } else {
         section(&mut out, "manifests", &[("dir", file(&places.manifests))]);
     }
-    if options.kubeconfig.is_some() && !options.more.contains("[service]") {
+    if (options.kubeconfig.is_some() || options.pod.is_some()) && !options.more.contains("[service]") {
         // No other controller is there.
         section(&mut out, "service", &[("default_class", "true".into())]);
     }

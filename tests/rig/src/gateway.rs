@@ -1,13 +1,14 @@
 //! Headgate itself, running in the gateway's namespace.
 
 use crate::admin::Admin;
-use crate::config::{self, GatewayOptions, Places};
+use crate::config::{self, GatewayOptions, Places, Pod};
 use crate::net::Net;
 use crate::process::Process;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -48,7 +49,10 @@ impl Gateway {
         let program = program()?;
         fs::create_dir_all(&places.state)?;
         fs::write(&places.config, config::text(net, places, options))?;
-        let mut command = net.gateway.command("taskset");
+        let mut command = match &options.pod {
+            None => net.gateway.command("taskset"),
+            Some(pod) => as_pod(net, pod),
+        };
         // The rig keeps to core 0; the gateway may use them all.
         command.args(["-c", &all_cores()]).arg(&program).arg("run");
         command.arg("--config").arg(&places.config);
@@ -119,6 +123,18 @@ impl Gateway {
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.process.ended()
     }
+}
+
+/// Runs what follows where its credentials are where a pod's are, seen by nobody else.
+fn as_pod(net: &Net, pod: &Pod) -> Command {
+    const PREPARE: &str = "set -e; mount -t tmpfs none /var; \
+                           mkdir -p /var/run/secrets/kubernetes.io; \
+                           ln -s \"$0\" /var/run/secrets/kubernetes.io/serviceaccount; exec \"$@\"";
+    let mut command = net.gateway.command("unshare");
+    command.args(["--mount", "sh", "-c", PREPARE]).arg(&pod.credentials).arg("taskset");
+    command.env("KUBERNETES_SERVICE_HOST", pod.server.ip().to_string());
+    command.env("KUBERNETES_SERVICE_PORT", pod.server.port().to_string());
+    command
 }
 
 /// `0-1` and the like.

@@ -84,7 +84,7 @@ impl Cluster {
         let server = match via {
             Via::V4(index) => self.server(index)?.url(0),
             Via::V6(index) => self.server(index)?.url(1),
-            Via::Shared => url(plan::management(plan::SHARED)[0], plan::API_PORT),
+            Via::Shared => url(plan::shared()[0], plan::API_PORT),
             Via::Host(index) => format!("https://127.0.0.1:{}", self.server(index)?.host_port()),
         };
         let user = match who {

@@ -25,6 +25,11 @@ pub fn management(number: u8) -> [IpAddr; 2] {
     ]
 }
 
+/// The address of the API server that is in use, whichever that is.
+pub fn shared() -> [IpAddr; 2] {
+    management(SHARED)
+}
+
 /// The InternalIPs of node `index`, from 0: on the gateway's back network.
 pub fn node(index: u8) -> [IpAddr; 2] {
     plan::back(151 + u16::from(index))

@@ -128,7 +128,7 @@ impl Cluster {
     /// Moves the shared address ([`Via::Shared`]) to the API server of this index, as whatever
     /// balances between API servers does when one of them falls silent.
     pub fn move_shared_address(&self, index: usize) -> Result<()> {
-        let addresses = plan::management(plan::SHARED);
+        let addresses = plan::shared();
         for (number, server) in self.servers.iter().enumerate() {
             let link = if number == 0 { super::network::BRIDGE } else { super::network::LINK };
             for (address, bits) in addresses.iter().zip([24, 64]) {
@@ -271,7 +271,7 @@ pub(super) fn names_of_servers(own: &[IpAddr]) -> String {
             .map(str::to_owned)
             .to_vec();
     names.extend(["198.19.0.1".to_owned(), "2001:db8:5e::1".to_owned()]);
-    names.extend(own.iter().chain(&plan::management(plan::SHARED)).map(ToString::to_string));
+    names.extend(own.iter().chain(&plan::shared()).map(ToString::to_string));
     names.join(",")
 }
 
