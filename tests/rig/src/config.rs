@@ -117,7 +117,9 @@ pub fn text(net: &Net, places: &Places, options: &GatewayOptions) -> String {
     } else {
         section(&mut out, "manifests", &[("dir", file(&places.manifests))]);
     }
-    if (options.kubeconfig.is_some() || options.pod.is_some()) && !options.more.contains("[service]") {
+    if (options.kubeconfig.is_some() || options.pod.is_some())
+        && !options.more.contains("[service]")
+    {
         // No other controller is there.
         section(&mut out, "service", &[("default_class", "true".into())]);
     }
