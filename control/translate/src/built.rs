@@ -16,6 +16,8 @@ pub struct Built {
     pub removed: Vec<ObjectName>,
     /// What began or ended; their time is for the caller to set.
     pub events: Vec<Event>,
+    /// What began earlier, and was told by whoever wrote the statuses.
+    pub known_events: Vec<Event>,
     /// Statuses to write, where Services live in an API server.
     pub writes: Vec<StatusWrite>,
     /// Probes that begin and end.

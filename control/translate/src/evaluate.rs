@@ -186,7 +186,9 @@ impl Index {
         if !same {
             built.statuses.push(outcome.status);
         }
-        if !self.stood_before(name) {
+        if self.stood_before(name) {
+            built.known_events.extend(begun);
+        } else {
             self.events.extend(begun);
         }
         self.tell_write(name, built);

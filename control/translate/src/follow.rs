@@ -112,11 +112,16 @@ impl Index {
         let mut rivals = Vec::new();
         for other in self.ledger.holders(address) {
             let Some(other) = self.services.get(other).map(|entry| &entry.spec) else { continue };
-            if other.name() == spec.name() || spec.shares_with(other).is_some() {
+            if other.name() == spec.name() {
                 continue;
             }
-            let said = other.standing.addresses().any(|one| one == address);
-            if !self.writer && !said || spec.rank < other.rank {
+            // Given by us once and never written: another gateway writes now, and knows nothing
+            // of it, also where the two would share.
+            let unsaid = !self.writer && !other.standing.addresses().any(|one| one == address);
+            if !unsaid && spec.shares_with(other).is_some() {
+                continue;
+            }
+            if unsaid || spec.rank < other.rank {
                 rivals.push(other.name().clone());
             } else {
                 return Err(format!("it belongs to {}, the older Service", other.name()));

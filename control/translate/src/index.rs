@@ -132,6 +132,8 @@ pub struct Index {
     pub(crate) over_limit: BTreeSet<ObjectName>,
     /// Which nodes are to be asked may differ.
     pub(crate) ask_nodes: bool,
+    /// Services of which the packet path could not take all.
+    pub(crate) lost: BTreeSet<ObjectName>,
     /// This gateway allocates, where Services live in an API server.
     pub(crate) writer: bool,
     /// Nothing has been built yet.
@@ -194,6 +196,7 @@ impl Index {
             events: Vec::new(),
             over_limit: BTreeSet::new(),
             ask_nodes: false,
+            lost: BTreeSet::new(),
             writer: false,
             first: true,
             may_be_told: true,
@@ -222,6 +225,15 @@ impl Index {
             Kind::Namespace => self.delete_namespace(&key.name.name),
             Kind::ServiceCidr => self.delete_service_cidr(key),
         }
+    }
+
+    /// The Services of which the packet path could not take all that was built so far. True where
+    /// that is news, and another build says what comes of it.
+    pub fn set_lost(&mut self, lost: BTreeSet<ObjectName>) -> bool {
+        let differ: Vec<_> = self.lost.symmetric_difference(&lost).cloned().collect();
+        self.lost = lost;
+        self.stale.extend(differ.iter().cloned());
+        !differ.is_empty()
     }
 
     /// What changes since the last build.

@@ -12,6 +12,10 @@ const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// Taint of a Node that the autoscaler is about to delete.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
+/// Seconds after which a Node that is in sight again has been told of with all its pods. A kubelet
+/// says so with a later heartbeat, of which there is one in five minutes at least.
+const TOLD_AFTER_S: i64 = 60;
+
 /// What the index keeps of one Node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NodeFacts {
@@ -25,6 +29,8 @@ pub(crate) struct NodeFacts {
     pub(crate) unknown: bool,
     /// Its condition Ready is True.
     ready: bool,
+    /// And has been for long enough: its kubelet has told of all its pods.
+    settled: bool,
 }
 
 impl NodeFacts {
@@ -42,6 +48,15 @@ impl NodeFacts {
         let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
         read.unknown = ready.is_some_and(|condition| condition.status == "Unknown");
         read.ready = ready.is_some_and(|condition| condition.status == "True");
+        let times = ready.and_then(|condition| {
+            Some((
+                condition.last_heartbeat_time.as_ref()?,
+                condition.last_transition_time.as_ref()?,
+            ))
+        });
+        read.settled = times.is_some_and(|(heard, since)| {
+            heard.0.as_second().saturating_sub(since.0.as_second()) >= TOLD_AFTER_S
+        });
         read
     }
 
@@ -94,14 +109,13 @@ impl Nodes {
     /// Puts a Node in the place of what was known of it; `None` removes it.
     pub(crate) fn replace(&mut self, name: &Arc<str>, new: Option<NodeFacts>) -> NodeChange {
         let before = self.nodes.remove(name);
-        if !new.as_ref().is_some_and(|new| new.ready) {
-            self.untold.remove(name);
-        }
+        let ended = !new.as_ref().is_some_and(|new| new.ready && !new.settled)
+            && self.untold.remove(name).is_some();
         let old = before.clone().unwrap_or_default();
         let now = new.clone().unwrap_or_default();
         let way = old.internal != now.internal;
         let mut change = NodeChange {
-            way: way || old.unknown != now.unknown,
+            way: way || ended || old.unknown != now.unknown,
             returned: old.unknown && now.ready,
             backend: way || old.excluded != now.excluded || before.is_some() != new.is_some(),
             addresses: Vec::new(),

@@ -230,9 +230,11 @@ impl Spec {
         read
     }
 
-    /// What its backends are made of. Clients inside the cluster always get endpoints.
+    /// What its backends are made of. Clients inside the cluster always get endpoints, and so do
+    /// the tables where nobody else is served.
     pub(crate) fn target(&self, scope: Scope) -> Target {
-        if scope == Scope::External { self.wants.target } else { Target::Endpoint }
+        let outside = scope == Scope::External && self.served_outside;
+        if outside { self.wants.target } else { Target::Endpoint }
     }
 }
 

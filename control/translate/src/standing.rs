@@ -297,6 +297,11 @@ impl Index {
             let what = problem.unwrap_or_else(|| "not every port is forwarded".to_owned());
             return no(reason, what);
         }
+        if self.lost.contains(spec.name()) {
+            let what = "a limit of the packet path keeps a part from being forwarded; headgate show \
+                        events says which";
+            return no(reason::LIMIT_EXCEEDED, what.to_owned());
+        }
         let addresses: Vec<_> = status.addresses.iter().map(ToString::to_string).collect();
         let mut message = match addresses.as_slice() {
             [] => "forwarded on the gateway's NodePorts".to_owned(),

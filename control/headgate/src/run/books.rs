@@ -4,7 +4,8 @@ use super::path::PacketPath;
 use admin::ProgrammingTimes;
 use engine::BackendTraffic;
 use model::answers::{
-    Degraded, Event, Live, PoolRow, ProbeCounts, ServiceStatus, SourceState, Traffic, WriteCounts,
+    Degraded, Event, Live, PoolRow, ProbeCounts, ServiceStatus, Severity, SourceState, Traffic,
+    WriteCounts,
 };
 use model::desired::{Backend, BackendState, Delta, DesiredState, ObjectName, ServicePortKey};
 use model::limits::EVENTS_KEPT;
@@ -37,6 +38,10 @@ pub struct Books {
     pub source: SourceState,
     /// Since when nobody has heard the source, for a fault of the control side.
     pub source_fails_since: Option<Instant>,
+    /// When the source was heard last.
+    pub source_heard: Option<Instant>,
+    /// Service ports of which a part could not be compiled.
+    lost: BTreeSet<ServicePortKey>,
     /// What was written to the source; `None` where nothing ever is.
     pub write_counts: Option<WriteCounts>,
     /// Active probes.
@@ -51,6 +56,20 @@ pub struct Books {
     pub programming: ProgrammingTimes,
     /// What the workers run with, and since when.
     pub live: BTreeMap<ObjectName, Live>,
+}
+
+/// An event about the gateway itself.
+pub fn own_event(reason: &str, message: String) -> Event {
+    Event {
+        time_s: 0,
+        severity: Severity::Warning,
+        reason: reason.to_owned(),
+        kind: "Gateway".to_owned(),
+        object: ObjectName::new("", "headgate"),
+        uid: String::new(),
+        place: String::new(),
+        message,
+    }
 }
 
 /// What is wrong until the source has been read.
@@ -82,11 +101,28 @@ impl Books {
         }
         self.desired.apply(delta);
         let generation = path.publish(snapshot, &report);
+        self.note_lost(delta, &report);
         for name in services_of(delta) {
             let live = Live { generation, changed_s: epoch_s(), took_us: None };
             self.live.insert(name.clone(), live);
         }
         (generation, report)
+    }
+    /// Notes what could not be compiled, and tells what is new of it.
+    fn note_lost(&mut self, delta: &Delta, report: &Report) {
+        let changed = delta.changed.iter().map(|port| &port.key);
+        let looked_at = changed.chain(&delta.removed);
+        let before: BTreeSet<_> = looked_at.filter_map(|key| self.lost.take(key)).collect();
+        for problem in &report.problems {
+            if self.lost.insert(problem.key.clone()) && !before.contains(&problem.key) {
+                let text = format!("{}: {}", problem.key, problem.what);
+                self.record(own_event("NotCompiled", text));
+            }
+        }
+    }
+    /// The Services of which a part could not be compiled.
+    pub fn lost(&self) -> BTreeSet<ObjectName> {
+        self.lost.iter().map(|key| key.service.clone()).collect()
     }
     /// Every worker runs with a change, this long after the source told it.
     pub fn in_use(&mut self, delta: &Delta, took: Duration) {

@@ -3,25 +3,25 @@
 //! It lives apart from the workers: a panic of it, or a source that hangs, leaves forwarding as it
 //! was, and it is started again from what is on disk.
 
-use super::books::epoch_s;
+use super::books::{epoch_s, own_event};
 use super::gateway::Running;
 use super::keep::Keeper;
 use super::path::PacketPath;
 use super::probing::Probing;
 use super::source::Source;
 use model::answers::{Event, Severity};
-use model::desired::{Delta, ObjectName, Origin, ServicePort, ServicePortKey};
+use model::desired::{Delta, Origin, ServicePort};
 use sources::probe::{ProbeOptions, Prober};
 use sources::store::{Loaded, Store, StoreError, Stored};
 use sources::{Change, Changes};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use translate::problem::reason;
-use translate::writes::{Programmed, StatusWrite};
+use translate::writes::StatusWrite;
 use translate::{Allocations, Index, Settings};
 
 /// How long the thread waits for a change before it looks after everything else.
@@ -71,7 +71,8 @@ pub fn supervise<P: PacketPath>(plan: &Plan, running: &Arc<Running<P>>) {
         tracing::error!("{what}; forwarding goes on, and the control side is started again");
         let mut books = running.books();
         // Nobody hears the source, and nobody writes.
-        books.source_fails_since.get_or_insert(began.max(running.facts.started));
+        let heard = books.source_heard.unwrap_or(running.facts.started);
+        books.source_fails_since.get_or_insert(heard);
         books.source.in_step = false;
         if let Some(leadership) = &mut books.source.leadership {
             leadership.ours = false;
@@ -169,8 +170,8 @@ pub struct Control<'a, P: PacketPath> {
     loaded: bool,
     /// The term in which this gateway allocates and writes, while it does.
     writes: Option<u64>,
-    /// Service ports of which a part could not be compiled.
-    lost: BTreeSet<ServicePortKey>,
+    /// What was compiled asks for another build.
+    again: bool,
 }
 
 impl<'a, P: PacketPath> Control<'a, P> {
@@ -183,8 +184,12 @@ impl<'a, P: PacketPath> Control<'a, P> {
         settings: Settings,
         allocations: Allocations,
     ) -> Self {
-        let desired = running.books().desired.clone();
-        let index = Index::resume(settings, allocations, desired);
+        let (desired, lost) = {
+            let books = running.books();
+            (books.desired.clone(), books.lost())
+        };
+        let mut index = Index::resume(settings, allocations, desired);
+        index.set_lost(lost);
         let mut books = running.books();
         books.source_name = source.name();
         books.wrong(FAILED, None);
@@ -200,13 +205,17 @@ impl<'a, P: PacketPath> Control<'a, P> {
             pending,
             loaded: false,
             writes: None,
-            lost: BTreeSet::new(),
+            again: false,
         }
     }
 
     /// Once round: waits for a change, takes it in, and looks after everything else.
     pub fn turn(&mut self, wait: Duration) {
         let changes = self.source.next(wait);
+        // One that no longer writes follows what is told, from the first word on.
+        if self.source.writes() != self.writes {
+            self.index.set_writer(false);
+        }
         let heard = self.probing.tell(&mut self.index);
         if let Some(changes) = changes {
             self.loaded |= changes.full;
@@ -215,6 +224,9 @@ impl<'a, P: PacketPath> Control<'a, P> {
             self.take_in(None);
         }
         if self.lead() {
+            self.take_in(None);
+        }
+        if std::mem::take(&mut self.again) {
             self.take_in(None);
         }
         self.settle();
@@ -271,31 +283,19 @@ impl<'a, P: PacketPath> Control<'a, P> {
             detected = None;
         }
         if !built.delta.is_empty() {
-            let (_, report) = books.change(&self.running.engine, &built.delta);
-            let changed = built.delta.changed.iter().map(|port| &port.key);
-            let looked_at: BTreeSet<_> = changed.chain(&built.delta.removed).collect();
-            let before: BTreeSet<_> =
-                looked_at.into_iter().filter_map(|key| self.lost.take(key)).collect();
-            for problem in report.problems {
-                if !before.contains(&problem.key) && !self.lost.contains(&problem.key) {
-                    let text = format!("{}: {}", problem.key, problem.what);
-                    books.record(own_event("NotCompiled", text));
-                }
-                self.lost.insert(problem.key);
+            books.change(&self.running.engine, &built.delta);
+            let lost = books.lost();
+            if self.index.set_lost(lost.clone()) {
+                self.again = true;
+                // What was built didn't know of it, and is said anew.
+                built.writes.retain(|write| !lost.contains(&write.service));
+                built.events.retain(|event| {
+                    event.reason != reason::PROGRAMMED || !lost.contains(&event.object)
+                });
             }
             if let Some(keeper) = &self.keeper {
                 keeper.put(built.delta.clone());
             }
-        }
-        // Also where nothing but the status is told anew: the index doesn't know of it.
-        if !self.lost.is_empty() {
-            let lost: BTreeSet<_> = self.lost.iter().map(|key| &key.service).collect();
-            for write in built.writes.iter_mut().filter(|one| lost.contains(&one.service)) {
-                not_compiled(write);
-            }
-            built.events.retain(|event| {
-                event.reason != reason::PROGRAMMED || !lost.contains(&event.object)
-            });
         }
         for name in &built.removed {
             books.statuses.remove(name);
@@ -313,6 +313,10 @@ impl<'a, P: PacketPath> Control<'a, P> {
         }
         for event in events.drain(..) {
             tell(&event);
+            books.record(event);
+        }
+        for mut event in built.known_events {
+            event.time_s = epoch_s();
             books.record(event);
         }
         for mut event in built.events {
@@ -371,21 +375,9 @@ impl<'a, P: PacketPath> Control<'a, P> {
         books.source = state;
         books.source.loaded = loaded;
         books.source_fails_since = None;
+        books.source_heard = Some(Instant::now());
         books.source_name = name;
         books.write_counts = counts;
-    }
-}
-
-/// Not all of a Service is forwarded, whatever was to be said of it.
-fn not_compiled(write: &mut StatusWrite) {
-    if let Some(programmed) = &mut write.programmed {
-        *programmed = Programmed {
-            status: false,
-            reason: reason::LIMIT_EXCEEDED,
-            message: "a limit of the packet path keeps a part from being forwarded; headgate show \
-                      events says which"
-                .to_owned(),
-        };
     }
 }
 
@@ -396,19 +388,6 @@ pub fn keep<P: PacketPath>(running: &Running<P>, what: &str, saved: Result<(), S
         tracing::error!("{what}: {error}");
     }
     running.books().wrong(what, saved.is_err().then_some(&*wrong));
-}
-
-fn own_event(reason: &str, message: String) -> Event {
-    Event {
-        time_s: 0,
-        severity: Severity::Warning,
-        reason: reason.to_owned(),
-        kind: "Gateway".to_owned(),
-        object: ObjectName::new("", "headgate"),
-        uid: String::new(),
-        place: String::new(),
-        message,
-    }
 }
 
 /// Events are logged, too.

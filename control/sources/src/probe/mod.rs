@@ -38,7 +38,7 @@ pub struct ProbeOptions {
 
 impl Default for ProbeOptions {
     fn default() -> Self {
-        Self { at_once: 256, sources: Vec::new() }
+        Self { at_once: 128, sources: Vec::new() }
     }
 }
 
@@ -94,11 +94,9 @@ impl Prober {
                 one.task.abort();
             }
             self.news.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-            let others = self.turns.get(&key.namespace).map_or(0, Arc::strong_count);
-            if others == 1 {
-                self.turns.remove(&key.namespace);
-            }
         }
+        // Tasks that were ended a while ago have let go by now.
+        self.turns.retain(|_, turns| Arc::strong_count(turns) > 1);
         for (key, cadence) in change.started {
             match self.running.get(&key) {
                 Some(one) => drop(one.cadence.send_replace(cadence)),

@@ -268,6 +268,39 @@ fn hints_are_kept_where_all_ready_ones_have_some_and_one_is_ours() {
     }
 }
 
+/// A node out of sight, and in sight again: since when, and how long ago it was heard.
+fn node_that_is(ready: &str, since: &str, heard: &str) -> Object {
+    let mut object = node("n1", &["10.0.0.1"]);
+    let Object::Node(node, _) = &mut object else { unreachable!() };
+    let condition = json!([{
+        "type": "Ready", "status": ready, "lastTransitionTime": since, "lastHeartbeatTime": heard,
+    }]);
+    let status = node.status.as_mut().unwrap();
+    status.conditions = Some(serde_json::from_value(condition).unwrap());
+    object
+}
+
+#[test]
+fn a_slice_of_before_counts_for_a_minute_after_its_node_is_back() {
+    const BACK: &str = "2026-01-01T00:10:00Z";
+    let unready = || {
+        let mut value = endpoint("10.1.0.1", "");
+        value["nodeName"] = "n1".into();
+        slice("s", "a", "IPv4", json!([value]))
+    };
+    let mut index = index();
+    index.take([balanced("a"), unready(), node_that_is("Unknown", BACK, BACK)]);
+    answer(&mut index, "10.1.0.1:8080", HEALTHY);
+    assert_eq!(index.backends("a"), ["10.1.0.1:8080"]);
+    for heard in [BACK, "2026-01-01T00:10:59Z"] {
+        index.take([node_that_is("True", BACK, heard)]);
+        assert_eq!(index.backends("a"), ["10.1.0.1:8080"], "{heard}");
+    }
+    // A pod that wasn't ready before the cut either.
+    index.take([node_that_is("True", BACK, "2026-01-01T00:11:00Z")]);
+    assert_eq!(index.backends("a"), ["(10.1.0.1:8080)"]);
+}
+
 fn with_cluster_ip(change: impl FnOnce(&mut Value)) -> Object {
     service("a", "ClusterIP", |value| {
         value["spec"]["clusterIPs"] = json!(["10.96.0.7", "2001:db8:96::7"]);

@@ -4,6 +4,7 @@ use super::*;
 use crate::Authority;
 use crate::problem::reason;
 use crate::writes::{Ingress, StatusWrite};
+use std::collections::BTreeSet;
 
 /// An index on an API server.
 fn on_api_server(change: impl FnOnce(&mut Wishes)) -> Index {
@@ -153,6 +154,23 @@ fn a_restart_tells_no_problem_again_where_the_status_says_it_all() {
     let built = again.take([written(&local("a"), &built.writes[0]), local("b")]);
     let told: Vec<_> = built.events.iter().map(|event| (&*event.reason, &*event.uid)).collect();
     assert_eq!(told, [(reason::SOURCE_NOT_KEPT, "b")], "b is new");
+    assert_eq!(built.known_events.len(), 1, "for those who ask here");
+}
+
+#[test]
+fn what_the_packet_path_could_not_take_is_said_until_it_can() {
+    let mut index = writer();
+    let a = born("a", "2026-01-01T00:00:00Z");
+    let built = index.take([a.clone()]);
+    let name = ObjectName::new("default", "a");
+    assert!(index.set_lost([name.clone()].into()) && !index.set_lost([name].into()));
+    let lost = index.build();
+    assert!(write_of(&lost).contains("| false LimitExceeded: "), "{}", write_of(&lost));
+    // Both of our words come back, one after the other.
+    assert!(index.take([written(&a, &built.writes[0])]).writes.is_empty());
+    assert!(index.take([written(&a, &lost.writes[0])]).writes.is_empty());
+    assert!(index.set_lost(BTreeSet::new()));
+    assert!(write_of(&index.build()).contains("| true Programmed: "));
 }
 
 #[test]

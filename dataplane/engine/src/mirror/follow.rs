@@ -170,6 +170,7 @@ impl Follower {
                     self.overruns += 1;
                     tracing::warn!(overruns = self.overruns, "netlink events lost; reading all");
                     self.due = [true; Kind::ALL.len()];
+                    news.links_changed = true;
                     news.datagrams += 1;
                 }
                 Err(error) => return Err(error.into()),

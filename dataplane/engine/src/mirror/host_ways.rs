@@ -76,6 +76,8 @@ pub(crate) struct HostWays {
     /// Next hops by address; of several the first counts.
     wanted: BTreeMap<IpAddr, Vec<IpAddr>>,
     installed: HashMap<IpAddr, Installed>,
+    /// Those of them that the kernel may have thrown away.
+    doubted: HashSet<IpAddr>,
     /// Addresses to be looked at, in turn.
     waiting: VecDeque<IpAddr>,
     is_waiting: HashSet<IpAddr>,
@@ -106,6 +108,7 @@ impl HostWays {
     /// A route of ours was removed by somebody.
     pub fn lost(&mut self, address: IpAddr) {
         self.installed.remove(&address);
+        self.doubted.remove(&address);
         if self.wanted.contains_key(&address) {
             self.look_at(address);
         }
@@ -113,7 +116,9 @@ impl HostWays {
     /// Links or their addresses changed: the kernel has thrown away routes without a word, and
     /// next hops may be elsewhere.
     pub fn links_changed(&mut self) {
-        self.installed.clear();
+        let all: Vec<IpAddr> = self.installed.keys().copied().collect();
+        self.doubted.extend(&all);
+        all.into_iter().for_each(|address| self.look_at(address));
         self.look_for_ways();
     }
     /// The kernel's routes changed: there may be a way where there was none.
@@ -136,9 +141,10 @@ impl HostWays {
                 Some(target) => self.installed.insert(address, target),
                 None => self.installed.remove(&address),
             };
-            if before == target {
+            if before == target && !self.doubted.remove(&address) {
                 continue;
             }
+            self.doubted.remove(&address);
             match (target, before) {
                 (Some((index, via)), _) => {
                     requests.push(netlink::put_host_way(index, address, via));
@@ -229,11 +235,19 @@ mod tests {
         assert_eq!(ways.round(&state), [put("198.18.1.11")]);
         ways.links_changed();
         // Its link is known again a moment later.
-        assert_eq!(ways.round(&KernelState::default()), []);
+        assert_eq!(
+            ways.round(&KernelState::default()),
+            [netlink::remove_host_way(7, pod, addr("198.18.1.11"))]
+        );
         ways.look_for_ways();
         assert_eq!(ways.round(&state), [put("198.18.1.11")]);
         ways.look_for_ways();
         assert_eq!(ways.round(&state), []);
+        // Links change while one is let go: it goes nevertheless.
+        ways.set((pod, addr("198.18.1.11")), false);
+        ways.links_changed();
+        assert_eq!(ways.round(&state), [netlink::remove_host_way(7, pod, addr("198.18.1.11"))]);
+        assert!(ways.installed.is_empty() && ways.doubted.is_empty());
     }
 
     #[test]

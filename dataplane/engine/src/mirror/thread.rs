@@ -225,7 +225,9 @@ impl Thread {
             match self.requests.send(message, flags) {
                 Ok(_) => {}
                 // Short of memory: the request will be made again.
-                Err(Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR) => {}
+                Err(Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR) => {
+                    self.host_ways.links_changed();
+                }
                 Err(error) => return Err(RunError::Ask(error)),
             }
         }

@@ -14,7 +14,7 @@ const WAITING_MAX: usize = 1_000;
 const REMEMBERED_MAX: usize = 4_000;
 /// How long the API server keeps an Event, by default, after it was written last. One that has gone
 /// there is made anew.
-pub(super) const KEPT: Duration = Duration::from_secs(60 * 60);
+const KEPT: Duration = Duration::from_secs(60 * 60);
 /// Events sent in a burst, and one more in each interval after that.
 const BURST: u32 = 100;
 const REFILL: Duration = Duration::from_millis(100);
@@ -40,6 +40,7 @@ struct Waiting {
     severity: Severity,
     count: u32,
     put: Instant,
+    born: Timestamp,
     time: Timestamp,
     due: Instant,
     tries: u32,
@@ -114,6 +115,7 @@ impl Outbox {
             severity: event.severity,
             count: 0,
             put: now,
+            born: Timestamp::now(),
             time: Timestamp::now(),
             due,
             tries: 0,
@@ -176,7 +178,7 @@ impl Outbox {
             count: waiting.count,
             time: waiting.time,
             before: self.remembered.get(key).cloned(),
-            again: waiting.tries > 0,
+            born: waiting.born,
             identity: identity.to_owned(),
         };
         Some((key.clone(), letter))

@@ -1,12 +1,13 @@
 //! One Event on its way to the cluster (`events.k8s.io/v1`), as `kubectl describe` and
 //! `kubectl events` show it. What is said again becomes a series of the Event that said it first.
 //!
-//! Its name follows from what it says. So whoever says it, after a lost answer, a restart or in
-//! another gateway, finds that it is there, and doesn't say it twice.
+//! Its name ends in the time at which it was first to be told: `kubectl describe` lists Events by
+//! name where it knows no time, and so in their order. After a lost answer it is sent again under
+//! that name, and found to be there.
 
 use super::super::connect::Connection;
 use super::super::trouble::{Doing, Sort, Trouble};
-use super::events::{KEPT, Key, Remembered, Sent};
+use super::events::{Key, Remembered, Sent};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -34,8 +35,8 @@ pub(super) struct Letter {
     pub(super) time: Timestamp,
     /// What this process has told of it.
     pub(super) before: Option<Remembered>,
-    /// It was sent before, and its answer lost.
-    pub(super) again: bool,
+    /// When it was first to be told.
+    pub(super) born: Timestamp,
     pub(super) identity: String,
 }
 
@@ -73,29 +74,12 @@ impl Letter {
         let name = self.name();
         match way.create(&self.event(&name)).await {
             Ok(_) => Ok(Sent::As { name, count: told, told }),
-            Err((trouble, _)) if trouble.sort == Sort::Conflict => self.goes_on(&way, name).await,
+            // It was sent before, and its answer lost.
+            Err((trouble, _)) if trouble.sort == Sort::Conflict => {
+                Ok(Sent::As { name, count: told, told })
+            }
             Err((trouble, status)) => unwanted(trouble, status.as_deref()),
         }
-    }
-
-    /// The Event is there. It is not told again soon; what this process tells from now on goes on
-    /// counting there.
-    async fn goes_on(&self, way: &Way<'_>, name: String) -> Result<Sent, Trouble> {
-        let told = self.count;
-        // Events may be patched and not read. This changes nothing, and is answered with it.
-        let there = way.patch(&name, &json!({})).await.map_err(|(trouble, _)| trouble)?;
-        let series = there.series.as_ref();
-        let counted = series.map_or(1, |series| u32::try_from(series.count).unwrap_or(1)).max(1);
-        let last = series.map(|series| series.last_observed_time.0);
-        let last = last.or_else(|| there.event_time.map(|time| time.0));
-        let since = last.map_or(0, |last| self.time.as_second().saturating_sub(last.as_second()));
-        if self.again || since < KEPT.as_secs() as i64 {
-            return Ok(Sent::As { name, count: counted, told });
-        }
-        let count = counted.saturating_add(told);
-        let patched = way.patch(&name, &self.series(count)).await;
-        patched.map_err(|(trouble, _)| trouble)?;
-        Ok(Sent::As { name, count, told })
     }
 
     fn series(&self, count: u32) -> Value {
@@ -105,12 +89,10 @@ impl Letter {
         } })
     }
 
-    /// The same for what says the same of the same object.
     fn name(&self) -> String {
-        let Key { kind, object, reason, note, .. } = &self.key;
-        let said = hash([kind.name(), &object.namespace, &object.name, &self.uid, reason, note]);
-        let stem: String = object.name.chars().take(STEM_MAX).collect();
-        format!("{}.{said:016x}", stem.trim_end_matches(['.', '-']))
+        let stem: String = self.key.object.name.chars().take(STEM_MAX).collect();
+        let born = self.born.as_nanosecond();
+        format!("{}.{born:016x}", stem.trim_end_matches(['.', '-']))
     }
 
     fn event(&self, name: &str) -> api::Event {
@@ -173,18 +155,6 @@ impl Way<'_> {
         let request = self.api.patch(name, &params, &patch);
         super::answered(self.connection, &self.doing, self.limit, request).await
     }
-}
-
-/// FNV-1a of 64 bits: the same in every process and release.
-fn hash<const N: usize>(parts: [&str; N]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for part in parts {
-        // No text has this byte: it parts them.
-        for byte in part.bytes().chain([0xff]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        }
-    }
-    hash
 }
 
 const fn api_version(kind: Kind) -> &'static str {

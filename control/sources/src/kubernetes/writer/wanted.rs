@@ -210,6 +210,11 @@ impl Wanted {
             return false;
         }
         let failed = matches!(settled, Settled::Failed(_));
+        if known.is_none() && !failed && !again {
+            // Deleted while it was on its way, which nobody tells a second time.
+            self.remove(name);
+            return false;
+        }
         let (state, tell) = one.settled(settled, version, known, now, &mut self.jitter);
         // What came of another wish says nothing of this one, but for who owns the status.
         let fresh = again && !failed && (!one.conflict || insists(&one.write));
