@@ -20,7 +20,8 @@ impl Index {
     /// Whether this gateway allocates addresses and has [`crate::Built::writes`], where Services
     /// live in an API server; false to begin with. The next build of one that begins to gives to
     /// those that wait, and has a write for each status that isn't as it should be. One that
-    /// ceases to goes on with what it has, and follows statuses as they change.
+    /// ceases to goes on with what it has, and follows statuses as they change; see
+    /// [`Index::follow_another`].
     pub fn set_writer(&mut self, writer: bool) {
         if std::mem::replace(&mut self.writer, writer) == writer {
             return;
@@ -31,6 +32,17 @@ impl Index {
             // What was said before it writes is followed as on the first day.
             entry.telling.fresh |= entry.telling.unread;
             if writer {
+                self.touched.insert(name.clone());
+            }
+        }
+    }
+
+    /// Another gateway allocates from here on, by what stands in the statuses: what this one told
+    /// and didn't see written counts no longer.
+    pub fn follow_another(&mut self) {
+        for (name, entry) in &mut self.services {
+            if std::mem::take(&mut entry.telling.unwritten) {
+                entry.telling.unread = true;
                 self.touched.insert(name.clone());
             }
         }

@@ -122,6 +122,8 @@ pub(crate) struct Telling {
     pub(crate) moved: bool,
     /// Told to be written and not seen to stand there yet, oldest first.
     pending: Vec<StatusWrite>,
+    /// What was forgotten of that may never have been written.
+    pub(crate) unwritten: bool,
 }
 
 impl Telling {
@@ -129,9 +131,9 @@ impl Telling {
         Self { fresh: true, unread: true, ..Self::default() }
     }
 
-    /// What was told so far no longer counts.
+    /// What was told so far is on its way no longer.
     pub(crate) fn forget(&mut self) {
-        self.pending.clear();
+        self.unwritten |= !std::mem::take(&mut self.pending).is_empty();
     }
 
     /// Whether `wanted` is to be told now.
@@ -148,6 +150,7 @@ impl Telling {
             Some(last) => last == wanted,
             None => standing.has(wanted),
         };
+        self.unwritten &= !(right && self.pending.is_empty());
         if !right {
             if self.pending.len() == PENDING_MAX {
                 self.pending.remove(0);

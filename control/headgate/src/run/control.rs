@@ -170,6 +170,8 @@ pub struct Control<'a, P: PacketPath> {
     loaded: bool,
     /// The term in which this gateway allocates and writes, while it does.
     writes: Option<u64>,
+    /// Another gateway does.
+    another_writes: bool,
     /// What was compiled asks for another build.
     again: bool,
 }
@@ -205,6 +207,7 @@ impl<'a, P: PacketPath> Control<'a, P> {
             pending,
             loaded: false,
             writes: None,
+            another_writes: false,
             again: false,
         }
     }
@@ -239,17 +242,22 @@ impl<'a, P: PacketPath> Control<'a, P> {
     /// writes, what the statuses say has been taken in once.
     fn lead(&mut self) -> bool {
         let writes = self.source.writes().filter(|_| self.loaded);
-        if std::mem::replace(&mut self.writes, writes) == writes {
-            return false;
+        let another = self.source.another_writes();
+        let follows = !std::mem::replace(&mut self.another_writes, another) && another;
+        let begins_or_ends = std::mem::replace(&mut self.writes, writes) != writes;
+        if begins_or_ends {
+            tracing::info!(writes = writes.is_some(), "allocating addresses and writing status");
+            // What was to be written in an earlier term may be wrong by now: it is decided anew.
+            for change in &mut self.pending {
+                change.writes.clear();
+            }
+            self.index.set_writer(false);
+            self.index.set_writer(writes.is_some());
         }
-        tracing::info!(writes = writes.is_some(), "allocating addresses and writing status");
-        // What was to be written in an earlier term may be wrong by now: it is decided anew.
-        for change in &mut self.pending {
-            change.writes.clear();
+        if follows {
+            self.index.follow_another();
         }
-        self.index.set_writer(false);
-        self.index.set_writer(writes.is_some());
-        true
+        begins_or_ends || follows
     }
 
     /// One change of the source: all the way to the workers.

@@ -110,6 +110,9 @@ impl Source for Kubernetes {
     fn writes(&self) -> Option<u64> {
         self.source.term().filter(|_| self.write)
     }
+    fn another_writes(&self) -> bool {
+        self.source.another_holds()
+    }
     fn status(&self, write: StatusWrite) {
         self.writer.status(write);
     }

@@ -22,6 +22,10 @@ pub trait Source {
     fn writes(&self) -> Option<u64> {
         Some(0)
     }
+    /// Whether another gateway allocates and writes, as far as is known.
+    fn another_writes(&self) -> bool {
+        false
+    }
     /// Writes the status of a Service, by and by.
     fn status(&self, _: StatusWrite) {}
     /// Writes an Event, by and by.

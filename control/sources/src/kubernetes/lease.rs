@@ -91,6 +91,14 @@ impl Lead {
         standing.list.filter(|list| self.inbox.handed_list() >= *list)
     }
 
+    /// Whether another gateway holds the Lease, by what the server said last.
+    pub(super) fn is_anothers(&self) -> bool {
+        self.standing.as_ref().is_some_and(|standing| {
+            let standing = locked(standing);
+            standing.valid_until.is_none() && !standing.holder.is_empty()
+        })
+    }
+
     pub(super) fn leadership(&self) -> Leadership {
         let holder = self.holds();
         let standing = match &self.standing {

@@ -176,6 +176,11 @@ impl KubernetesSource {
         self.lead.term()
     }
 
+    /// Whether another gateway allocates and writes, by what the server said last.
+    pub fn another_holds(&self) -> bool {
+        self.lead.is_anothers()
+    }
+
     /// Writes what can be written now and gives the Lease back, as far as `wait` allows. Not to be
     /// called from a task of the runtime.
     pub fn stop(mut self, runtime: &Handle, wait: Duration) {

@@ -116,6 +116,9 @@ impl World {
             if !writes {
                 gateway.unwritten.clear();
             }
+            if !writes && who.is_some() {
+                gateway.index.follow_another();
+            }
         }
     }
 

@@ -337,6 +337,20 @@ fn a_writer_that_lost_the_lease_goes_on_with_what_it_has() {
 }
 
 #[test]
+fn what_was_never_written_ends_when_another_writes() {
+    let mut index = writer();
+    let a = born("a", "2026-01-01T00:00:00Z");
+    let built = index.take([a.clone(), born("b", "2026-01-02T00:00:00Z")]);
+    index.take([written(&a, &built.writes[0])]);
+    index.set_writer(false);
+    index.build();
+    assert_eq!((index.held("a").len(), index.held("b").len()), (1, 1));
+    index.follow_another();
+    index.build();
+    assert_eq!((index.held("a"), index.held("b")), (vec!["203.0.113.10".into()], vec![]));
+}
+
+#[test]
 fn an_address_of_ours_is_known_again_though_its_pool_is_gone() {
     let mut index = writer();
     let built = index.take([balanced("a")]);
