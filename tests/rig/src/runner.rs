@@ -4,6 +4,7 @@ use crate::cluster;
 use crate::hugepages;
 use crate::instance::Instance;
 use anyhow::{Context, Result, bail};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -15,6 +16,10 @@ const ALLOWED_SKIPS: &str = "tests/allowed-skips";
 
 /// The package that asks kube-proxy, which is built with the test cluster.
 const CONTRACT: &str = "contract";
+
+/// How much of a failed test's output is shown again at the end: lines, and characters of each.
+const FAILURE_LINES: usize = 20;
+const FAILURE_WIDTH: usize = 400;
 
 /// A part of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +82,38 @@ pub struct Tally {
     pub failed: u64,
     /// Why tests were skipped; one reason a test.
     pub skipped: Vec<String>,
+    /// The tests that failed, with the end of what each printed.
+    pub failures: Vec<Failure>,
+    /// Where in the output of a test binary the next line is.
+    section: Section,
+}
+
+/// A test that failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failure {
+    /// Its name.
+    pub name: String,
+    /// The last lines that it printed.
+    pub end: VecDeque<String>,
+}
+
+/// The parts of what a test binary prints, in their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Section {
+    /// Anything but the next two.
+    #[default]
+    Rest,
+    /// After the word `failures:`.
+    Failures,
+    /// Below the heading of a test that failed.
+    Output,
 }
 
 impl Tally {
     /// Takes in one line of what `cargo test` prints.
     pub fn read(&mut self, line: &str) {
         let line = line.trim_end();
+        self.read_failure(line);
         if let Some(counts) = line.strip_prefix("test result: ") {
             self.passed += count_before(counts, " passed");
             self.failed += count_before(counts, " failed").unsigned_abs();
@@ -98,16 +129,43 @@ impl Tally {
             self.skipped.push(reason.to_owned());
         }
     }
-    fn add(&mut self, other: &Self) {
+    /// With `--show-output` what tests printed comes after all have run: that of the good ones
+    /// under `successes:`, that of the others under `failures:`, which stands once more before the
+    /// list of their names.
+    fn read_failure(&mut self, line: &str) {
+        let heading = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"));
+        match (self.section, line, heading) {
+            (Section::Rest, "failures:", _) => self.section = Section::Failures,
+            (Section::Failures | Section::Output, _, Some(name)) => {
+                self.section = Section::Output;
+                self.failures.push(Failure { name: name.to_owned(), ..Failure::default() });
+            }
+            (Section::Failures | Section::Output, "failures:", _) => self.section = Section::Rest,
+            (Section::Output, "stack backtrace:" | "Stack backtrace:", _) => {
+                self.section = Section::Failures;
+            }
+            (Section::Output, _, _) if !line.is_empty() => {
+                if let Some(failure) = self.failures.last_mut() {
+                    if failure.end.len() == FAILURE_LINES {
+                        failure.end.pop_front();
+                    }
+                    failure.end.push_back(line.chars().take(FAILURE_WIDTH).collect());
+                }
+            }
+            _ => {}
+        }
+    }
+    fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
-        self.skipped.extend(other.skipped.iter().cloned());
+        self.skipped.extend(other.skipped);
+        self.failures.extend(other.failures);
     }
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { passed, failed, skipped } = self;
+        let Self { passed, failed, skipped, .. } = self;
         write!(f, "{passed} passed, {failed} failed, {} skipped", skipped.len())
     }
 }
@@ -144,7 +202,13 @@ pub fn run(workspace: &Path, parts: &[Part]) -> Result<bool> {
         notes.dedup();
         lines.push(format!("{:<10} {tally}, {seconds} s", part.name()));
         lines.extend(notes);
-        total.add(&tally);
+        total.add(tally);
+    }
+    for Failure { name, end } in &total.failures {
+        println!("\nFAILED: {name}, the end of what it printed:");
+        for line in end {
+            println!("    {line}");
+        }
     }
     println!("\n{}\n{total}", lines.join("\n"));
     Ok(total.failed == 0)
@@ -227,11 +291,39 @@ mod tests {
             "---- a stdout ----",
             "skipped: not root",
             "test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out",
+            "successes:",
+            "---- a stdout ----",
+            "what nobody needs",
+            "",
+            "failures:",
+            "",
+            "---- d stdout ----",
+            "it begins",
+            "",
+            "Error: it broke",
+            "",
+            "Stack backtrace:",
+            "   0: what nobody needs",
+            "",
+            "---- e stdout ----",
+            "Error: it broke too",
+            "",
+            "failures:",
+            "    d",
+            "    e",
             "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
         ] {
             tally.read(line);
         }
-        let skipped = ["takes an hour", "no reason given", "not root"].map(str::to_owned).to_vec();
-        assert_eq!(tally, Tally { passed: 5, failed: 2, skipped });
+        let skipped = ["takes an hour", "no reason given", "not root"];
+        assert_eq!((tally.passed, tally.failed), (5, 2));
+        assert_eq!(tally.skipped, skipped);
+        let failures: Vec<_> = tally
+            .failures
+            .iter()
+            .map(|one| (one.name.as_str(), Vec::from(one.end.clone())))
+            .collect();
+        let d = vec!["it begins".to_owned(), "Error: it broke".to_owned()];
+        assert_eq!(failures, [("d", d), ("e", vec!["Error: it broke too".to_owned()])]);
     }
 }
