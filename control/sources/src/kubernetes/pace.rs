@@ -50,27 +50,33 @@ impl Jitter {
 pub(crate) struct Backoff {
     first: Duration,
     longest: Duration,
-    next: Duration,
+    /// Waits since it last went well.
+    times: u32,
     jitter: Jitter,
 }
 
 impl Backoff {
     /// Both waits become up to a quarter longer by chance.
     pub(crate) const fn new(first: Duration, longest: Duration, jitter: Jitter) -> Self {
-        Self { first, longest, next: first, jitter }
+        Self { first, longest, times: 0, jitter }
     }
 
     /// How long to wait now.
     pub(crate) fn wait(&mut self) -> Duration {
-        let wait = self.next;
-        self.next = (wait * 2).min(self.longest);
+        let wait = doubled(self.first, self.longest, self.times);
+        self.times = self.times.saturating_add(1);
         self.jitter.stretch(wait)
     }
 
     /// It went well: the next wait is the first again.
     pub(crate) const fn reset(&mut self) {
-        self.next = self.first;
+        self.times = 0;
     }
+}
+
+/// `first`, doubled so many times, up to `longest`.
+pub(crate) fn doubled(first: Duration, longest: Duration, times: u32) -> Duration {
+    first.saturating_mul(1 << times.min(16)).min(longest)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::super::pace::Jitter;
+use super::super::pace::{Jitter, doubled};
 use model::desired::ObjectName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -347,8 +347,4 @@ impl One {
 /// asked for, which nobody else can own, or theirs is to be taken.
 fn insists(write: &StatusWrite) -> bool {
     write.take_over || write.ingress.is_empty()
-}
-
-fn doubled(first: Duration, longest: Duration, times: u32) -> Duration {
-    first.saturating_mul(1 << times.min(16)).min(longest)
 }
