@@ -194,10 +194,11 @@ impl Settings {
     pub fn needs_namespaces(&self) -> bool {
         self.wishes.pools.iter().any(|pool| pool.namespace_selector.is_some())
     }
-    /// What two gateways have alike where they give out the same addresses in the same way: 16 hex
-    /// digits. The Lease carries it.
+    /// What two gateways have alike where they give the same addresses to the same Services: the
+    /// pools, and whose a Service is. 16 hex digits. The Lease carries it.
     pub fn pools_hash(&self) -> String {
-        let mut text = String::new();
+        let Wishes { load_balancer_class, default_class, aws, metallb, .. } = &self.wishes;
+        let mut text = format!("{load_balancer_class:?} {default_class} {aws} {metallb}\n");
         for pool in &self.wishes.pools {
             // What is refused to new connections is each gateway's own affair.
             let Pool { name, ranges, priority, auto_assign, avoid_buggy_addresses, .. } = pool;

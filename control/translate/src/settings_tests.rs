@@ -141,7 +141,7 @@ fn pools_are_tried_by_priority_then_in_order() {
 }
 
 #[test]
-fn the_hash_of_the_pools_is_that_of_what_is_given_out() {
+fn the_hash_of_the_pools_is_that_of_what_is_given_to_whom() {
     let hash = |change: fn(&mut Pool)| {
         let mut changed = pool("a", &["203.0.113.1"]);
         change(&mut changed);
@@ -162,6 +162,20 @@ fn the_hash_of_the_pools_is_that_of_what_is_given_out() {
     ];
     let all: std::collections::BTreeSet<_> = changes.into_iter().map(hash).chain([plain]).collect();
     assert_eq!(all.len(), 10, "each of them counts");
+    let whose: [fn(&mut Wishes); 5] = [
+        |_| (),
+        |wishes| wishes.load_balancer_class = "example.net/other".to_owned(),
+        |wishes| wishes.default_class ^= true,
+        |wishes| wishes.aws = true,
+        |wishes| wishes.metallb = true,
+    ];
+    let hash = |change: fn(&mut Wishes)| {
+        let mut wishes = with_pools(vec![pool("a", &["203.0.113.1"])]);
+        change(&mut wishes);
+        Settings::new(wishes).unwrap().pools_hash()
+    };
+    let all: std::collections::BTreeSet<_> = whose.into_iter().map(hash).collect();
+    assert_eq!(all.len(), 5, "and whose a Service is");
 }
 
 #[test]

@@ -32,8 +32,10 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Times of ours that are known again at most.
 const WROTE_MAX: usize = 16;
 
-/// The hash of the holder's pools.
+/// The hash of the pools of whoever held the Lease last, and of what makes a Service its own.
 pub const POOLS_ANNOTATION: &str = "headgate.dev/pools";
+/// Who that was, also after the Lease was given back.
+pub const HOLDER_ANNOTATION: &str = "headgate.dev/last-holder";
 
 /// Who may allocate addresses and write statuses and Events.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -373,15 +375,21 @@ impl Elector {
         if holder == self.identity && !term.double {
             return if term.held { Plan::Renew } else { Plan::Take { wait: term.tried } };
         }
-        let annotations = lease.metadata.annotations.as_ref();
-        let hash = annotations.and_then(|all| all.get(POOLS_ANNOTATION)).map(String::as_str);
-        if !term.held && hash.is_some_and(|hash| !hash.is_empty() && hash != self.pools_hash) {
+        let annotation = |key| {
+            let annotations = lease.metadata.annotations.as_ref();
+            annotations.and_then(|all| all.get(key)).map_or("", String::as_str)
+        };
+        let (hash, last) = (annotation(POOLS_ANNOTATION), annotation(HOLDER_ANNOTATION));
+        let differs = !hash.is_empty() && hash != self.pools_hash;
+        // One that comes back with another configuration has nobody else's to keep to.
+        if !term.held && differs && last != self.identity {
             let LeaseOptions { namespace, name, .. } = &self.options;
             return Plan::Leave(format!(
-                "the pools of {} differ from ours, so this gateway doesn't take the Lease over: \
-                 make the pools alike in every gateway, or, where they changed on purpose, \
+                "the pools, the class or the aliases of {} differ from ours, so this gateway \
+                 doesn't take the Lease over: make [[pool]], [service] and [aliases] alike in \
+                 every gateway, or, where they changed on purpose, \
                  kubectl -n {namespace} annotate lease {name} {POOLS_ANNOTATION}-",
-                if holder.is_empty() { "its last holder" } else { holder }
+                if last.is_empty() { "its last holder" } else { last }
             ));
         }
         if holder.is_empty() {
@@ -410,6 +418,7 @@ impl Elector {
         let mut lease = lease.clone();
         let annotations = lease.metadata.annotations.get_or_insert_default();
         annotations.insert(POOLS_ANNOTATION.to_owned(), self.pools_hash.clone());
+        annotations.insert(HOLDER_ANNOTATION.to_owned(), self.identity.clone());
         lease.metadata.managed_fields = None;
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
         if take {

@@ -137,7 +137,7 @@ fn other_pools_do_not_take_over() {
             assert!(!holds(&b));
         }
         let what = b.source.leadership().what;
-        assert!(what.contains("pools of a differ"), "{what}");
+        assert!(what.contains("the aliases of a differ"), "{what}");
         assert!(what.contains("annotate lease headgate headgate.dev/pools-"), "{what}");
         fake.with(|cluster| {
             let name = ("leases".to_owned(), "headgate-system".to_owned(), "headgate".to_owned());
@@ -150,6 +150,31 @@ fn other_pools_do_not_take_over() {
             b.take();
         }
         assert!(holds(&b));
+    });
+}
+
+/// The only gateway ends in good order, and comes back with more pools.
+#[test]
+fn one_with_new_pools_takes_back_what_it_gave() {
+    timeless(async {
+        let fake = with_lease();
+        let mut a = Rig::new(&fake, options("a", "p"));
+        pass(2_000).await;
+        a.take();
+        assert!(holds(&a));
+        a.source.end(Duration::from_secs(2)).await;
+        assert_eq!(lease(&fake)["spec"]["holderIdentity"], "");
+        let mut other = Rig::seeded(&fake, options("b", "more"), 2);
+        pass(2_000).await;
+        other.take();
+        assert!(!holds(&other), "its pools differ from those of a");
+        let mut a = Rig::seeded(&fake, options("a", "more"), 3);
+        pass(2_000).await;
+        a.take();
+        pass(1_000).await;
+        a.take();
+        assert!(holds(&a), "{:?}", a.source.leadership());
+        assert_eq!(lease(&fake)["metadata"]["annotations"][POOLS_ANNOTATION], "more");
     });
 }
 
