@@ -31,8 +31,19 @@ enum State {
     Sent { again: bool, version: Option<u64> },
     /// Nothing is to be done before the Service changes.
     Standing,
-    /// Not before the Service is of another version than this, and not before then.
-    Blocked { version: u64, until: Instant },
+    /// Not before the Service is of another version than this, and not before then; or at `retry`,
+    /// where it may be somebody else's doing.
+    Blocked { version: u64, until: Instant, retry: Option<Instant> },
+}
+
+impl State {
+    /// When it is to be looked at.
+    const fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Due(at) | Self::Blocked { retry: Some(at), .. } => Some(*at),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -244,7 +255,7 @@ impl Wanted {
                 (None, State::Sent { .. }) => {}
                 (None, _) => self.remove(name),
                 (Some(_), State::Standing) => self.state(name, State::Due(now)),
-                (Some(is), State::Blocked { version, until }) if is > *version => {
+                (Some(is), State::Blocked { version, until, .. }) if is > *version => {
                     let at = now.max(*until);
                     self.state(name, State::Due(at));
                 }
@@ -261,20 +272,19 @@ impl Wanted {
 
     /// Takes a Service out of what is counted by its state.
     fn leave(&mut self, name: &ObjectName) {
-        match self.services.get(name).map(|one| &one.state) {
-            Some(State::Due(at)) => drop(self.due.remove(&(*at, name.clone()))),
-            Some(State::Sent { .. }) => self.sent -= 1,
-            _ => {}
+        let Some(one) = self.services.get(name) else { return };
+        if let Some(at) = one.state.due() {
+            self.due.remove(&(at, name.clone()));
         }
+        self.sent -= usize::from(matches!(one.state, State::Sent { .. }));
     }
 
     fn state(&mut self, name: &ObjectName, state: State) {
         self.leave(name);
-        match &state {
-            State::Due(at) => drop(self.due.insert((*at, name.clone()))),
-            State::Sent { .. } => self.sent += 1,
-            _ => {}
+        if let Some(at) = state.due() {
+            self.due.insert((at, name.clone()));
         }
+        self.sent += usize::from(matches!(state, State::Sent { .. }));
         if let Some(one) = self.services.get_mut(name) {
             one.state = state;
         }
@@ -332,6 +342,9 @@ impl One {
             }
         };
         self.conflict = matches!(settled, Settled::Conflict);
+        // What refuses may be a webhook, which changes without the Service.
+        let retry =
+            matches!(settled, Settled::Refused).then(|| now + jitter.stretch(AGAIN_LONGEST));
         let until = now + jitter.stretch(doubled(AGAIN_FIRST, AGAIN_LONGEST, self.blocks));
         self.blocks += 1;
         let version = version.unwrap_or_default();
@@ -339,7 +352,7 @@ impl One {
         if known.is_some_and(|known| known > version) {
             return (State::Due(until), true);
         }
-        (State::Blocked { version, until }, true)
+        (State::Blocked { version, until, retry }, true)
     }
 }
 

@@ -84,10 +84,15 @@ fn a_refusal_is_told_when_it_is_the_second_of_the_same_wish() {
     desk.pass(1);
     assert_eq!(desk.next(), Some(1));
     assert!(desk.settle(Settled::Refused));
-    desk.pass(1_000);
+    desk.pass(299);
     assert_eq!(desk.next(), None, "not before the Service changes");
     desk.changed(6);
     assert_eq!(desk.next(), Some(1));
+    assert!(!desk.settle(Settled::Refused), "told once");
+    desk.pass(299);
+    assert_eq!(desk.next(), None);
+    desk.pass(80);
+    assert_eq!(desk.next(), Some(1), "what refuses it may have changed by itself");
     assert!(!desk.settle(Settled::Refused), "told once");
     // Another wish is another matter.
     desk.wanted.want(wish(&[2]), 1);
