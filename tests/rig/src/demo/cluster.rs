@@ -175,6 +175,18 @@ impl Demo {
         };
         pods.iter().map(count).collect()
     }
+    /// Waits until each of the pods has answered a request.
+    fn wait_for_answers(&self, pods: &[String]) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let answered = self.answered(pods)?;
+            if answered.iter().all(|count| *count > 0) {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "{pods:?} answered {answered:?} requests");
+            sleep(Duration::from_millis(50));
+        }
+    }
     /// Does something while requests are made, and gives what came of these. None may fail.
     fn under_load(&mut self, change: impl FnOnce(&Self) -> Result<()>) -> Result<Outcome> {
         let targets = self.world.http_targets()?.into_iter().map(|(_, target)| target).collect();
@@ -199,7 +211,8 @@ impl Demo {
         let outcome = self.under_load(|demo| {
             for count in [6, 2] {
                 demo.cluster()?.kubectl(&format!("scale deployment/web --replicas={count}"))?;
-                demo.wait_for_pods("web", count)?;
+                let pods = demo.wait_for_pods("web", count)?;
+                demo.wait_for_answers(&pods)?;
             }
             Ok(())
         })?;
