@@ -86,6 +86,15 @@ impl Test {
         })?;
         admin.wait_for_generation().map(drop)
     }
+    /// Waits until the gateway counts so many probes in a state: one for each pod and family.
+    pub fn probes_are(&self, state: &str, count: u32) -> Result<()> {
+        let metric = format!("headgate_probes{{state=\"{state}\"}}");
+        wait(&format!("{count} probes are {state}"), || {
+            let now = self.world.admin()?.metric(&metric)?;
+            ensure!(now >= f64::from(count), "{now}");
+            Ok(true)
+        })
+    }
     /// Gives a Deployment so many replicas, and waits until these and no others are there.
     pub fn scale(&self, deployment: &str, replicas: usize) -> Result<()> {
         self.cluster.kubectl(&format!("scale deployment/{deployment} --replicas={replicas}"))?;

@@ -244,9 +244,7 @@ fn written_for_aws(test: &Test) -> Result<()> {
 /// long as it does. The host reaches it by way of its node.
 fn health_checks_decide(test: &Test) -> Result<()> {
     let pods = test.pods("web")?;
-    wait("three pods are healthy in two families", || {
-        Ok(test.world.admin()?.metric("headgate_probes{state=\"healthy\"}")? >= 6.0)
-    })?;
+    test.probes_are("healthy", 6)?;
     let sick = pods.first().context("no pod")?;
     let unready = test.cluster.pod_dir("default", sick).join("unready");
     fs::write(&unready, "")?;
@@ -260,6 +258,8 @@ fn health_checks_decide(test: &Test) -> Result<()> {
     for pod in &pods {
         fs::write(test.cluster.pod_dir("default", pod).join("unready"), "")?;
     }
+    // One family is a moment later than the other.
+    test.probes_are("unhealthy", 6)?;
     test.story("facing", &["AllProbesFail"])?;
     test.at_workers("facing", 3)?;
     test.answered_by(&test.targets("facing", 80)?, &pods)?;

@@ -29,7 +29,7 @@ spec:
       - name: nginx
         image: nginx
         ports: [{name: http, containerPort: 8080}]
-        readinessProbe: {httpGet: {path: /ready, port: http}, periodSeconds: 1, failureThreshold: 1}
+        readinessProbe: {httpGet: {path: /ready, port: http}, periodSeconds: 1}
         lifecycle: {preStop: {sleep: {seconds: 2}}}
       - name: alt
         image: anything

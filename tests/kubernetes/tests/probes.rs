@@ -195,8 +195,7 @@ fn pods_are_asked_and_clients_of_gone_ones_told() -> Result<()> {
 /// fail, the check is to blame, and all are used.
 fn checks_decide(test: &Test) -> Result<()> {
     let (targets, pods) = (test.targets("web", 80)?, test.pods("web")?);
-    let healthy = |test: &Test| test.world.admin()?.metric("headgate_probes{state=\"healthy\"}");
-    wait("three pods are healthy in both families", || Ok(healthy(test)? >= 6.0))?;
+    test.probes_are("healthy", 6)?;
     let files: Vec<_> =
         pods.iter().map(|pod| test.cluster.pod_dir("default", pod).join("unready")).collect();
     let outcome = test.under_load(&targets, || {
@@ -207,6 +206,8 @@ fn checks_decide(test: &Test) -> Result<()> {
     test.answered_by(&targets, &pods[1..])?;
     let outcome = test.under_load(&targets, || {
         files.iter().try_for_each(|file| fs::write(file, ""))?;
+        // One family is a moment later than the other.
+        test.probes_are("unhealthy", 6)?;
         test.story("web", &["AllProbesFail"])?;
         test.at_workers("web", 3)
     })?;
@@ -214,7 +215,7 @@ fn checks_decide(test: &Test) -> Result<()> {
     outcome.check_complete()?;
     test.answered_by(&targets, &pods)?;
     files.iter().try_for_each(fs::remove_file)?;
-    wait("three pods are healthy again", || Ok(healthy(test)? >= 6.0))?;
+    test.probes_are("healthy", 6)?;
     test.at_workers("web", 3)?;
     wait("no problem is left", || {
         let problems = test.world.admin()?.service("web")?.status.problems;
