@@ -4,6 +4,7 @@ import (
 	"context"
 	"log"
 	"slices"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -58,6 +59,7 @@ func (k *kubelets) schedule(ctx context.Context, pods []*v1.Pod) {
 		}
 		if err := k.client.CoreV1().Pods(pod.Namespace).Bind(ctx, binding, metav1.CreateOptions{}); err != nil {
 			log.Printf("binding %s/%s to %s: %v", pod.Namespace, pod.Name, best, err)
+			time.AfterFunc(200*time.Millisecond, func() { poke(k.wake) })
 			continue
 		}
 		counts[best]++

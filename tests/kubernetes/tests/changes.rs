@@ -110,11 +110,11 @@ const CLIENTS: [usize; 2] = [4, 1];
 const FLOWS: usize = 6;
 /// How long a flow may be silent while its pod goes: from the end of its process until the workers
 /// know. To new pods it has to get within [`PROMPT`].
-const SILENCE: Duration = Duration::from_secs(3);
+const SILENCE: Duration = Duration::from_secs(5);
 /// How soon a flow reaches a living pod.
-const PROMPT: Duration = Duration::from_secs(1);
+const PROMPT: Duration = Duration::from_secs(3);
 /// kube-proxy writes its rules once a second at most.
-const SETTLED: Duration = Duration::from_secs(10);
+const SETTLED: Duration = Duration::from_secs(30);
 
 fn sockets(addresses: &[&str], port: u16) -> Result<Vec<SocketAddr>> {
     addresses.iter().map(|text| Ok(SocketAddr::new(text.parse()?, port))).collect()

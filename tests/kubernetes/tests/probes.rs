@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 
 /// Asked twice a second; three bad answers and two good ones decide, as by default.
 const CONFIG: &str = "\n[probe]\ninterval = \"500ms\"\ntimeout = \"500ms\"\n";
-/// Twice what three questions take, each of which may run into its time-out.
-const DECIDED: Duration = Duration::from_secs(6);
+/// Several times what three questions take, each of which may run into its time-out; without an
+/// answer of theirs it would be never.
+const DECIDED: Duration = Duration::from_secs(20);
 
 /// A Deployment with the label `app: APP`, in a zone where one is named. None of its pods has a
 /// probe that Kubernetes knows.

@@ -139,7 +139,10 @@ impl Admin {
     }
 }
 
-/// Asks again and again for at most 10 s.
+/// Time that what is waited for gets, and far more than it needs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again and again for at most [`PATIENCE`].
 pub fn wait(what: &str, mut seen: impl FnMut() -> Result<bool>) -> Result<()> {
     let begun = Instant::now();
     loop {
@@ -147,9 +150,9 @@ pub fn wait(what: &str, mut seen: impl FnMut() -> Result<bool>) -> Result<()> {
         if matches!(latest, Ok(true)) {
             return Ok(());
         }
-        if begun.elapsed() > Duration::from_secs(10) {
+        if begun.elapsed() > PATIENCE {
             latest?;
-            bail!("waited 10 s in vain for: {what}");
+            bail!("waited {PATIENCE:?} in vain for: {what}");
         }
         sleep(Duration::from_millis(10));
     }

@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Time that the pods' processes get to end with their kubelets.
-const KUBELETS_PATIENCE: Duration = Duration::from_secs(10);
+const KUBELETS_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -51,6 +51,13 @@ pub struct ClusterOptions {
     pub api_server_flags: Vec<String>,
     /// Only etcd and an API server: no controllers, no kubelets. For objects that tests write.
     pub api_only: bool,
+}
+
+impl ClusterOptions {
+    /// How often a node tells that it lives, and is looked at.
+    fn heartbeat(&self) -> Duration {
+        (self.node_grace / 5).min(Duration::from_secs(2))
+    }
 }
 
 /// What a node is to be like.
@@ -173,7 +180,7 @@ impl Cluster {
             .arg(flag("pods", &self.dir.join("pods")))
             .arg(flag("record", &self.instance.record_file()))
             .arg(format!("--tag={}", self.instance.tag()))
-            .arg(format!("--heartbeat={}ms", self.options.node_grace.as_millis() / 5));
+            .arg(format!("--heartbeat={}ms", self.options.heartbeat().as_millis()));
         let log = self.instance.logs().join("kubelets.log");
         self.kubelets = Some(Process::start(&self.instance, "kubelets", command, &log)?);
         Ok(())

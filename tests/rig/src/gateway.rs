@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 /// How long next hops may take to answer.
 const WAYS_PATIENCE: Duration = Duration::from_secs(4);
 /// Time that a gateway gets to be ready, and far more than it needs.
-const START_PATIENCE: Duration = Duration::from_secs(20);
-/// Time within which it must end after SIGTERM.
-pub const STOP_LIMIT: Duration = Duration::from_secs(2);
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// Time that it gets to end after SIGTERM, and far more than it needs.
+pub const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// A running gateway. Dropped means killed.
 pub struct Gateway {

@@ -105,7 +105,7 @@ fn as_signed(value: u64) -> i64 {
 }
 
 /// Waits until the counters stand still and agree. Neighbour discovery goes on by itself, so that
-/// a reading may fall into a packet's journey: they get 10 s for one reading that is exact.
+/// a reading may fall into a packet's journey: they get 30 s for one reading that is exact.
 pub fn settle(admin: &Admin, net: &Net) -> Result<Reading> {
     let begun = Instant::now();
     loop {
@@ -114,7 +114,7 @@ pub fn settle(admin: &Admin, net: &Net) -> Result<Reading> {
         if differences.is_empty() {
             return Ok(reading);
         }
-        if begun.elapsed() > Duration::from_secs(10) {
+        if begun.elapsed() > Duration::from_secs(30) {
             bail!("the ledger is not exact: {}; {:#?}", differences.join("; "), reading);
         }
         sleep(Duration::from_millis(200));

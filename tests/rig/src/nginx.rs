@@ -41,7 +41,7 @@ impl Nginx {
             let address = SocketAddr::new(address, HTTP_PORT);
             while host.namespace.within(|| TcpStream::connect(address).is_err())? {
                 self.process.check_runs()?;
-                if begun.elapsed() > Duration::from_secs(10) {
+                if begun.elapsed() > Duration::from_secs(30) {
                     bail!("nginx of {} doesn't listen on {address} after 10 s", host.name);
                 }
                 sleep(Duration::from_millis(5));
@@ -56,7 +56,7 @@ impl Nginx {
     }
     /// Asks it to end.
     pub fn stop(&mut self) -> Result<()> {
-        self.process.stop(Signal::SIGTERM, Duration::from_secs(3)).map(drop)
+        self.process.stop(Signal::SIGTERM, Duration::from_secs(10)).map(drop)
     }
 }
 

@@ -29,7 +29,7 @@ pub fn echo(
 
 fn one_flow(source: IpAddr, target: SocketAddr, flow: usize, rounds: usize) -> Result<String> {
     let socket = UdpSocket::bind((source, 0))?;
-    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
     // Connected, so that an answer from any other address and port isn't taken.
     socket.connect(target)?;
     let mut name = String::new();

@@ -240,7 +240,7 @@ impl Cluster {
             .args(["--leader-elect=false", "--use-service-account-credentials=true"])
             .args(["--secure-port=0", "--kube-api-qps=500", "--kube-api-burst=1000"])
             .arg(format!("--node-monitor-grace-period={}ms", grace.as_millis()))
-            .arg(format!("--node-monitor-period={}ms", grace.as_millis() / 5))
+            .arg(format!("--node-monitor-period={}ms", self.options.heartbeat().as_millis()))
             .arg(format!("--root-ca-file={}", self.authority().display()))
             .arg(format!(
                 "--service-account-private-key-file={}",
@@ -257,7 +257,7 @@ impl Default for ClusterOptions {
     fn default() -> Self {
         Self {
             node_ports: (30_000, 32_767),
-            node_grace: Duration::from_secs(10),
+            node_grace: Duration::from_secs(40),
             api_server_flags: Vec::new(),
             api_only: false,
         }
