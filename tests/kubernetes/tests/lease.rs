@@ -140,10 +140,11 @@ fn the_lease_moves_and_no_address_is_given_twice() -> Result<()> {
 
     // Who ends in good order gives the Lease back.
     let begun = Instant::now();
-    test.world.gateway()?.stop()?;
+    let ended = test.world.gateway()?.stop()?;
     wait_for_leader(&first)?;
     println!(
-        "the holder was stopped: the other one writes after {:.1} s",
+        "the holder was stopped and ended after {:.1} s: the other one writes after {:.1} s",
+        ended.as_secs_f64(),
         begun.elapsed().as_secs_f64()
     );
     test.cluster.apply(&services("last", 1))?;

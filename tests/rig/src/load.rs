@@ -55,7 +55,9 @@ pub struct TargetOutcome {
 
 /// Longest time for connecting and for each read; far beyond what is allowed, so that a slow
 /// request is seen as slow.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The same where silence is what is expected.
+const SILENCE: Duration = Duration::from_secs(5);
 /// More requests than anybody makes, and far from the end of the numbers.
 const ENDLESS: usize = usize::MAX / 2;
 /// What a client of an endless load rests for.
@@ -268,7 +270,7 @@ pub fn attempt(
 ) -> Result<(Duration, std::io::Result<()>)> {
     namespace.within(|| {
         let begun = Instant::now();
-        let outcome = TcpStream::connect_timeout(&target, PATIENCE).map(drop);
+        let outcome = TcpStream::connect_timeout(&target, SILENCE).map(drop);
         (begun.elapsed(), outcome)
     })
 }

@@ -446,8 +446,11 @@ impl Elector {
         let params = PostParams::default();
         let doing = Doing::lease("giving back", &self.options);
         let written = api.replace(name, &params, &lease);
-        if let Err(trouble) = self.answer(&connection, &doing, written).await {
-            tracing::warn!("{}; another gateway takes it when it is over", trouble.what);
+        match self.answer(&connection, &doing, written).await {
+            Ok(_) => tracing::info!(lease = %name, "the Lease is given back"),
+            Err(trouble) => {
+                tracing::warn!("{}; another gateway takes it when it is over", trouble.what);
+            }
         }
     }
 }

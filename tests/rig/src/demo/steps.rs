@@ -5,7 +5,7 @@ use crate::lines::LineClients;
 use crate::load::{self, Outcome};
 use crate::manifests::Service;
 use crate::plan;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -137,14 +137,20 @@ impl Demo {
     /// A Service without endpoints answers at once.
     pub(super) fn refuse(&mut self) -> Result<String> {
         let [address, _] = self.world.addresses("empty")?;
-        let (time, outcome) = load::attempt(&self.world.net.client, SocketAddr::new(address, 80))?;
-        match outcome {
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused && time < REFUSAL_LIMIT => {
-                let ms = time.as_secs_f64() * 1e3;
-                Ok(format!("no endpoints: refused in {ms:.1} ms (not a time-out)"))
+        let target = SocketAddr::new(address, 80);
+        // The quickest of three: this machine may have been away for a while.
+        let mut quickest = Duration::MAX;
+        for _ in 0..3 {
+            let (time, outcome) = load::attempt(&self.world.net.client, target)?;
+            match outcome {
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+                other => bail!("expected a refusal, got {other:?} after {time:?}"),
             }
-            other => bail!("expected a refusal at once, got {other:?} after {time:?}"),
+            quickest = quickest.min(time);
         }
+        ensure!(quickest < REFUSAL_LIMIT, "expected a refusal at once, got one after {quickest:?}");
+        let ms = quickest.as_secs_f64() * 1e3;
+        Ok(format!("no endpoints: refused in {ms:.1} ms (not a time-out)"))
     }
     /// Why a connection goes where it goes.
     pub(super) fn explain(&mut self) -> Result<String> {
