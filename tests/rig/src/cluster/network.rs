@@ -11,6 +11,7 @@ use std::net::IpAddr;
 
 /// The bridge of the management network, in the namespace of the first API server.
 pub(super) const BRIDGE: &str = "mgmt0";
+const BRIDGE_MAC: &str = "0a:48:47:05:00:00";
 /// The link to the management network, in every attached namespace.
 pub(super) const LINK: &str = "mgmt";
 
@@ -25,8 +26,10 @@ pub(super) struct Attached {
 pub(super) fn control(instance: &Instance) -> Result<Namespace> {
     let control = Namespace::create(instance, "control")?;
     let [v4, v6] = plan::management(plan::CONTROL);
+    // With an address of its own: else it takes the lowest of its ports', which is another one with
+    // some that join it, and whoever knows the former one talks to nobody for a while.
     control.ip_batch(&format!(
-        "link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
+        "link add {BRIDGE} address {BRIDGE_MAC} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
          link set {BRIDGE} up\naddr add {v4}/24 dev {BRIDGE}\naddr add {v6}/64 dev {BRIDGE} nodad\n"
     ))?;
     Ok(control)
