@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 pub const PROMISED: Duration = Duration::from_secs(5);
 /// The same on a machine that has more to do than it can, by the load of its last minute.
 const PROMISED_LOADED: (f64, Duration) = (4.0, Duration::from_secs(10));
+/// More than this is no excuse.
+const AWAY_MAX: Duration = Duration::from_secs(30);
 /// How soon it is to be noticed that nothing is heard any more.
 pub const NOTICED: Duration = Duration::from_secs(60);
 /// Long-lived connections in each family.
@@ -158,8 +160,9 @@ impl Desk {
     }
     /// Waits until the state is right: what was told is what the workers run with, and then the
     /// new Service has its addresses in the cluster too and is answered there. Gives the time to
-    /// the first, and to all.
-    pub fn wait_until_right(&self, test: &Test, since: Instant) -> Result<[Duration; 2]> {
+    /// the first, and to all, and for how long of it this machine was away.
+    pub fn wait_until_right(&self, test: &Test, since: Instant) -> Result<[Duration; 3]> {
+        let before = away();
         wait("the workers run with the latest state", || self.is_told(test))?;
         test.world.admin()?.wait_for_generation()?;
         let told = since.elapsed();
@@ -173,9 +176,10 @@ impl Desk {
             Ok(targets.len() == 2 && active == 2)
         })?;
         let all = since.elapsed();
+        let away = away().saturating_sub(before).min(AWAY_MAX);
         admin.wait_for_generation()?;
         self.answers(test, &targets)?;
-        Ok([told, all])
+        Ok([told, all, away])
     }
     /// The pod of the latest state answers at these addresses, and where `told` always was.
     fn answers(&self, test: &Test, targets: &[SocketAddr]) -> Result<()> {
@@ -197,10 +201,8 @@ impl Desk {
     }
     /// The same, printed and held to the promise.
     pub fn right_after(&self, test: &Test, what: &str, since: Instant) -> Result<()> {
-        let before = away();
-        let [told, all] = self.wait_until_right(test, since)?;
+        let [told, all, away] = self.wait_until_right(test, since)?;
         let (allowed, load) = allowed();
-        let away = away().saturating_sub(before);
         println!(
             "{what}: the state is right after {:.2} s, the new Service has addresses after {:.2} s \
              (promised: {} s; allowed with a load of {load}: {} s; this machine was away for {:.2} s)",

@@ -42,7 +42,7 @@ impl Nginx {
             while host.namespace.within(|| TcpStream::connect(address).is_err())? {
                 self.process.check_runs()?;
                 if begun.elapsed() > Duration::from_secs(30) {
-                    bail!("nginx of {} doesn't listen on {address} after 10 s", host.name);
+                    bail!("nginx of {} doesn't listen on {address} after 30 s", host.name);
                 }
                 sleep(Duration::from_millis(5));
             }

@@ -134,6 +134,11 @@ impl Tally {
     /// list of their names.
     fn read_failure(&mut self, line: &str) {
         let heading = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"));
+        if line.starts_with("test result: ") {
+            // Whatever a test has printed.
+            self.section = Section::Rest;
+            return;
+        }
         match (self.section, line, heading) {
             (Section::Rest, "failures:", _) => self.section = Section::Failures,
             (Section::Failures | Section::Output, _, Some(name)) => {

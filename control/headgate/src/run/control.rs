@@ -241,8 +241,8 @@ impl<'a, P: PacketPath> Control<'a, P> {
     /// Follows who writes. True where that is another, or the same in another term. Before anybody
     /// writes, what the statuses say has been taken in once.
     fn lead(&mut self) -> bool {
+        let another = self.loaded && self.source.another_writes();
         let writes = self.source.writes().filter(|_| self.loaded);
-        let another = self.source.another_writes();
         let follows = !std::mem::replace(&mut self.another_writes, another) && another;
         let begins_or_ends = std::mem::replace(&mut self.writes, writes) != writes;
         if begins_or_ends {

@@ -59,6 +59,8 @@ struct Told {
     statuses: Vec<StatusWrite>,
     events: Vec<Event>,
     stopped: bool,
+    /// Another gateway writes.
+    another: bool,
 }
 
 #[derive(Clone, Default)]
@@ -88,6 +90,12 @@ impl Source for Fake {
     }
     fn state(&self) -> SourceState {
         self.told(|told| told.state.clone())
+    }
+    fn writes(&self) -> Option<u64> {
+        self.told(|told| (!told.another).then_some(0))
+    }
+    fn another_writes(&self) -> bool {
+        self.told(|told| told.another)
     }
     fn status(&self, write: StatusWrite) {
         self.told(|told| told.statuses.push(write));
@@ -220,6 +228,24 @@ fn nothing_is_said_to_be_programmed_before_every_worker_runs_with_it() {
     control.settle();
     assert_eq!(world.fake.told(|told| told.statuses.len()), 3);
     assert!(control.pending.is_empty());
+}
+
+#[test]
+fn a_start_beside_one_that_writes_withdraws_nothing() {
+    let world = World::new();
+    let mut control = world.control();
+    world.fake.says(SERVICE, true);
+    turn(&mut control);
+    assert_eq!(world.ports(), 1);
+    drop(control);
+    // Who holds the Lease is known before anything has been listed.
+    world.fake.told(|told| told.another = true);
+    let mut control = world.control();
+    turn(&mut control);
+    assert_eq!(world.ports(), 1);
+    world.fake.says(SERVICE, true);
+    turn(&mut control);
+    assert_eq!(world.ports(), 1);
 }
 
 #[test]

@@ -61,6 +61,8 @@ struct Standing {
     valid_until: Option<Instant>,
     /// A list to be handed out before we are the holder; `None` until it has been asked for.
     list: Option<u64>,
+    /// The list that was asked for when this gateway lost the Lease.
+    list_after: u64,
     holder: String,
     renewals: u64,
     taken: u64,
@@ -93,11 +95,13 @@ impl Lead {
         standing.list.filter(|list| self.inbox.handed_list() >= *list)
     }
 
-    /// Whether another gateway holds the Lease, by what the server said last.
+    /// Whether another gateway holds the Lease, and what it found there has been handed out: a list
+    /// from after this gateway lost it.
     pub(super) fn is_anothers(&self) -> bool {
         self.standing.as_ref().is_some_and(|standing| {
             let standing = locked(standing);
-            standing.valid_until.is_none() && !standing.holder.is_empty()
+            let is = standing.valid_until.is_none() && !standing.holder.is_empty();
+            is && self.inbox.handed_list() >= standing.list_after
         })
     }
 
@@ -283,9 +287,16 @@ impl Elector {
                     tracing::warn!(lease = %self.options.name, "the Lease is lost: {what}");
                 }
                 term.settled_at = None;
+                if lost {
+                    self.want_list.send_modify(|list| *list += 1);
+                }
+                let list = *self.want_list.borrow();
                 let holder = term.observed.as_ref().map(|seen| holder(&seen.lease).to_owned());
                 self.lead.with(|standing| {
                     standing.lost += u64::from(lost);
+                    if lost {
+                        standing.list_after = list;
+                    }
                     standing.valid_until = None;
                     standing.list = None;
                     standing.holder = holder.unwrap_or_default();
@@ -380,7 +391,8 @@ impl Elector {
             annotations.and_then(|all| all.get(key)).map_or("", String::as_str)
         };
         let (hash, last) = (annotation(POOLS_ANNOTATION), annotation(HOLDER_ANNOTATION));
-        let differs = !hash.is_empty() && hash != self.pools_hash;
+        // Without a word whose it is, it is one of an earlier release, made of less.
+        let differs = !hash.is_empty() && !last.is_empty() && hash != self.pools_hash;
         // One that comes back with another configuration has nobody else's to keep to.
         if !term.held && differs && last != self.identity {
             let LeaseOptions { namespace, name, .. } = &self.options;
@@ -389,7 +401,7 @@ impl Elector {
                  doesn't take the Lease over: make [[pool]], [service] and [aliases] alike in \
                  every gateway, or, where they changed on purpose, \
                  kubectl -n {namespace} annotate lease {name} {POOLS_ANNOTATION}-",
-                if last.is_empty() { "its last holder" } else { last }
+                last
             ));
         }
         if holder.is_empty() {

@@ -23,7 +23,8 @@ pub struct Options {
     pub identity: String,
     /// The Lease that decides which gateway writes; without it this one does.
     pub lease: Option<LeaseOptions>,
-    /// A hash of what decides who gets which address. A gateway whose hash differs doesn't take the Lease over.
+    /// A hash of what decides who gets which address. A gateway whose hash differs doesn't take the
+    /// Lease over.
     pub pools_hash: String,
     /// Write statuses and Events at all.
     pub write: bool,

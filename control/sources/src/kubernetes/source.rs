@@ -176,7 +176,8 @@ impl KubernetesSource {
         self.lead.term()
     }
 
-    /// Whether another gateway allocates and writes, by what the server said last.
+    /// Whether another gateway allocates and writes, and what there was when it began to has been
+    /// handed out.
     pub fn another_holds(&self) -> bool {
         self.lead.is_anothers()
     }

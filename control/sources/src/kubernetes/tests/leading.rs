@@ -153,6 +153,26 @@ fn other_pools_do_not_take_over() {
     });
 }
 
+/// What the next holder goes by has been handed out before this one is told that there is one.
+#[test]
+fn another_holder_is_told_of_after_a_list() {
+    timeless(async {
+        let fake = with_lease();
+        let mut a = Rig::new(&fake, options("a", "p"));
+        pass(2_000).await;
+        a.take();
+        assert!(holds(&a) && !a.source.another_holds());
+        let mut taken = lease(&fake);
+        taken["spec"]["holderIdentity"] = "b".into();
+        fake.with(|cluster| cluster.apply("leases", taken));
+        pass(6_000).await;
+        assert!(!holds(&a));
+        assert!(!a.source.another_holds(), "not before the list has been taken");
+        a.take();
+        assert!(a.source.another_holds(), "{:?}", a.source.leadership());
+    });
+}
+
 /// The only gateway ends in good order, and comes back with more pools.
 #[test]
 fn one_with_new_pools_takes_back_what_it_gave() {

@@ -255,8 +255,8 @@ impl Wanted {
                 (None, State::Sent { .. }) => {}
                 (None, _) => self.remove(name),
                 (Some(_), State::Standing) => self.state(name, State::Due(now)),
-                (Some(is), State::Blocked { version, until, .. }) if is > *version => {
-                    let at = now.max(*until);
+                (Some(is), State::Blocked { version, until, retry }) if is > *version => {
+                    let at = now.max(retry.map_or(*until, |retry| retry.min(*until)));
                     self.state(name, State::Due(at));
                 }
                 _ => {}
