@@ -214,13 +214,18 @@ impl Elector {
     /// Asks for the list when the wait is over.
     fn settle(&self, term: &mut Term) {
         if term.held && term.settled_at.take_if(|at| now() >= *at).is_some() {
-            self.want_list.send_modify(|list| *list += 1);
-            let list = *self.want_list.borrow();
+            let list = self.ask_for_list();
             self.lead.with(|standing| {
                 standing.list = Some(list);
                 standing.what = "listing the Services after taking the Lease over".to_owned();
             });
         }
+    }
+
+    /// Asks for a quorum list; gives its number.
+    fn ask_for_list(&self) -> u64 {
+        self.want_list.send_modify(|list| *list += 1);
+        *self.want_list.borrow()
     }
 
     /// Looks at the Lease once and does what is to be done.
@@ -287,16 +292,11 @@ impl Elector {
                     tracing::warn!(lease = %self.options.name, "the Lease is lost: {what}");
                 }
                 term.settled_at = None;
-                if lost {
-                    self.want_list.send_modify(|list| *list += 1);
-                }
-                let list = *self.want_list.borrow();
+                let list = lost.then(|| self.ask_for_list());
                 let holder = term.observed.as_ref().map(|seen| holder(&seen.lease).to_owned());
                 self.lead.with(|standing| {
                     standing.lost += u64::from(lost);
-                    if lost {
-                        standing.list_after = list;
-                    }
+                    standing.list_after = list.unwrap_or(standing.list_after);
                     standing.valid_until = None;
                     standing.list = None;
                     standing.holder = holder.unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The steps of the demo on a real Kubernetes cluster: what a person does with kubectl, under load.
 
 use super::{Demo, FOLDER};
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
 use crate::cluster::{self, Cluster, ClusterOptions, NodeOptions, Via};
 use crate::lines::LineClients;
 use crate::load::{Load, Outcome, Running};
@@ -177,15 +177,9 @@ impl Demo {
     }
     /// Waits until each of the pods has answered a request.
     fn wait_for_answers(&self, pods: &[String]) -> Result<()> {
-        let begun = Instant::now();
-        loop {
-            let answered = self.answered(pods)?;
-            if answered.iter().all(|count| *count > 0) {
-                return Ok(());
-            }
-            ensure!(begun.elapsed() < PATIENCE, "{pods:?} answered {answered:?} requests");
-            sleep(Duration::from_millis(50));
-        }
+        admin::wait(&format!("an answer of each of {pods:?}"), || {
+            Ok(self.answered(pods)?.iter().all(|count| *count > 0))
+        })
     }
     /// Does something while requests are made, and gives what came of these. None may fail.
     fn under_load(&mut self, change: impl FnOnce(&Self) -> Result<()>) -> Result<Outcome> {
