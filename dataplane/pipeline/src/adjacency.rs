@@ -80,6 +80,22 @@ pub struct Adjacency {
     pub destination: Mac,
 }
 
+/// An adjacency as a connection keeps it: its place in the table, and which of the place's holders
+/// it is. A place that another next hop has got since is another generation's, and isn't found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct AdjacencyRef {
+    /// The place.
+    pub id: AdjacencyId,
+    /// Counts the holders of the place, from 1.
+    pub generation: u16,
+}
+
+impl AdjacencyRef {
+    /// No adjacency: the next hop's MAC is not in the published table.
+    pub const NONE: Self = Self { id: AdjacencyId(u16::MAX), generation: 0 };
+}
+
 /// A route of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -97,7 +113,7 @@ pub struct Hop {
     /// The next hop: a router, or the destination itself.
     pub address: IpAddr,
     /// Its adjacency, where its MAC is known.
-    pub adjacency: Option<AdjacencyId>,
+    pub adjacency: Option<AdjacencyRef>,
 }
 
 /// What the mirror thread knows, to be published.
@@ -182,10 +198,10 @@ impl Adjacencies {
         let list = self.by_port.get(port.index())?;
         list.iter().find(|(tag, _)| *tag == vlan).map(|(_, id)| *id)
     }
-    /// One adjacency.
+    /// One adjacency, where its place is still its own.
     #[inline]
-    pub fn adjacency(&self, id: AdjacencyId) -> Option<&Adjacency> {
-        self.adjacencies.get(id.index())
+    pub fn adjacency(&self, of: AdjacencyRef) -> Option<&Adjacency> {
+        self.adjacencies.get(of.id.index())
     }
     /// The interface that holds this address as the host's own.
     #[inline]
@@ -218,8 +234,9 @@ impl Adjacencies {
         Some(Hop { interface, address, adjacency: self.find(interface, address) })
     }
     /// The adjacency of a next hop, where its MAC is known.
-    pub fn find(&self, interface: InterfaceId, address: IpAddr) -> Option<AdjacencyId> {
-        self.by_hop.get(&(interface, address)).copied()
+    pub fn find(&self, interface: InterfaceId, address: IpAddr) -> Option<AdjacencyRef> {
+        let id = self.by_hop.get(&(interface, address)).copied()?;
+        Some(AdjacencyRef { id, generation: 1 })
     }
 }
 

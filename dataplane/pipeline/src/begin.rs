@@ -1,6 +1,6 @@
 //! A connection begins: which backend, which NAT port, and the entry that keeps both.
 
-use crate::adjacency::Hop;
+use crate::adjacency::{AdjacencyRef, Hop};
 use crate::answer;
 use crate::arch::memory::Plain;
 use crate::connections::{
@@ -16,7 +16,7 @@ use crate::snapshot::Service;
 use crate::tables::Tables;
 use model::desired::{BackendState, Refusal};
 use model::drops::DropReason;
-use model::ids::{AdjacencyId, BackendId};
+use model::ids::BackendId;
 use model::record::ConnectionState;
 
 /// The backend that a new connection gets.
@@ -66,7 +66,7 @@ where
     let nat = choose_nat_port(shard, blocks, to, random, now.ms, &context.timeouts)
         .ok_or(drop(DropReason::NatPortsExhausted))?;
     learn_client(context, frame, parsed, &to_client, now);
-    let adjacency = |id: Option<AdjacencyId>| id.map_or(NO_ADJACENCY, |id| id.0);
+    let adjacency = |of: Option<AdjacencyRef>| of.map_or(NO_ADJACENCY, |of| of.id.0);
     let mut entry = Entry {
         client: key.source,
         frontend: key.destination,

@@ -147,7 +147,7 @@ where
 /// The adjacencies of a connection, found anew.
 pub fn find_ways<A: Address>(tables: &Tables, entry: &mut Entry<A>) {
     let adjacency =
-        |hop: Option<Hop>| hop.and_then(|hop| hop.adjacency).map_or(NO_ADJACENCY, |id| id.0);
+        |hop: Option<Hop>| hop.and_then(|hop| hop.adjacency).map_or(NO_ADJACENCY, |of| of.id.0);
     entry.backend_adjacency = adjacency(backend_hop(tables, entry));
     entry.client_adjacency = adjacency(tables.adjacencies.hop(entry.client.to_ip(), None));
 }

@@ -25,6 +25,17 @@ impl Tables {
     pub const fn stamp(&self) -> u32 {
         self.generation as u32
     }
+    /// Changes whenever the backend in this slot is another, or stands otherwise: a connection that
+    /// was validated under another stamp is looked at again on its next packet.
+    #[inline]
+    pub const fn backend_stamp(&self, _slot: u32) -> u32 {
+        self.stamp()
+    }
+    /// Changes whenever an interface or a route is another: next hops are then found anew.
+    #[inline]
+    pub const fn routes_stamp(&self) -> u32 {
+        self.stamp()
+    }
     /// The stamp of an entry that is to be looked at again whatever is published next.
     pub const fn stale_stamp(&self) -> u32 {
         self.stamp().wrapping_sub(1)

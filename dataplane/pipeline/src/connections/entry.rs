@@ -2,6 +2,7 @@
 
 use super::index::Direction;
 use super::key::{Address, Key};
+use crate::adjacency::AdjacencyRef;
 use crate::arch::memory::Plain;
 use crate::rewrite::checksum;
 use model::ids::{AdjacencyId, BackendId, ServiceId};
@@ -113,11 +114,12 @@ impl<A: Address> Entry<A> {
     /// The adjacency that packets leave by which travel this way; one that doesn't exist where it
     /// is [`NO_ADJACENCY`].
     #[inline(always)]
-    pub const fn adjacency(&self, direction: Direction) -> AdjacencyId {
-        AdjacencyId(match direction {
+    pub const fn adjacency(&self, direction: Direction) -> AdjacencyRef {
+        let id = AdjacencyId(match direction {
             Direction::ToBackend => self.backend_adjacency,
             Direction::ToClient => self.client_adjacency,
-        })
+        });
+        AdjacencyRef { id, generation: 1 }
     }
     /// The backend that it was made for.
     #[inline(always)]
