@@ -18,7 +18,8 @@ pub const INTERFACES_MAX: usize = 64;
 /// Service ports that are forwarded at a time. Counters take 64 bytes each a worker: 4 MB.
 pub const SERVICE_PORTS_MAX: usize = 65_536;
 
-/// Backends over all service ports. Counters take 32 bytes each a worker: 16 MB.
+/// Backends over all service ports. Counters take 32 bytes each a worker: 16 MB; their stamps, 4 bytes
+/// each for all workers, 2 MB.
 pub const BACKENDS_MAX: usize = 524_288;
 
 /// Backends of one service port and family: a Maglev slot holds 16 bits.

@@ -26,10 +26,16 @@ impl Tables {
         self.generation as u32
     }
     /// Changes whenever the backend in this slot is another, or stands otherwise: a connection that
-    /// was validated under another stamp is looked at again on its next packet.
-    #[inline]
-    pub const fn backend_stamp(&self, _slot: u32) -> u32 {
-        self.stamp()
+    /// was validated under another stamp is looked at again on its next packet, and then takes the
+    /// stamp of the snapshot's own record, [`Snapshot::backend_stamp_of`].
+    #[inline(always)]
+    pub fn backend_stamp(&self, slot: u32) -> u32 {
+        self.snapshot.stamps().get(slot)
+    }
+    /// Asks for the line of [`Self::backend_stamp`] before it is needed.
+    #[inline(always)]
+    pub fn prefetch_backend_stamp(&self, slot: u32) {
+        self.snapshot.stamps().prefetch(slot);
     }
     /// Changes whenever an interface or a route is another: next hops are then found anew.
     #[inline]

@@ -1,7 +1,7 @@
 //! From desired state to snapshot, one change at a time.
 
 use super::frontends::Holder;
-use super::{Backend, HeldBackend, Service, Snapshot, SourceRanges};
+use super::{Backend, BackendStamps, HeldBackend, Service, Snapshot, SourceRanges};
 use crate::select::Maglev;
 use hashbrown::HashMap;
 use model::desired::{Delta, ServicePort, ServicePortKey};
@@ -82,7 +82,7 @@ impl Compiler {
     /// A compiler of the empty state, with room for so many service ports and backends.
     pub fn new(service_ports_max: u32, backends_max: u32) -> Self {
         Self {
-            snapshot: Snapshot::default(),
+            snapshot: Snapshot { stamps: BackendStamps::new(backends_max), ..Snapshot::default() },
             compiled: HashMap::new(),
             service_slots: Slots { max: service_ports_max, ..Slots::default() },
             service_generations: Vec::new(),
@@ -138,9 +138,20 @@ impl Compiler {
     }
 
     fn free_backend(&mut self, id: BackendId, reset_after_s: Option<u32>) {
-        *self.snapshot.backends.get_mut(id.slot as usize) =
-            Backend { generation: id.generation, held: None, reset_after_s };
+        self.set_backend(id, None, reset_after_s);
         self.backend_slots.free.push_back(id.slot);
+    }
+
+    /// The slot's record, under another number.
+    fn set_backend(
+        &mut self,
+        id: BackendId,
+        held: Option<HeldBackend>,
+        reset_after_s: Option<u32>,
+    ) {
+        let stamp = self.snapshot.stamps.renew(id.slot);
+        *self.snapshot.backends.get_mut(id.slot as usize) =
+            Backend { generation: id.generation, held, reset_after_s, stamp };
     }
 
     fn put(&mut self, port: &Arc<ServicePort>, report: &mut Report) {
@@ -213,6 +224,7 @@ impl Compiler {
     ) -> HashMap<SocketAddr, BackendId> {
         let mut has = HashMap::with_capacity(port.backends.len());
         let mut left_out = 0usize;
+        let resets_otherwise = |backend: &Backend| backend.reset_after_s != port.reset_after_s;
         for backend in &port.backends {
             if has.contains_key(&backend.address) || has.len() >= 2 * BACKENDS_PER_SERVICE_MAX {
                 left_out += 1;
@@ -228,18 +240,18 @@ impl Compiler {
                 left_out += 1;
                 continue;
             };
+            let slot = backend_id.slot as usize;
             let held = HeldBackend {
                 address: backend.address,
                 via: backend.via,
                 state: backend.state,
                 service: id,
             };
-            if self.snapshot.backend(backend_id) != Some(&held) {
-                *self.snapshot.backends.get_mut(backend_id.slot as usize) = Backend {
-                    generation: backend_id.generation,
-                    held: Some(held),
-                    reset_after_s: None,
-                };
+            let differs = self.snapshot.backend(backend_id) != Some(&held);
+            if differs || self.snapshot.backends.get(slot).is_none_or(resets_otherwise) {
+                self.set_backend(backend_id, Some(held), port.reset_after_s);
+            }
+            if differs {
                 report.backends_changed.push(backend_id);
             }
             has.insert(backend.address, backend_id);

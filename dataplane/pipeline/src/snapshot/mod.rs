@@ -7,6 +7,7 @@ mod chunks;
 mod compile;
 mod frontends;
 mod ranges;
+mod stamps;
 
 use crate::select::Maglev;
 use chunks::Chunks;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 pub use compile::{Compiler, Problem, Report};
 pub use ranges::SourceRanges;
+pub use stamps::{BackendStamps, NEVER};
 
 /// A service port, compiled.
 #[derive(Debug)]
@@ -61,8 +63,10 @@ pub struct Backend {
     pub generation: u16,
     /// `None` while the slot is free.
     pub held: Option<HeldBackend>,
-    /// While it is free: what its latest holder's service port said of clients that stay.
+    /// What its service port says of clients that stay; its latest holder's, while it is free.
     pub reset_after_s: Option<u32>,
+    /// Changes with all of the above.
+    pub stamp: u32,
 }
 
 /// A backend that a service port has.
@@ -97,6 +101,7 @@ pub struct Snapshot {
     frontends: Frontends,
     services: Chunks<Option<Arc<Service>>>,
     backends: Chunks<Backend>,
+    stamps: BackendStamps,
 }
 
 impl Snapshot {
@@ -136,6 +141,16 @@ impl Snapshot {
     pub fn backend(&self, id: BackendId) -> Option<&HeldBackend> {
         let backend = self.backends.get(id.slot as usize)?;
         backend.held.as_ref().filter(|_| backend.generation == id.generation)
+    }
+    /// The number that an entry takes which was validated by this snapshot's record of its backend.
+    #[inline]
+    pub fn backend_stamp_of(&self, slot: u32) -> u32 {
+        self.backends.get(slot as usize).map_or(0, |backend| backend.stamp)
+    }
+    /// The numbers that packets compare their entry's with, as they are now.
+    #[inline(always)]
+    pub const fn stamps(&self) -> &BackendStamps {
+        &self.stamps
     }
     /// How a backend stands.
     #[inline]
