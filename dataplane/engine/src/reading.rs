@@ -2,13 +2,14 @@
 
 use crate::engine::Engine;
 use crate::mailbox::NoAnswer;
+use crate::mirror::Mirror;
 use model::answers::{
     AffinityCounts, ConnectionFilter, Connections, DropRow, FlowAnswer, Ledger, NeighbourRow,
     PortRow, Traffic, WorkerRow, Workers,
 };
 use model::drops::DropReason;
 use model::ids::{BackendId, FiveTuple, ServiceId, WorkerId};
-use pipeline::adjacency::Adjacencies;
+use pipeline::adjacency::{Adjacencies, AdjacencyInput};
 use pipeline::counters::{BackendCounters, ServiceCounters};
 use pipeline::snapshot::Snapshot;
 use pipeline::tables::Tables;
@@ -102,7 +103,7 @@ impl Engine {
     }
     /// What could not be had at start and isn't essential.
     pub fn notes(&self) -> Vec<String> {
-        self.mirror.as_ref().map_or_else(Vec::new, |mirror| mirror.notes().to_vec())
+        self.mirror.as_ref().map_or_else(Vec::new, Mirror::notes)
     }
     /// Packet buffers: free, in all.
     pub fn mbufs(&self) -> (u32, u32) {
@@ -128,9 +129,10 @@ impl Engine {
         Arc::clone(&self.publisher.latest().adjacencies)
     }
     /// Publishes adjacencies, where there is no mirror that does.
-    pub fn publish_adjacencies(&self, adjacencies: Adjacencies) -> u64 {
-        let adjacencies = Arc::new(adjacencies);
-        self.publisher.update(|tables| tables.adjacencies = adjacencies)
+    pub fn publish_adjacencies(&self, input: AdjacencyInput) -> u64 {
+        self.publisher.update(|tables| {
+            tables.adjacencies = Arc::new(tables.adjacencies.next(input));
+        })
     }
     /// Traffic of the slot of a service port since the start of the process, all holders together.
     pub fn service_traffic(&self, id: ServiceId) -> Traffic {

@@ -43,7 +43,7 @@ fn connections_outlive_thousands_of_publications() {
             while !stop.load(Relaxed) {
                 let number = published.load(Relaxed);
                 if number.is_multiple_of(8) {
-                    // The same next hops at other places.
+                    // The same next hops in another order.
                     engine.publish_adjacencies(adjacencies(&shape, random.below(64)));
                 } else {
                     let (snapshot, report) = compiler.apply(&change(&mut random));

@@ -147,7 +147,7 @@ small_id!(
     InterfaceId, u8
 );
 small_id!(
-    /// A place in the adjacency table. Valid within the generation that it was read in.
+    /// A place in the adjacency table. Whose it is, the generation beside it says.
     AdjacencyId, u16
 );
 

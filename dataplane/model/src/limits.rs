@@ -44,8 +44,25 @@ pub const AFFINITY_CLIENTS_MAX: usize = 1 << 20;
 /// Problems of one Service that its status shows, at about 150 bytes each.
 pub const PROBLEMS_PER_SERVICE_MAX: usize = 64;
 
-/// Adjacencies: an id has 16 bits and two values are set aside.
-pub const ADJACENCIES_MAX: usize = 65_000;
+/// Adjacencies: an id has 16 bits, and some places rest. A place takes 64 bytes, 4 MB in all, and
+/// its line in the index some 30.
+pub const ADJACENCIES_MAX: usize = 64_500;
+
+/// Places for adjacencies: all that 16 bits can name but the one that stands for none.
+pub const ADJACENCY_PLACES: usize = u16::MAX as usize;
+
+/// Places that rest after their next hop has left, before one of them is given to another: a place
+/// comes round again after as many changes at least, and its generation of 16 bits after 65,535
+/// rounds. At 200 changes a second that is 3.9 days; a connection lives for one without a packet.
+pub const ADJACENCIES_RESTING: usize = ADJACENCY_PLACES - ADJACENCIES_MAX;
+
+/// Next hops that no snapshot names any more, and that connections still use: the mirror remembers
+/// as many, at some 60 bytes each, 1 MB in all. Beyond it the kernel may forget one, and the next
+/// packet asks for it again.
+pub const NEXT_HOPS_IN_USE_MAX: usize = 16_384;
+
+/// Neighbours of one interface that the configuration names.
+pub const STATIC_NEIGHBOURS_MAX: usize = 256;
 
 /// Addresses that the host itself reaches by way of their node, for its probes: a route of the
 /// kernel each.

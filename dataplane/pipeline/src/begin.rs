@@ -8,6 +8,7 @@ use crate::connections::{
 };
 use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
+use crate::mirror::Purpose;
 use crate::miss::reject;
 use crate::parse::Parsed;
 use crate::pipeline::Context;
@@ -118,7 +119,7 @@ fn learn_client(
     if on_link {
         let mac = answer::sender(frame);
         if context.learned.learn(parsed.interface, to_client.address, mac) {
-            context.request(parsed.interface, to_client.address, Some(mac), now);
+            context.request(parsed.interface, to_client.address, Purpose::Seen(mac), now);
         }
     }
 }

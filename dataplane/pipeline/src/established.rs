@@ -315,14 +315,7 @@ fn unresolved<A: Address>(
         context.resolve(&hop, now);
         return Err(DropReason::NeighbourUnresolved);
     };
-    Ok(Adjacency {
-        interface: hop.interface,
-        port: interface.port,
-        vlan: interface.vlan,
-        mtu: interface.mtu,
-        source: interface.mac,
-        destination,
-    })
+    Ok(Adjacency::new(hop.interface, interface, destination))
 }
 
 /// Answers with an ICMP error, where one is due and the budget allows.

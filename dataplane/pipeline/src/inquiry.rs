@@ -1,5 +1,6 @@
 //! Questions to a worker about its connections. They change nothing.
 
+use crate::adjacency::Adjacency;
 use crate::arch::memory::Plain;
 use crate::begin::pick;
 use crate::connections::{Address, Direction, Entry, Key, Shard};
@@ -197,7 +198,7 @@ impl Pipeline {
         let name = tables.adjacencies.interface(hop.interface).map_or("?", |i| &*i.name);
         let published = hop.adjacency.and_then(|id| tables.adjacencies.adjacency(id));
         let mac = published
-            .map(|adjacency| adjacency.destination)
+            .map(Adjacency::destination)
             .or_else(|| self.context.learned.find(hop.interface, hop.address));
         answer.way = Some(match mac {
             Some(mac) => format!("{} at {mac} on {name}", hop.address),

@@ -1,6 +1,6 @@
 //! One worker's pipeline: its connection tables and all else that its packets may change.
 
-use crate::adjacency::{Hop, Interface, Mac};
+use crate::adjacency::{Hop, Interface};
 use crate::answer::{Buckets, Class, Generated, Rates};
 use crate::arch::memory::{Memory, OutOfMemory};
 use crate::connections::{Shard, Timeouts};
@@ -8,7 +8,7 @@ use crate::counters::Counters;
 use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
 use crate::learned::Learned;
-use crate::mirror::NeighbourRequest;
+use crate::mirror::{NeighbourRequest, Purpose};
 use crate::parse::Parsed;
 use crate::select::{AffinityTable, mum};
 use crate::steer::FragmentPorts;
@@ -200,19 +200,13 @@ impl Context {
         mum(self.random, self.random ^ 0xa076_1d64_78bd_642f)
     }
     /// Asks the mirror about a next hop, unless too much has been asked.
-    pub fn request(
-        &mut self,
-        interface: InterfaceId,
-        address: IpAddr,
-        seen: Option<Mac>,
-        now: Now,
-    ) {
+    pub fn request(&mut self, interface: InterfaceId, address: IpAddr, purpose: Purpose, now: Now) {
         if self.requests.len() < REQUESTS_MAX && self.may(Class::Request, now) {
-            self.requests.push(NeighbourRequest { interface, address, seen });
+            self.requests.push(NeighbourRequest { interface, address, purpose });
         }
     }
     /// Asks the mirror to resolve a hop that it hasn't.
     pub fn resolve(&mut self, hop: &Hop, now: Now) {
-        self.request(hop.interface, hop.address, None, now);
+        self.request(hop.interface, hop.address, Purpose::Resolve, now);
     }
 }

@@ -39,8 +39,8 @@ impl Tables {
     }
     /// Changes whenever an interface or a route is another: next hops are then found anew.
     #[inline]
-    pub const fn routes_stamp(&self) -> u32 {
-        self.stamp()
+    pub fn routes_stamp(&self) -> u32 {
+        self.adjacencies.routes_stamp()
     }
     /// The stamp of an entry that is to be looked at again whatever is published next.
     pub const fn stale_stamp(&self) -> u32 {

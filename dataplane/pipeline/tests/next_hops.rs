@@ -10,6 +10,7 @@ use model::drops::DropReason;
 use model::ids::Protocol;
 use pipeline::adjacency::Mac;
 use pipeline::frame::Verdict;
+use pipeline::mirror::Purpose;
 use pipeline::{Now, Options};
 
 const NOW: Now = Now { ms: 5 };
@@ -58,8 +59,8 @@ fn connections_follow_their_next_hops() {
         world.publish_adjacencies();
         let (verdict, _, requests) = send(&world, &there, FRONT_PORT);
         assert_eq!(verdict, Verdict::Drop(DropReason::NeighbourUnresolved));
-        let asked: Vec<_> = requests.iter().map(|r| (r.interface, r.address, r.seen)).collect();
-        assert_eq!(asked, [(BACK, hops[0], None)]);
+        let asked: Vec<_> = requests.iter().map(|r| (r.interface, r.address, r.purpose)).collect();
+        assert_eq!(asked, [(BACK, hops[0], Purpose::Resolve)]);
 
         // And comes back.
         world.input.neighbours = kept;

@@ -163,7 +163,7 @@ impl World {
             let at = rng.usize(..self.input.interfaces.len());
             self.input.interfaces[at].mtu = *rng.choice(&[1280, 1500, 9000]).unwrap();
         }
-        self.tables.adjacencies = Arc::new(Adjacencies::new(self.input.clone()));
+        self.tables.adjacencies = Arc::new(self.tables.adjacencies.next(self.input.clone()));
     }
     /// The interface of a port that sends frames with this tag.
     pub fn interface(&self, port: u8, vlan: Option<u16>) -> Option<InterfaceId> {

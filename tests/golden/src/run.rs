@@ -10,6 +10,7 @@ use model::drops::DropReason;
 use model::ids::PortId;
 use pipeline::answer::{Class, Rate, Rates};
 use pipeline::frame::{ChecksumReport, Rx, Verdict};
+use pipeline::mirror::Purpose;
 use pipeline::{Now, Options, Pipeline};
 
 /// How the packets of a case are put through.
@@ -266,7 +267,11 @@ fn check_state(
     let requests: Vec<String> = drive::requests(pipeline)
         .iter()
         .map(|request| {
-            let seen = request.seen.map_or(String::new(), |mac| format!(" {mac}"));
+            let seen = match request.purpose {
+                Purpose::Resolve => String::new(),
+                Purpose::Seen(mac) => format!(" {mac}"),
+                Purpose::InUse => " in use".to_owned(),
+            };
             format!("{} {}{seen}", INTERFACES[request.interface.index()], request.address)
         })
         .collect();

@@ -351,7 +351,7 @@ impl World {
         let id = InterfaceId(number as u8);
         self.input.neighbours.retain(|(at, ip, _)| (*at, *ip) != (id, address));
         self.input.neighbours.extend(mac.map(|mac| (id, address, WireMac(mac))));
-        self.tables.adjacencies = Arc::new(Adjacencies::new(self.input.clone()));
+        self.tables.adjacencies = Arc::new(self.tables.adjacencies.next(self.input.clone()));
         self.tables.generation += 1;
     }
     fn publish(&mut self, delta: &Delta) {

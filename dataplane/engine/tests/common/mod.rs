@@ -19,7 +19,7 @@ use model::drops::DropReason;
 use model::ids::{InterfaceId, PortId, Protocol, WorkerId};
 use packets::{Mac, Packet};
 use pipeline::Options;
-use pipeline::adjacency::{Adjacencies, AdjacencyInput, Interface, Mac as Address, Role, Route};
+use pipeline::adjacency::{AdjacencyInput, Interface, Mac as Address, Role, Route};
 use pipeline::snapshot::Compiler;
 use pipeline::steer::NatAddress;
 use std::net::{IpAddr, SocketAddr};
@@ -142,6 +142,7 @@ pub fn config(shape: &Shape, ports: Vec<PortSpec>) -> EngineConfig {
         role: *role,
         addresses: Vec::new(),
         routes: Vec::new(),
+        neighbours: Vec::new(),
     });
     let back = shape.wires.iter().enumerate().filter(|(_, (role, _))| *role != Role::Front);
     let nat = back.flat_map(|(number, _)| {
@@ -167,8 +168,8 @@ pub fn config(shape: &Shape, ports: Vec<PortSpec>) -> EngineConfig {
     }
 }
 
-/// The adjacencies of all wires; the places of the neighbours turn by `turn`.
-pub fn adjacencies(shape: &Shape, turn: usize) -> Adjacencies {
+/// The adjacencies of all wires; the neighbours' order turns by `turn`.
+pub fn adjacencies(shape: &Shape, turn: usize) -> AdjacencyInput {
     let mut input = AdjacencyInput::default();
     for (number, (role, _)) in shape.wires.iter().enumerate() {
         let id = InterfaceId(number as u8);
@@ -200,7 +201,7 @@ pub fn adjacencies(shape: &Shape, turn: usize) -> Adjacencies {
     }
     let turn = turn % input.neighbours.len();
     input.neighbours.rotate_left(turn);
-    Adjacencies::new(input)
+    input
 }
 
 /// A backend on a wire.

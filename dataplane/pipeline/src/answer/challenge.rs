@@ -5,7 +5,7 @@ use crate::adjacency::Adjacency;
 use crate::connections::{Address, Entry};
 use crate::frame::{Frame, Rx};
 use crate::parse::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, TCP, TCP_ACK, VLAN_TAG_LEN, put};
-use crate::rewrite::{checksum, write_link};
+use crate::rewrite::{checksum, write_adjacency};
 use model::ids::PortId;
 use std::net::IpAddr;
 
@@ -66,8 +66,7 @@ pub fn challenge<A: Address>(
     let pseudo = checksum::add(addresses, checksum::pseudo(TCP, TCP_LEN));
     let sum = !checksum::fold(checksum::sum(tcp, u32::from(pseudo)));
     put(tcp, 16, &sum.to_be_bytes());
-    let macs = (adjacency.destination, adjacency.source);
-    if !write_link(&mut frame, 0, macs, adjacency.vlan, ethertype) {
+    if !write_adjacency(&mut frame, 0, adjacency, ethertype) {
         return None;
     }
     let span = frame.span();

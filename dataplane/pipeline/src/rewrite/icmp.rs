@@ -2,7 +2,7 @@
 //! MTU discovery works through the gateway (RFC 5508 section 4.2).
 
 use super::checksum;
-use super::link::write_link;
+use super::link::write_adjacency;
 use crate::adjacency::Adjacency;
 use crate::connections::{Address, Direction, Entry};
 use crate::frame::Frame;
@@ -57,8 +57,7 @@ pub fn translate_error<A: Address>(
     };
     let field = be16(bytes, l4 + 2).unwrap_or(0);
     put(bytes, l4 + 2, &checksum::update(field, change).to_be_bytes());
-    let macs = (adjacency.destination, adjacency.source);
-    write_link(frame, l3, macs, adjacency.vlan, ethertype)
+    write_adjacency(frame, l3, adjacency, ethertype)
 }
 
 /// The sum of the message without its checksum field.

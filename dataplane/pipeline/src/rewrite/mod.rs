@@ -6,5 +6,5 @@ mod link;
 mod nat;
 
 pub use icmp::translate_error;
-pub use link::{strip_link, turn_round, write_link};
+pub use link::{strip_link, turn_round, write_adjacency, write_link};
 pub use nat::translate;

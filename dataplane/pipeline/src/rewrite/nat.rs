@@ -1,7 +1,7 @@
 //! Full NAT of a connection's packet (RFC 3022), with incremental checksums (RFC 1624).
 
 use super::checksum;
-use super::link::write_link;
+use super::link::write_adjacency;
 use crate::adjacency::Adjacency;
 use crate::connections::{Address, Direction, Entry};
 use crate::frame::Frame;
@@ -56,8 +56,7 @@ pub fn translate<A: Address>(
     if !matches!(parsed.fragment, Fragment::Later(_)) {
         l4_header(rest, parsed.protocol, (source_port, destination_port), difference);
     }
-    let macs = (adjacency.destination, adjacency.source);
-    write_link(frame, l3, macs, adjacency.vlan, ethertype)
+    write_adjacency(frame, l3, adjacency, ethertype)
 }
 
 /// Ports and checksum of TCP and UDP, whose headers are whole in a packet that parsed.

@@ -10,7 +10,7 @@ mod ranges;
 mod stamps;
 
 use crate::select::Maglev;
-use chunks::Chunks;
+pub(crate) use chunks::Chunks;
 use frontends::Frontends;
 use model::desired::{BackendState, Refusal, ServicePortKey};
 use model::ids::{BackendId, Family, Protocol, ServiceId};

@@ -156,7 +156,7 @@ impl World {
         self.tables.generation += 1;
     }
     pub fn publish_adjacencies(&mut self) {
-        self.tables.adjacencies = Arc::new(Adjacencies::new(self.input.clone()));
+        self.tables.adjacencies = Arc::new(self.tables.adjacencies.next(self.input.clone()));
         self.tables.generation += 1;
     }
     pub fn publish(&mut self, delta: &Delta) -> Report {

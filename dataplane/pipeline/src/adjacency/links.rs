@@ -1,0 +1,91 @@
+//! Interfaces, the host's addresses and routes, compiled for the look-ups that packets need.
+
+use super::{Interface, Route};
+use hashbrown::{HashMap, HashSet};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use model::ids::{InterfaceId, PortId};
+use prefix_trie::PrefixMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+/// All that decides where a packet goes next, short of the next hop's MAC.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    /// The interfaces; a place in the list is an [`InterfaceId`].
+    pub interfaces: Vec<Interface>,
+    /// The addresses that the kernel holds on each twin.
+    pub addresses: Vec<(InterfaceId, IpAddr)>,
+    /// The kernel's routes over the twins; of equal prefixes the first counts.
+    pub routes: Vec<(IpNet, Route)>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Compiled {
+    /// What it was made of.
+    pub links: Arc<Links>,
+    by_port: Vec<Vec<(Option<u16>, InterfaceId)>>,
+    local: HashMap<IpAddr, InterfaceId>,
+    /// Link-local addresses may be the same on several interfaces.
+    local_on: HashSet<(InterfaceId, IpAddr)>,
+    routes_v4: PrefixMap<Ipv4Net, Route>,
+    routes_v6: PrefixMap<Ipv6Net, Route>,
+    /// The next hops of routes: the routers of each link.
+    pub gateways: HashSet<(InterfaceId, IpAddr)>,
+}
+
+impl Compiled {
+    pub fn new(links: Arc<Links>) -> Self {
+        let mut new = Self::default();
+        for (number, interface) in links.interfaces.iter().enumerate() {
+            let port = interface.port.index();
+            if new.by_port.len() <= port {
+                new.by_port.resize(port + 1, Vec::new());
+            }
+            new.by_port[port].push((interface.vlan, InterfaceId(number as u8)));
+        }
+        for (id, address) in links.addresses.iter().copied() {
+            new.local.insert(address, id);
+            new.local_on.insert((id, address));
+        }
+        for (prefix, route) in links.routes.iter().copied() {
+            match prefix {
+                IpNet::V4(prefix) => {
+                    new.routes_v4.entry(prefix).or_insert(route);
+                }
+                IpNet::V6(prefix) => {
+                    new.routes_v6.entry(prefix).or_insert(route);
+                }
+            }
+            new.gateways.extend(route.via.map(|via| (route.interface, via)));
+        }
+        new.links = links;
+        new
+    }
+    pub fn interface(&self, id: InterfaceId) -> Option<&Interface> {
+        self.links.interfaces.get(id.index())
+    }
+    pub fn interface_of(&self, port: PortId, vlan: Option<u16>) -> Option<InterfaceId> {
+        let list = self.by_port.get(port.index())?;
+        list.iter().find(|(tag, _)| *tag == vlan).map(|(_, id)| *id)
+    }
+    pub fn local(&self, address: IpAddr) -> Option<InterfaceId> {
+        self.local.get(&address).copied()
+    }
+    pub fn is_local_on(&self, interface: InterfaceId, address: IpAddr) -> bool {
+        self.local_on.contains(&(interface, address))
+    }
+    pub fn route(&self, destination: IpAddr) -> Option<Route> {
+        match destination {
+            IpAddr::V4(ip) => self.routes_v4.get_lpm(&host_v4(ip)).map(|(_, route)| *route),
+            IpAddr::V6(ip) => self.routes_v6.get_lpm(&host_v6(ip)).map(|(_, route)| *route),
+        }
+    }
+}
+
+fn host_v4(ip: Ipv4Addr) -> Ipv4Net {
+    Ipv4Net::new_assert(ip, 32)
+}
+
+fn host_v6(ip: Ipv6Addr) -> Ipv6Net {
+    Ipv6Net::new_assert(ip, 128)
+}
