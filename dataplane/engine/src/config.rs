@@ -1,7 +1,7 @@
 //! What an engine is made from. Everything here has been validated by whoever made it.
 
 use crate::idle::Idle;
-use crate::mirror::StaticRoute;
+use crate::mirror::{StaticNeighbour, StaticRoute};
 use dpdk::{DeviceString, Port};
 use ipnet::IpNet;
 use model::ids::PortId;
@@ -56,6 +56,8 @@ pub struct InterfaceSpec {
     pub addresses: Vec<IpNet>,
     /// Static routes over it.
     pub routes: Vec<StaticRoute>,
+    /// Neighbours whose MAC is set and never asked for.
+    pub neighbours: Vec<StaticNeighbour>,
 }
 
 /// What an engine is made from.

@@ -300,6 +300,7 @@ fn interfaces(
         interface: interface(spec),
         addresses: spec.addresses.clone(),
         routes: spec.routes.clone(),
+        neighbours: spec.neighbours.clone(),
     };
     (specs.iter().map(interface).collect(), specs.iter().map(twin).collect())
 }
@@ -312,8 +313,10 @@ fn start_mirror(
 ) -> Result<(Option<Mirror>, Vec<MirrorPort>), MirrorError> {
     let config = MirrorConfig { twins, workers, ring_frames: RING_FRAMES, cores };
     let publisher = Arc::clone(publisher);
-    let (mirror, ports) = Mirror::start(config, move |input| {
-        let adjacencies = Arc::new(Adjacencies::new(input));
+    let (mirror, ports) = Mirror::start(config, move |change| {
+        // Nobody else publishes adjacencies meanwhile; routes take longer to compile than others
+        // shall wait.
+        let adjacencies = Arc::new(publisher.latest().adjacencies.with(&change));
         publisher.update(|tables| tables.adjacencies = adjacencies);
     })?;
     Ok((Some(mirror), ports))

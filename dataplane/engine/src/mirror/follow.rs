@@ -91,7 +91,7 @@ pub(crate) enum FollowError {
 pub(crate) struct News {
     /// Datagrams that were read.
     pub datagrams: usize,
-    /// Something changed that may have to be published.
+    /// Interfaces, addresses or routes changed, which may have to be published.
     pub changed: bool,
     /// Routes changed.
     pub routes_changed: bool,
@@ -143,6 +143,10 @@ impl Follower {
     pub const fn state(&self) -> &KernelState {
         &self.state
     }
+    /// The neighbours that may have to be published anew.
+    pub fn take_changed(&mut self) -> impl Iterator<Item = Key> + '_ {
+        self.state.take_changed()
+    }
     /// Times that events were lost.
     #[cfg(test)]
     pub const fn overruns(&self) -> u64 {
@@ -151,6 +155,12 @@ impl Follower {
     /// True when everything has been read once.
     pub fn has_read_all(&self) -> bool {
         self.has_read.iter().all(|read| *read)
+    }
+    /// True while all neighbours are known as the kernel holds them.
+    pub fn knows_neighbours(&self) -> bool {
+        let kind = Kind::Neighbours as usize;
+        let reads = self.reading.as_ref().is_some_and(|reading| reading.kind == Kind::Neighbours);
+        self.has_read[kind] && !self.due[kind] && !reads
     }
     /// True when everything has been read that is known to have changed and may be read now.
     pub fn is_settled(&self, now: Instant) -> bool {
@@ -207,7 +217,10 @@ impl Follower {
             Kind::Addresses => self.state.set_addresses(reading.addresses),
             Kind::RoutesV4 => self.state.set_routes(false, reading.routes),
             Kind::RoutesV6 => self.state.set_routes(true, reading.routes),
-            Kind::Neighbours => self.state.end_neighbours(),
+            Kind::Neighbours => {
+                self.state.end_neighbours();
+                false
+            }
         };
         news.changed |= changed;
         news.routes_changed |= changed && matches!(reading.kind, Kind::RoutesV4 | Kind::RoutesV6);
@@ -342,7 +355,6 @@ impl Taker<'_> {
         let Some((index, ip, _)) = state::read_neighbour(message) else { return };
         let Some(id) = self.state.interface_of(index) else { return };
         if self.state.forget_neighbour(&(id, ip)) {
-            self.news.changed = true;
             self.news.forgotten.push((id, ip));
         }
     }
@@ -362,6 +374,6 @@ impl Taker<'_> {
     fn take_neighbour(&mut self, message: &NeighbourMessage) {
         let Some((index, ip, neighbour)) = state::read_neighbour(message) else { return };
         let Some(id) = self.state.interface_of(index) else { return };
-        self.news.changed |= self.state.set_neighbour((id, ip), neighbour);
+        self.state.set_neighbour((id, ip), neighbour);
     }
 }

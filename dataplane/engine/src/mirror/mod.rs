@@ -9,7 +9,7 @@
 //!  worker 0 --[frames]--> +--------+ --write--> TAP twin --> kernel: ssh, BGP, BFD, probes,
 //!           <-[frames]--- | mirror | <--read---          <-- neighbours, routes
 //!           --[requests]> | thread | <==netlink========>
-//!  worker 1 ...           +--------+ --> publish(AdjacencyInput)
+//!  worker 1 ...           +--------+ --> publish(AdjacencyChange)
 //! ```
 
 mod announce;
@@ -19,6 +19,7 @@ mod host_ways;
 mod ledger;
 mod managed;
 mod netlink;
+mod publication;
 mod ring;
 mod state;
 #[cfg(test)]
@@ -27,8 +28,9 @@ mod thread;
 mod twin;
 
 pub use host_ways::HostWay;
+pub use managed::NeighbourUse;
 pub use ring::{MirrorFrame, MirrorPort};
-pub use twin::{StaticRoute, TwinConfig, TwinError};
+pub use twin::{StaticNeighbour, StaticRoute, TwinConfig, TwinError};
 
 use carry::{Carrier, HEADER_BYTES_MAX, Served};
 use ledger::MirrorCounters;
@@ -37,15 +39,19 @@ use model::ids::InterfaceId;
 use model::limits::{INTERFACES_MAX, WORKERS_MAX};
 use netlink::NetlinkSocket;
 use nix::errno::Errno;
-use pipeline::adjacency::{AdjacencyInput, Mac};
+use pipeline::adjacency::{AdjacencyChange, Mac};
+use publication::Publications;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use thread::{Control, Publisher, Thread};
+use thread::{Control, Thread};
 use twin::Twin;
 
 /// Frames in each ring, in each direction, of each worker, unless told otherwise: at 1,518 bytes
@@ -54,6 +60,9 @@ pub const RING_FRAMES: usize = 512;
 
 /// Within this the thread has carried its last frame.
 const STOP_MAX: Duration = Duration::from_millis(200);
+
+/// Within this the thread answers a question: its longest round takes some milliseconds.
+const ANSWER_MAX: Duration = Duration::from_millis(500);
 
 /// What a mirror is made from.
 #[derive(Clone, Debug)]
@@ -110,22 +119,19 @@ pub struct KernelNeighbour {
     pub state: &'static str,
     /// The kernel keeps it resolved by itself.
     pub managed: bool,
+    /// What the gateway needs it for.
+    pub used: NeighbourUse,
 }
 
 /// What other threads read of the mirror.
 pub(crate) struct Shared {
     counters: Arc<MirrorCounters>,
-    neighbours: Mutex<Arc<[KernelNeighbour]>>,
+    /// Neighbours that aren't published, as there are too many.
+    left_out: AtomicUsize,
     /// The thread is to stop.
     stop: AtomicBool,
     /// It has carried its last frame.
     ended: AtomicBool,
-}
-
-impl Shared {
-    fn set_neighbours(&self, list: Vec<KernelNeighbour>) {
-        *self.neighbours.lock().unwrap_or_else(PoisonError::into_inner) = list.into();
-    }
 }
 
 /// The host mirror. Dropped, it stops and the twins go.
@@ -141,15 +147,15 @@ impl Mirror {
     /// Makes the twins in the caller's network namespace and starts the thread. Gives one port for
     /// each worker.
     ///
-    /// `publish` is called in the mirror thread with all that workers have to know, first when the
-    /// kernel's state has been read, and then whenever it differs. It must not block for long:
+    /// `publish` is called in the mirror thread with what workers have to know, first when the
+    /// kernel's state has been read, and then with what differs. It must not block for long:
     /// frames and timers wait for it.
     ///
     /// A panic of the thread, or an error that it can't go on from, is logged and aborts the
     /// process: without the mirror the gateway would go on with next hops that nobody follows.
     pub fn start(
         config: MirrorConfig,
-        publish: impl Fn(AdjacencyInput) + Send + 'static,
+        publish: impl FnMut(AdjacencyChange) + Send + 'static,
     ) -> Result<(Self, Vec<MirrorPort>), MirrorError> {
         check_range("interfaces", config.twins.len(), INTERFACES_MAX)?;
         check_range("workers", config.workers, WORKERS_MAX)?;
@@ -174,7 +180,7 @@ impl Mirror {
         let counters = Arc::new(MirrorCounters::default());
         let shared = Arc::new(Shared {
             counters: counters.clone(),
-            neighbours: Mutex::new(Arc::new([])),
+            left_out: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });
@@ -183,13 +189,13 @@ impl Mirror {
             carrier: Carrier::new(served, workers, counters),
             follower,
             requests,
-            managed: managed::Managed::new(Instant::now()),
+            managed: managed::Managed::new(configured(&config.twins), Instant::now()),
             announcer: announce::Announcer::default(),
             host_ways: host_ways::HostWays::default(),
             waiting: Vec::new(),
             control: orders,
             shared: shared.clone(),
-            publisher: Publisher::new(Box::new(publish)),
+            publications: Publications::new(Box::new(publish)),
         };
         let thread = std::thread::Builder::new()
             .name("mirror".to_owned())
@@ -199,10 +205,15 @@ impl Mirror {
         Ok((Self { shared, control, holders, thread: Some(thread), notes }, ports))
     }
 
-    /// What could not be had at start and isn't essential, and what the host should change: each
-    /// one sentence with its remedy. They have been logged, too.
-    pub fn notes(&self) -> &[String] {
-        &self.notes
+    /// What could not be had and isn't essential, and what the host should change: each one
+    /// sentence with its remedy. They have been logged, too.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = self.notes.clone();
+        let left_out = self.shared.left_out.load(Relaxed);
+        if left_out > 0 {
+            notes.push(publication::too_many(left_out));
+        }
+        notes
     }
 
     /// The ledger. Its equations hold exactly while nothing moves.
@@ -210,9 +221,12 @@ impl Mirror {
         self.shared.counters.read()
     }
 
-    /// The kernel's neighbours on the twins, in order of interface and address.
+    /// The kernel's neighbours on the twins, in order of interface and address, as the thread now
+    /// knows them; none where it doesn't say so in time.
     pub fn neighbours(&self) -> Arc<[KernelNeighbour]> {
-        self.shared.neighbours.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let (asker, answer) = channel();
+        let _ = self.control.send(Control::Neighbours(asker));
+        answer.recv_timeout(ANSWER_MAX).unwrap_or_default()
     }
 
     /// Asks the kernel to keep exactly these next hops resolved, and the gateways of its routes
@@ -273,6 +287,15 @@ impl Drop for Mirror {
 
 const fn check_range(what: &'static str, given: usize, max: usize) -> Result<(), MirrorError> {
     if given >= 1 && given <= max { Ok(()) } else { Err(MirrorError::Range { what, given, max }) }
+}
+
+/// The neighbours whose MAC the configuration gives.
+fn configured(twins: &[TwinConfig]) -> HashMap<state::Key, Mac> {
+    let of = |(place, twin): (usize, &TwinConfig)| {
+        let id = InterfaceId(place as u8);
+        twin.neighbours.clone().into_iter().map(move |known| ((id, known.address), known.mac))
+    };
+    twins.iter().enumerate().flat_map(of).collect()
 }
 
 fn make_twins(

@@ -283,11 +283,32 @@ pub(crate) fn use_neighbour(index: u32, address: IpAddr) -> Request {
     (RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE)
 }
 
-/// Tells the kernel of a neighbour's MAC as ARP would: to be confirmed before long. With `create`
-/// an entry that exists stays as it is; without, one that holds a valid MAC keeps it.
-pub(crate) fn learn_neighbour(index: u32, address: IpAddr, mac: Mac, create: bool) -> Request {
+/// What becomes of a neighbour that the kernel holds already, and that we tell it of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// It stays as it is.
+    Stays,
+    /// It keeps a valid MAC.
+    KeepsMac,
+    /// It gets the new MAC.
+    Moves,
+}
+
+/// Tells the kernel of a neighbour's MAC as ARP would: to be confirmed before long.
+pub(crate) fn learn_neighbour(index: u32, address: IpAddr, mac: Mac, known: Known) -> Request {
     let mut message = neighbour(index, address, NeighbourState::Stale);
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
-    let flags = if create { NLM_F_CREATE | NLM_F_EXCL } else { NLM_F_CREATE };
+    let flags = match known {
+        Known::Stays => NLM_F_CREATE | NLM_F_EXCL,
+        Known::KeepsMac => NLM_F_CREATE,
+        Known::Moves => NLM_F_CREATE | NLM_F_REPLACE,
+    };
     (RouteNetlinkMessage::NewNeighbour(message), flags)
+}
+
+/// Sets a neighbour for good: the kernel never asks for it.
+pub(crate) fn fix_neighbour(index: u32, address: IpAddr, mac: Mac) -> Request {
+    let mut message = neighbour(index, address, NeighbourState::Permanent);
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+    (RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
 }

@@ -158,6 +158,7 @@ impl MirrorPort {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pipeline::mirror::Purpose;
 
     #[test]
     fn frames_keep_order_and_length_and_slots_come_back() {
@@ -210,7 +211,7 @@ mod tests {
         let request = NeighbourRequest {
             interface: InterfaceId(0),
             address: "192.0.2.1".parse().unwrap(),
-            seen: None,
+            purpose: Purpose::Resolve,
         };
         assert_eq!((0..1000).filter(|_| port.request(request)).count(), REQUESTS_MAX);
         assert_eq!(link.requests.pop().unwrap(), request);

@@ -13,8 +13,8 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop,
     RouteNextHopFlags, RouteType, RouteVia,
 };
-use pipeline::adjacency::{AdjacencyInput, Interface, Mac, Route};
-use std::collections::{BTreeMap, HashMap};
+use pipeline::adjacency::{Interface, Links, Mac, Route};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A neighbour on the link of an interface.
@@ -41,6 +41,10 @@ impl Neighbour {
             | NeighbourState::Noarp => self.mac,
             _ => None,
         }
+    }
+    /// Somebody has set it by hand: it is used as it is, and nothing is asked.
+    pub const fn is_fixed(&self) -> bool {
+        matches!(self.state, NeighbourState::Permanent | NeighbourState::Noarp)
     }
     /// The kernel's word for the state.
     pub const fn word(&self) -> &'static str {
@@ -87,6 +91,10 @@ pub(crate) struct KernelState {
     /// Prefixes that are on a link of ours.
     on_link: Vec<(IpNet, InterfaceId)>,
     neighbours: BTreeMap<Key, (Neighbour, u32)>,
+    /// Those that packets may be sent to.
+    usable: usize,
+    /// Neighbours whose usable MAC is another than when [`Self::take_changed`] was last called.
+    changed: HashSet<Key>,
     /// Counts the times that neighbours were read from the start.
     reading: u32,
 }
@@ -159,14 +167,34 @@ impl KernelState {
         }
         on(&via).and_then(|(_, id)| self.link(*id)).map(|link| link.index)
     }
-    /// Takes over a neighbour; true where it changes.
-    pub fn set_neighbour(&mut self, key: Key, neighbour: Neighbour) -> bool {
+    /// Takes over a neighbour.
+    pub fn set_neighbour(&mut self, key: Key, neighbour: Neighbour) {
         let old = self.neighbours.insert(key, (neighbour, self.reading));
-        old.is_none_or(|(old, _)| old != neighbour)
+        self.note(key, old.and_then(|(old, _)| old.usable()), neighbour.usable());
     }
     /// Forgets a neighbour; true where it was known.
     pub fn forget_neighbour(&mut self, key: &Key) -> bool {
-        self.neighbours.remove(key).is_some()
+        let Some((old, _)) = self.neighbours.remove(key) else { return false };
+        self.note(*key, old.usable(), None);
+        true
+    }
+    fn note(&mut self, key: Key, old: Option<Mac>, new: Option<Mac>) {
+        if old != new {
+            self.changed.insert(key);
+            self.usable = self.usable + usize::from(new.is_some()) - usize::from(old.is_some());
+        }
+    }
+    /// The neighbours whose usable MAC may be another than at the last call.
+    pub fn take_changed(&mut self) -> impl Iterator<Item = Key> + '_ {
+        self.changed.drain()
+    }
+    /// How many neighbours packets may be sent to.
+    pub const fn usable_count(&self) -> usize {
+        self.usable
+    }
+    /// The neighbours that packets may be sent to.
+    pub fn usable(&self) -> impl Iterator<Item = (Key, Mac)> + '_ {
+        self.neighbours().filter_map(|(key, neighbour)| Some((*key, neighbour.usable()?)))
     }
     /// One neighbour.
     pub fn neighbour(&self, key: &Key) -> Option<&Neighbour> {
@@ -180,36 +208,27 @@ impl KernelState {
     pub fn begin_neighbours(&mut self) {
         self.reading = self.reading.wrapping_add(1);
     }
-    /// All have been read: forgets those that weren't met; true where there were such.
-    pub fn end_neighbours(&mut self) -> bool {
-        let known = self.neighbours.len();
-        let reading = self.reading;
-        self.neighbours.retain(|_, (_, met)| *met == reading);
-        self.neighbours.len() != known
+    /// All have been read: forgets those that weren't met.
+    pub fn end_neighbours(&mut self) {
+        let unmet =
+            |(key, (_, met)): (&Key, &(Neighbour, u32))| (*met != self.reading).then_some(*key);
+        let gone: Vec<Key> = self.neighbours.iter().filter_map(unmet).collect();
+        for key in gone {
+            self.forget_neighbour(&key);
+        }
     }
-    /// What is to be published.
-    pub fn publication(&self) -> AdjacencyInput {
+    /// Interfaces, addresses and routes, as they are to be published.
+    pub fn links(&self) -> Links {
         let interface = |link: &Link| {
             let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX).min(link.interface.mtu);
             Interface { mtu, ..link.interface.clone() }
         };
-        let usable =
-            |(key, neighbour): (&Key, &Neighbour)| Some((key.0, key.1, neighbour.usable()?));
-        AdjacencyInput {
+        Links {
             interfaces: self.links.iter().map(interface).collect(),
             addresses: self.addresses.clone(),
             routes: self.routes.iter().map(|(prefix, _, route)| (*prefix, *route)).collect(),
-            neighbours: self.neighbours().filter_map(usable).collect(),
         }
     }
-}
-
-/// True where both publish the same.
-pub(crate) fn same(a: &AdjacencyInput, b: &AdjacencyInput) -> bool {
-    a.interfaces == b.interfaces
-        && a.addresses == b.addresses
-        && a.routes == b.routes
-        && a.neighbours == b.neighbours
 }
 
 /// The link's number and the address that the kernel holds on it.
@@ -423,13 +442,36 @@ mod tests {
         let known =
             Neighbour { mac: Some(Mac::default()), state: NeighbourState::Stale, managed: false };
         let key = |n| (InterfaceId(0), IpAddr::from([192, 0, 2, n]));
-        assert!(state.set_neighbour(key(1), known));
-        assert!(state.set_neighbour(key(2), known));
+        state.set_neighbour(key(1), known);
+        state.set_neighbour(key(2), known);
+        assert_eq!(state.take_changed().count(), 2);
         state.begin_neighbours();
-        assert!(!state.set_neighbour(key(2), known));
+        state.set_neighbour(key(2), known);
         // An event in between counts as met.
-        assert!(state.set_neighbour(key(3), known));
-        assert!(state.end_neighbours());
+        state.set_neighbour(key(3), known);
+        state.end_neighbours();
         assert_eq!(state.neighbours().map(|(key, _)| *key).collect::<Vec<_>>(), [key(2), key(3)]);
+        let mut changed: Vec<Key> = state.take_changed().collect();
+        changed.sort_unstable();
+        assert_eq!((changed, state.usable_count()), (vec![key(1), key(3)], 2));
+    }
+
+    #[test]
+    fn only_another_usable_mac_is_a_change() {
+        let mut state = KernelState::default();
+        let key = (InterfaceId(0), IpAddr::from([192, 0, 2, 1]));
+        let mac = Some(Mac([2, 0, 0, 0, 0, 9]));
+        let mut set = |mac, word| {
+            state.set_neighbour(key, Neighbour { mac, state: word, managed: false });
+            (state.take_changed().count(), state.usable_count())
+        };
+        use NeighbourState as S;
+        assert_eq!(set(None, S::Incomplete), (0, 0));
+        assert_eq!(set(mac, S::Reachable), (1, 1));
+        for word in [S::Stale, S::Delay, S::Probe, S::Reachable, S::Permanent] {
+            assert_eq!(set(mac, word), (0, 1));
+        }
+        assert_eq!(set(Some(Mac([2, 0, 0, 0, 0, 8])), S::Stale), (1, 1));
+        assert_eq!(set(mac, S::Failed), (1, 0));
     }
 }

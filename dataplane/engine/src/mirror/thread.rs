@@ -10,6 +10,7 @@ use super::follow::{FollowError, Follower};
 use super::host_ways::{Held, HostWays};
 use super::managed::Managed;
 use super::netlink::NetlinkSocket;
+use super::publication::Publications;
 use super::state::{self, Key};
 use super::{KernelNeighbour, Shared};
 use model::ids::InterfaceId;
@@ -19,10 +20,9 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::time::TimeSpec;
 use nix::unistd::Pid;
-use pipeline::adjacency::AdjacencyInput;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Acquire;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
@@ -34,22 +34,14 @@ const BUSY_LOOKS: u32 = 16;
 const SLEEP_MAX: Duration = Duration::from_micros(500);
 const SLEEP_MIN: Duration = Duration::from_micros(20);
 
-/// Publications lie this far apart at least, and [`REST_FACTOR`] times what the last one took, but
-/// a second at most: a thread that had to wait for a core hasn't worked for so long.
-const PUBLISH_EVERY: Duration = Duration::from_millis(5);
-const PUBLISH_REST_MAX: Duration = Duration::from_secs(1);
-const REST_FACTOR: u32 = 4;
-
 /// What the control side asks of the thread.
 pub(crate) enum Control {
     Managed(Vec<Key>),
+    Neighbours(Sender<Arc<[KernelNeighbour]>>),
     Announce(Vec<Place>),
     HostWay { held: Held, holds: bool },
     WhenHostWaysSettled(Sender<()>),
 }
-
-/// Gets what is to be published, in the mirror thread.
-pub(crate) type Publish = Box<dyn Fn(AdjacencyInput) + Send>;
 
 /// Why the thread can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +68,7 @@ pub(crate) struct Thread {
     pub waiting: Vec<Sender<()>>,
     pub control: Receiver<Control>,
     pub shared: Arc<Shared>,
-    pub publisher: Publisher,
+    pub publications: Publications,
 }
 
 /// The looks that found nothing, one after another.
@@ -158,10 +150,18 @@ impl Thread {
         if ready.netlink || !self.follower.is_settled(now) {
             let news = self.follower.look(now)?;
             found |= news.datagrams > 0;
-            self.publisher.pending |= news.changed;
+            if news.changed {
+                self.publications.links_changed();
+            }
             if news.routes_changed {
                 self.managed.set_gateways(self.follower.state().gateways());
+                self.publications.ranks_changed();
                 self.host_ways.look_for_ways();
+            }
+            let changed = self.follower.take_changed();
+            let routers = self.publications.neighbours_changed(changed, &self.managed);
+            if routers || news.routes_changed {
+                self.managed.find_routers(self.follower.state());
             }
             self.managed.forgotten(&news.forgotten, now);
             if news.links_changed {
@@ -177,7 +177,9 @@ impl Thread {
         if ready.requests {
             self.read_refusals()?;
         }
-        self.publisher.publish(&self.follower, &self.shared, now);
+        let is_settled = self.follower.has_read_all() && self.follower.is_settled(now);
+        self.publications.publish(self.follower.state(), is_settled, &self.managed, now);
+        self.shared.left_out.store(self.publications.left_out(), Relaxed);
         Ok(found)
     }
 
@@ -186,7 +188,16 @@ impl Thread {
         while let Ok(control) = self.control.try_recv() {
             found = true;
             let refused = match control {
-                Control::Managed(list) => ("managed neighbours", self.managed.set_wanted(list)),
+                Control::Managed(list) => {
+                    let refused = self.managed.set_wanted(list);
+                    self.publications.ranks_changed();
+                    ("managed neighbours", refused)
+                }
+                Control::Neighbours(asker) => {
+                    // Who gave up waiting isn't there.
+                    let _ = asker.send(neighbours(&self.follower, &self.managed));
+                    continue;
+                }
                 Control::Announce(list) => ("announcements", self.announcer.add(list, now)),
                 Control::HostWay { held, holds } => {
                     ("the host's ways to pods", usize::from(!self.host_ways.set(held, holds)))
@@ -215,7 +226,10 @@ impl Thread {
     }
 
     fn ask_kernel(&mut self, now: Instant) -> Result<bool, RunError> {
-        let mut requests = self.managed.round(now, self.follower.state());
+        let mut requests = Vec::new();
+        if self.follower.knows_neighbours() {
+            requests = self.managed.round(now, self.follower.state());
+        }
         // Before the kernel's own links are known, no next hop is on one.
         if self.follower.has_read_all() {
             requests.extend(self.host_ways.round(self.follower.state()));
@@ -265,48 +279,15 @@ impl Thread {
     }
 }
 
-/// Publishes what differs from the last time: the first change at once, storms at most each
-/// [`PUBLISH_EVERY`].
-pub(crate) struct Publisher {
-    publish: Publish,
-    last: Option<AdjacencyInput>,
-    not_before: Option<Instant>,
-    pending: bool,
-}
-
-impl Publisher {
-    pub fn new(publish: Publish) -> Self {
-        Self { publish, last: None, not_before: None, pending: true }
-    }
-    fn publish(&mut self, follower: &Follower, shared: &Shared, now: Instant) {
-        if !self.pending || self.not_before.is_some_and(|at| now < at) {
-            return;
-        }
-        // Halfway through a reading half of a change is known. Readings are short, and rest longer
-        // than they take.
-        if !follower.has_read_all() || !follower.is_settled(now) {
-            return;
-        }
-        self.pending = false;
-        let since = Instant::now();
-        let input = follower.state().publication();
-        shared.set_neighbours(neighbours(follower));
-        if !self.last.as_ref().is_some_and(|last| state::same(last, &input)) {
-            self.last = Some(input.clone());
-            (self.publish)(input);
-        }
-        let rest = (since.elapsed() * REST_FACTOR).clamp(PUBLISH_EVERY, PUBLISH_REST_MAX);
-        self.not_before = Some(Instant::now() + rest);
-    }
-}
-
-fn neighbours(follower: &Follower) -> Vec<KernelNeighbour> {
+/// The kernel's neighbours, in order.
+fn neighbours(follower: &Follower, managed: &Managed) -> Arc<[KernelNeighbour]> {
     let row = |(key, known): (&Key, &state::Neighbour)| KernelNeighbour {
         interface: key.0,
         address: key.1,
         mac: known.mac.filter(|_| known.usable().is_some()),
         state: known.word(),
         managed: known.managed,
+        used: managed.use_of(key),
     };
     follower.state().neighbours().map(row).collect()
 }

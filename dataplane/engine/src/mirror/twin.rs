@@ -8,7 +8,7 @@ use model::limits::INTERFACE_NAME_MAX;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
-use pipeline::adjacency::Interface;
+use pipeline::adjacency::{Interface, Mac};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -23,6 +23,15 @@ pub struct StaticRoute {
     pub via: IpAddr,
 }
 
+/// A neighbour whose MAC is set and never asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StaticNeighbour {
+    /// Its address, on the twin's link.
+    pub address: IpAddr,
+    /// Its MAC.
+    pub mac: Mac,
+}
+
 /// What a twin is made from.
 #[derive(Clone, Debug)]
 pub struct TwinConfig {
@@ -32,6 +41,8 @@ pub struct TwinConfig {
     pub addresses: Vec<IpNet>,
     /// Routes, added at start.
     pub routes: Vec<StaticRoute>,
+    /// Neighbours, set for good at start.
+    pub neighbours: Vec<StaticNeighbour>,
 }
 
 /// Why a twin could not be made.
@@ -160,6 +171,15 @@ impl Twin {
                 continue;
             }
             ask(format!("add the address {address}"), netlink::add_address(twin.index, *address))?;
+        }
+        for StaticNeighbour { address, mac } in config.neighbours.iter().copied() {
+            if address.is_ipv6() && !has_ipv6 {
+                notes.push(without_ipv6(&twin.name, &format!("neighbour {address}")));
+                continue;
+            }
+            ask(format!("set the neighbour {address} at {mac}"), {
+                netlink::fix_neighbour(twin.index, address, mac)
+            })?;
         }
         for StaticRoute { to, via } in config.routes.iter().copied() {
             if to.addr().is_ipv6() != via.is_ipv6() {

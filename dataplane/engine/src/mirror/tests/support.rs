@@ -4,9 +4,9 @@ use crate::mirror::{Mirror, MirrorConfig, MirrorPort, TwinConfig};
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use model::ids::{InterfaceId, PortId};
 use nix::sched::{CloneFlags, unshare};
-use pipeline::adjacency::{AdjacencyInput, Interface, Mac, Role};
-use pipeline::mirror::NeighbourRequest;
-use std::collections::HashMap;
+use pipeline::adjacency::{AdjacencyChange, AdjacencyInput, Interface, Links, Mac, Role};
+use pipeline::mirror::{NeighbourRequest, Purpose};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -70,7 +70,20 @@ pub fn twin(name: &str, addresses: &[&str]) -> TwinConfig {
         },
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         routes: Vec::new(),
+        neighbours: Vec::new(),
     }
+}
+
+/// What is known after a change.
+fn apply(input: &mut AdjacencyInput, change: AdjacencyChange) {
+    if let Some(links) = change.links {
+        let Links { interfaces, addresses, routes } = (*links).clone();
+        *input = AdjacencyInput { interfaces, addresses, routes, ..input.clone() };
+    }
+    let differs: HashSet<_> = change.neighbours.iter().map(|(id, ip, _)| (*id, *ip)).collect();
+    input.neighbours.retain(|(id, ip, _)| !differs.contains(&(*id, *ip)));
+    let known = change.neighbours.into_iter().filter_map(|(id, ip, mac)| Some((id, ip, mac?)));
+    input.neighbours.extend(known);
 }
 
 /// A mirror with one worker, and what it has published.
@@ -85,8 +98,12 @@ impl Bed {
         let config = MirrorConfig { twins, workers: 1, ring_frames: 512, cores: Vec::new() };
         let published = Arc::new(Mutex::new(Vec::new()));
         let copy = published.clone();
-        let (mirror, mut ports) =
-            Mirror::start(config, move |input| copy.lock().unwrap().push(input)).unwrap();
+        let mut input = AdjacencyInput::default();
+        let publish = move |change: AdjacencyChange| {
+            apply(&mut input, change);
+            copy.lock().unwrap().push(input.clone());
+        };
+        let (mirror, mut ports) = Mirror::start(config, publish).unwrap();
         let bed = Self { mirror, worker: FakeWorker::start(ports.remove(0)), published };
         bed.wait_published("anything", |_| true);
         bed
@@ -179,9 +196,9 @@ impl FakeWorker {
         self.orders.send(Box::new(move |port| give.send(order(port)).unwrap())).unwrap();
         take.recv().unwrap()
     }
-    pub fn request(&self, interface: u8, address: &str, seen: Option<Mac>) {
-        let request =
-            NeighbourRequest { interface: InterfaceId(interface), address: addr(address), seen };
+    pub fn request(&self, interface: u8, address: &str, purpose: Purpose) {
+        let interface = InterfaceId(interface);
+        let request = NeighbourRequest { interface, address: addr(address), purpose };
         assert!(self.with_port(move |port| port.request(request)));
     }
     /// The frames for which `wanted` holds.
