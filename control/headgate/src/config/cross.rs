@@ -26,6 +26,7 @@ pub(super) fn check(seen: &Seen<'_, '_>, root: &Table, log: &mut Log) {
     links(seen.interfaces, log);
     prefixes(seen.interfaces, log);
     routes(seen.interfaces, log);
+    neighbours(seen.interfaces, log);
     twins(seen, log);
     node_ports(seen, log);
     pools(seen, log);
@@ -103,20 +104,43 @@ fn prefixes(interfaces: &[Item<'_, Interface>], log: &mut Log) {
 fn routes(interfaces: &[Item<'_, Interface>], log: &mut Log) {
     for item in interfaces {
         for route in &item.value.routes {
-            let via = route.via;
-            let local = matches!(via, IpAddr::V6(v6) if v6.is_unicast_link_local());
-            let on_link = item.value.addresses.iter().any(|net| net.contains(&via));
-            let what = if item.value.addresses.iter().any(|net| net.addr() == via) {
-                format!("via {via} is the interface's own address; a next hop is another host")
-            } else if !on_link && !local {
-                let nets: Vec<String> =
-                    item.value.addresses.iter().map(|net| net.trunc().to_string()).collect();
-                format!("via {via} is not on this link ({})", nets.join(", "))
+            if let Some(what) = not_a_neighbour(&item.value, route.via) {
+                let what = format!("via {} {what}", route.via);
+                log.problem(item.section.place("routes"), "interface.routes", what);
+            }
+        }
+    }
+}
+
+fn neighbours(interfaces: &[Item<'_, Interface>], log: &mut Log) {
+    for item in interfaces {
+        let list = &item.value.neighbours;
+        for (position, neighbour) in list.iter().enumerate() {
+            let address = neighbour.address;
+            let what = if list.iter().take(position).any(|other| other.address == address) {
+                format!("{address} stands there twice")
+            } else if let Some(what) = not_a_neighbour(&item.value, address) {
+                format!("{address} {what}")
             } else {
                 continue;
             };
-            log.problem(item.section.place("routes"), "interface.routes", what);
+            log.problem(item.section.place("neighbours"), "interface.neighbours", what);
         }
+    }
+}
+
+/// Why an address can't be that of another host on the interface's link.
+fn not_a_neighbour(interface: &Interface, address: IpAddr) -> Option<String> {
+    let local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let on_link = interface.addresses.iter().any(|net| net.contains(&address));
+    if interface.addresses.iter().any(|net| net.addr() == address) {
+        Some("is the interface's own address; a next hop is another host".to_owned())
+    } else if !on_link && !local {
+        let nets: Vec<String> =
+            interface.addresses.iter().map(|net| net.trunc().to_string()).collect();
+        Some(format!("is not on this link ({})", nets.join(", ")))
+    } else {
+        None
     }
 }
 

@@ -4,12 +4,13 @@
 use super::problem::{Log, did_you_mean};
 use super::read::{self, Section, boolean, from_str, name, number, parsed, sections, text, word};
 use super::tree::{Node, Table, Value};
-use super::types::{Vlan, host_address, network, unicast};
-use super::{Eal, Interface, Nat, Port, Role, Route, Worker};
+use super::types::{MacAddr, Vlan, host_address, network, unicast};
+use super::{Eal, Interface, Nat, Neighbour, Port, Role, Route, Worker};
 use ipnet::IpNet;
 use model::ids::{InterfaceId, PortId};
 use model::limits::{
-    INTERFACE_NAME_MAX, INTERFACES_MAX, NAT_ADDRESSES_MAX, PORTS_MAX, WORKERS_MAX,
+    INTERFACE_NAME_MAX, INTERFACES_MAX, NAT_ADDRESSES_MAX, PORTS_MAX, STATIC_NEIGHBOURS_MAX,
+    WORKERS_MAX,
 };
 use std::net::IpAddr;
 
@@ -184,6 +185,20 @@ fn route(node: &Node) -> Result<Route, String> {
     Ok(Route { to, via })
 }
 
+fn neighbour(node: &Node) -> Result<Neighbour, String> {
+    const FORM: &str = "expected { address = \"198.18.0.9\", mac = \"02:00:00:00:00:09\" }";
+    let Value::Table(table) = &node.value else {
+        return Err(format!("{FORM}, found {}", node.value.described()));
+    };
+    if let Some(key) = table.keys().find(|key| !matches!(key.as_str(), "address" | "mac")) {
+        return Err(format!("unknown key \"{key}\"; {FORM}"));
+    }
+    let (Some(address), Some(mac)) = (table.get("address"), table.get("mac")) else {
+        return Err(FORM.to_owned());
+    };
+    Ok(Neighbour { address: parsed(host_address)(address)?, mac: from_str::<MacAddr>(mac)? })
+}
+
 const ROLES: &[(&str, Role)] =
     &[("front", Role::Front), ("back", Role::Back), ("both", Role::Both)];
 
@@ -200,6 +215,14 @@ pub(super) fn interfaces<'a>(root: &'a Table, log: &mut Log) -> Vec<Item<'a, Int
         let mtu = section.or("mtu", 1_500, log, number::<u16>(1_280..=9_216));
         let role = section.or("role", Role::Both, log, word(ROLES));
         let routes = section.list("routes", log, route);
+        let neighbours = section.list("neighbours", log, neighbour);
+        if neighbours.len() > STATIC_NEIGHBOURS_MAX {
+            let what = format!(
+                "there are {}, allowed are {STATIC_NEIGHBOURS_MAX} at most",
+                neighbours.len()
+            );
+            log.problem(section.place("neighbours"), "interface.neighbours", what);
+        }
         let host_name = host_name(&section, name.as_deref(), log);
         if log.problems.len() > before {
             continue;
@@ -211,7 +234,8 @@ pub(super) fn interfaces<'a>(root: &'a Table, log: &mut Log) -> Vec<Item<'a, Int
         };
         let vlan = vlan.and_then(Vlan::new);
         let port = PortId(port);
-        let value = Interface { name, port, vlan, addresses, mtu, role, routes, host_name };
+        let value =
+            Interface { name, port, vlan, addresses, mtu, role, routes, neighbours, host_name };
         interfaces.push(Item { section, value });
     }
     unique(&interfaces, "name", log, |interface| Some(interface.name.clone()));

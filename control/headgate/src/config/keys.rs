@@ -74,6 +74,7 @@ keys! {
         RestartOnly "mtu" "1280 to 9216" "1500" "Longest packet, in bytes.";
         RestartOnly "role" "front, back or both" "both" "Where clients are, and where backends are.";
         RestartOnly "routes" "list of {to, via}" "[]" "Routes that are set on the host twin.";
+        RestartOnly "neighbours" "list of {address, mac}" "[]" "Neighbours that answer no ARP or ND.";
         RestartOnly "host_name" "1 to 15 characters" "hg-NAME" "Name of the TAP twin of the host.";
     }
     "nat" {

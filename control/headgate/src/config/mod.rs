@@ -129,6 +129,8 @@ pub struct Interface {
     pub role: Role,
     /// Routes that are set on the host twin.
     pub routes: Vec<Route>,
+    /// Neighbours that are set on the host twin, for those that answer neither ARP nor ND.
+    pub neighbours: Vec<Neighbour>,
     /// Name of the TAP twin.
     pub host_name: String,
 }
@@ -140,6 +142,15 @@ pub struct Route {
     pub to: IpNet,
     /// Next hop.
     pub via: IpAddr,
+}
+
+/// One of an interface's neighbours: on its link, and named once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its MAC address.
+    pub mac: MacAddr,
 }
 
 /// `[[nat]]`.

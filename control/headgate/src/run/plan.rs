@@ -1,7 +1,7 @@
 //! From the configuration to what each part is made from.
 
 use crate::config::{self, Config};
-use engine::mirror::StaticRoute;
+use engine::mirror::{StaticNeighbour, StaticRoute};
 use engine::{
     Device, DeviceString, DeviceStringError, EalOptions, EngineConfig, InterfaceSpec, PortSpec,
 };
@@ -98,6 +98,11 @@ fn interface(interface: &config::Interface) -> InterfaceSpec {
             .routes
             .iter()
             .map(|route| StaticRoute { to: route.to, via: route.via })
+            .collect(),
+        neighbours: interface
+            .neighbours
+            .iter()
+            .map(|known| StaticNeighbour { address: known.address, mac: Mac(known.mac.bytes()) })
             .collect(),
     }
 }

@@ -80,7 +80,7 @@ pub(super) const BAD: &[(&str, &str, &str)] = &[
         "name = \"back\"\ndevice",
         "name = \"front\"\ndevice",
         "headgate.toml:14: port.name: \"front\" is already taken at headgate.toml:9\n\
-         headgate.toml:27: interface.port: no [[port]] is called \"back\" (there are: front, front)",
+         headgate.toml:28: interface.port: no [[port]] is called \"back\" (there are: front, front)",
     ),
     (
         "mac = \"02:00:00:00:00:02\"",
@@ -90,17 +90,17 @@ pub(super) const BAD: &[(&str, &str, &str)] = &[
     (
         "port = \"back\"\nvlan",
         "port = \"bak\"\nvlan",
-        "headgate.toml:27: interface.port: no [[port]] is called \"bak\"; did you mean \"back\"? (there are: front, back)",
+        "headgate.toml:28: interface.port: no [[port]] is called \"bak\"; did you mean \"back\"? (there are: front, back)",
     ),
     (
         "vlan = 7",
         "vlan = 4095",
-        "headgate.toml:28: interface.vlan: 4095 is out of range; allowed are 1 to 4094",
+        "headgate.toml:29: interface.vlan: 4095 is out of range; allowed are 1 to 4094",
     ),
     (
         "port = \"back\"\nvlan = 7",
         "port = \"front\"",
-        "headgate.toml:27: interface.port: its port and VLAN already belong to \"front\" at headgate.toml:20; set another vlan",
+        "headgate.toml:28: interface.port: its port and VLAN already belong to \"front\" at headgate.toml:20; set another vlan",
     ),
     (
         "role = \"front\"",
@@ -115,14 +115,14 @@ pub(super) const BAD: &[(&str, &str, &str)] = &[
     (
         "addresses = [\"198.18.1.1/24\", ",
         "addresses = [\"198.18.0.2/16\", ",
-        "headgate.toml:30: interface.addresses: 198.18.0.2/16 overlaps 198.18.0.1/24 of interface \"front\" at headgate.toml:22; a prefix lies on one link",
+        "headgate.toml:31: interface.addresses: 198.18.0.2/16 overlaps 198.18.0.1/24 of interface \"front\" at headgate.toml:22; a prefix lies on one link",
     ),
     (
         "\"198.18.1.1/24\", ",
         "\"198.18.1.255/24\", \"198.18.1.1\", \"ff02::1/64\", ",
-        "headgate.toml:30: interface.addresses: \"198.18.1.255/24\": the network's or broadcast address can't be a host's\n\
-         headgate.toml:30: interface.addresses: \"198.18.1.1\": expected ADDRESS/LENGTH, as 198.18.0.1/24 or 2001:db8::1/64\n\
-         headgate.toml:30: interface.addresses: \"ff02::1/64\": expected a unicast address",
+        "headgate.toml:31: interface.addresses: \"198.18.1.255/24\": the network's or broadcast address can't be a host's\n\
+         headgate.toml:31: interface.addresses: \"198.18.1.1\": expected ADDRESS/LENGTH, as 198.18.0.1/24 or 2001:db8::1/64\n\
+         headgate.toml:31: interface.addresses: \"ff02::1/64\": expected a unicast address",
     ),
     (
         "via = \"198.18.0.254\"",
@@ -140,6 +140,31 @@ pub(super) const BAD: &[(&str, &str, &str)] = &[
         "headgate.toml:23: interface.routes: unknown key \"va\"; expected { to = \"0.0.0.0/0\", via = \"198.18.0.254\" }",
     ),
     (
+        "address = \"198.18.0.9\"",
+        "address = \"198.18.7.9\"",
+        "headgate.toml:24: interface.neighbours: 198.18.7.9 is not on this link (198.18.0.0/24, 2001:db8:1::/64, fe80::/64)",
+    ),
+    (
+        "address = \"198.18.0.9\"",
+        "address = \"198.18.0.1\"",
+        "headgate.toml:24: interface.neighbours: 198.18.0.1 is the interface's own address; a next hop is another host",
+    ),
+    (
+        "address = \"fe80::9\"",
+        "address = \"198.18.0.9\"",
+        "headgate.toml:24: interface.neighbours: 198.18.0.9 stands there twice",
+    ),
+    (
+        "mac = \"02:00:00:00:00:09\"",
+        "mac = \"03:00:00:00:00:09\"",
+        "headgate.toml:24: interface.neighbours: \"03:00:00:00:00:09\": expected a unicast address: the first byte even, not all zero",
+    ),
+    (
+        "mac = \"02:00:00:00:00:09\"",
+        "lladdr = \"02:00:00:00:00:09\"",
+        "headgate.toml:24: interface.neighbours: unknown key \"lladdr\"; expected { address = \"198.18.0.9\", mac = \"02:00:00:00:00:09\" }",
+    ),
+    (
         "name = \"front\"\nport",
         "name = \"front-of-house\"\nport",
         "headgate.toml:19: interface.name: \"hg-front-of-house\", the name of its twin on the host, is longer than 15; set host_name",
@@ -147,63 +172,63 @@ pub(super) const BAD: &[(&str, &str, &str)] = &[
     (
         "device = \"net_tap1,iface=hgp-back\"",
         "device = \"net_tap1,iface=hg-back\"",
-        "headgate.toml:25: interface.host_name: \"hg-back\" is also the kernel side of port \"back\" at headgate.toml:15; set host_name",
+        "headgate.toml:26: interface.host_name: \"hg-back\" is also the kernel side of port \"back\" at headgate.toml:15; set host_name",
     ),
     (
         "addresses = [\"198.18.1.200\"",
         "addresses = [\"198.18.1.1\"",
-        "headgate.toml:34: nat.addresses: 198.18.1.1 is the address of interface \"back\" at headgate.toml:30; a NAT address is no host address",
+        "headgate.toml:35: nat.addresses: 198.18.1.1 is the address of interface \"back\" at headgate.toml:31; a NAT address is no host address",
     ),
     (
         "interface = \"back\"",
         "interface = \"front\"",
-        "headgate.toml:33: nat.interface: interface \"front\" has the role front: no backend is there",
+        "headgate.toml:34: nat.interface: interface \"front\" has the role front: no backend is there",
     ),
     (
         "203.0.113.100-203.0.113.120",
         "203.0.113.60-203.0.113.70",
-        "headgate.toml:38: pool.addresses: 203.0.113.60-203.0.113.70 overlaps 203.0.113.0-203.0.113.63 of pool \"demo\" at headgate.toml:38",
+        "headgate.toml:39: pool.addresses: 203.0.113.60-203.0.113.70 overlaps 203.0.113.0-203.0.113.63 of pool \"demo\" at headgate.toml:39",
     ),
     (
         "203.0.113.0/26",
         "203.0.113.1/26",
-        "headgate.toml:38: pool.addresses: \"203.0.113.1/26\": it has host bits: write 203.0.113.0/26, or one address alone",
+        "headgate.toml:39: pool.addresses: \"203.0.113.1/26\": it has host bits: write 203.0.113.0/26, or one address alone",
     ),
     (
         "[node_port]\naddresses = [\"198.18.0.1\"]",
         "[node_port]\naddresses = [\"198.18.0.9\"]",
-        "headgate.toml:42: node_port.addresses: 198.18.0.9 is no address of an interface (there are: 198.18.0.1, 2001:db8:1::1, fe80::1, 198.18.1.1, 2001:db8:2::1, fe80::1)",
+        "headgate.toml:43: node_port.addresses: 198.18.0.9 is no address of an interface (there are: 198.18.0.1, 2001:db8:1::1, fe80::1, 198.18.1.1, 2001:db8:2::1, fe80::1)",
     ),
     (
         "[external_ips]",
         "range = \"30000\"\n[external_ips]",
-        "headgate.toml:44: node_port.range: \"30000\": expected FIRST-LAST between 1 and 65535, as 30000-32767",
+        "headgate.toml:45: node_port.range: \"30000\": expected FIRST-LAST between 1 and 65535, as 30000-32767",
     ),
     (
         "\"1h30m\"",
         "\"8d\"",
-        "headgate.toml:48: timeouts.tcp_established: \"8d\" is out of range; allowed are 10s to 7d",
+        "headgate.toml:49: timeouts.tcp_established: \"8d\" is out of range; allowed are 10s to 7d",
     ),
     (
         "\"1h30m\"",
         "\"soon\"",
-        "headgate.toml:48: timeouts.tcp_established: \"soon\": expected a duration as 500ms, 30s, 2h or 1h30m",
+        "headgate.toml:49: timeouts.tcp_established: \"soon\": expected a duration as 500ms, 30s, 2h or 1h30m",
     ),
     (
         "[answers]",
         "[admin]\nmetrics = \"0.0.0.0:9107\"\nsocket = \"run\"\n[answers]",
-        "headgate.toml:52: admin.metrics: \"0.0.0.0:9107\" is not a loopback address with a port, as 127.0.0.1:9107 or [::1]:9107\n\
-         headgate.toml:53: admin.socket: \"run\": expected an absolute path",
+        "headgate.toml:53: admin.metrics: \"0.0.0.0:9107\" is not a loopback address with a port, as 127.0.0.1:9107 or [::1]:9107\n\
+         headgate.toml:54: admin.socket: \"run\": expected an absolute path",
     ),
     (
         "[answers]",
         "[idle]\nmode = \"sleep\"\n[answers]",
-        "headgate.toml:52: idle.mode: \"sleep\" is unknown; allowed are backoff, spin",
+        "headgate.toml:53: idle.mode: \"sleep\" is unknown; allowed are backoff, spin",
     ),
     (
         "echo_per_second = 50",
         "echo_per_second = 1.5",
-        "headgate.toml:52: answers.echo_per_second: expected a number, found a fraction; allowed are 1 to 100000000",
+        "headgate.toml:53: answers.echo_per_second: expected a number, found a fraction; allowed are 1 to 100000000",
     ),
     (
         "[[worker]]",

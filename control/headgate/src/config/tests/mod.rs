@@ -33,6 +33,7 @@ port = "front"
 role = "front"
 addresses = ["198.18.0.1/24", "2001:db8:1::1/64", "fe80::1/64"]
 routes = [{ to = "0.0.0.0/0", via = "198.18.0.254" }]
+neighbours = [{ address = "198.18.0.9", mac = "02:00:00:00:00:09" }, { address = "fe80::9", mac = "02:00:00:00:00:09" }]
 
 [[interface]]
 name = "back"
@@ -107,6 +108,9 @@ fn a_good_configuration_is_read_whole() {
     assert_eq!(config.interfaces[1].vlan, Vlan::new(7));
     assert_eq!(config.interfaces[1].host_name, "hg-back");
     assert_eq!(config.interfaces[0].routes[0].via.to_string(), "198.18.0.254");
+    let neighbours = &config.interfaces[0].neighbours;
+    assert_eq!(neighbours[1].address.to_string(), "fe80::9");
+    assert_eq!(neighbours[1].mac.to_string(), "02:00:00:00:00:09");
     assert_eq!(config.nat[0].interface, InterfaceId(1));
     assert_eq!(config.interface_id("back"), Some(InterfaceId(1)));
     assert_eq!(config.own_addresses().count(), 6);
