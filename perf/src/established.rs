@@ -10,6 +10,7 @@ use crate::world::{NAT_ADDRESSES, Shape, tables, timeouts};
 use anyhow::{Result, ensure};
 use model::drops::DropReason;
 use model::ids::PortId;
+use pipeline::answer::Rate;
 use pipeline::arch::memory::Slab;
 use pipeline::counters::Counters;
 use pipeline::frame::{Frame, Rx, Verdict};
@@ -62,6 +63,8 @@ pub fn options(connections: usize, seed: u64, prefetch: bool) -> Options {
         timeouts: timeouts(),
         secret: seed ^ 0x5851_f42d_4c95_7f2d,
         selection_key: seed,
+        // Time stands still while the connections are opened.
+        new_connections: Rate { per_second: u32::MAX, burst: u32::MAX },
         prefetch,
         ..Options::default()
     }

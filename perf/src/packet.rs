@@ -2,6 +2,7 @@
 //! check sequence, of which the last six are padding behind an IPv4 and a TCP header.
 
 use pipeline::arch::memory::Plain;
+use pipeline::parse::{TCP_ACK, TCP_SYN};
 use pipeline::rewrite::checksum;
 
 /// Bytes of a packet as a device delivers it.
@@ -18,6 +19,9 @@ pub const BUFFERS: usize = 1024;
 pub const IP: usize = 14;
 /// The TCP header.
 pub const TCP: usize = IP + 20;
+
+/// Number of every SYN-ACK.
+const ISN: u32 = 1_999;
 
 /// A prebuilt packet in a cache line.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +73,12 @@ pub fn tcp(macs: ([u8; 6], [u8; 6]), source: End, destination: End, flags: u8) -
     bytes[IP + 10..IP + 12].copy_from_slice(&sum.to_be_bytes());
     bytes[TCP..TCP + 2].copy_from_slice(&source.port.to_be_bytes());
     bytes[TCP + 2..TCP + 4].copy_from_slice(&destination.port.to_be_bytes());
+    // A SYN-ACK has the number that all other segments acknowledge.
+    let sequence = if flags == TCP_SYN | TCP_ACK { ISN } else { ISN + 1 };
+    bytes[TCP + 4..TCP + 8].copy_from_slice(&sequence.to_be_bytes());
+    if flags & TCP_ACK != 0 {
+        bytes[TCP + 8..TCP + 12].copy_from_slice(&(ISN + 1).to_be_bytes());
+    }
     bytes[TCP + 12..TCP + 16].copy_from_slice(&[0x50, flags, 0xff, 0xff]);
     let sum = !tcp_sum(&bytes);
     bytes[TCP + 16..TCP + 18].copy_from_slice(&sum.to_be_bytes());

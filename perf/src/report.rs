@@ -61,7 +61,7 @@ pub struct Established {
 pub struct Begun {
     /// Into an empty table.
     pub into_empty: Spread,
-    /// At 90 % of the NAT ports taken, each pushing out an embryonic one.
+    /// At 90 % of the NAT ports taken.
     pub at_90_percent: Spread,
     /// Inserts a second into an empty table against established packets a second at 1 M.
     pub empty_to_established: f64,

@@ -133,7 +133,7 @@ impl Scrape {
         let help = "Connections inserted.";
         to.counters("connections_inserted", help, each(|row| row.inserts))?;
         let help = "Embryonic connections overwritten by newer ones.";
-        to.counters("connections_embryonic_evicted", help, each(|row| row.embryonic_evicted))?;
+        to.counters("connections_half_open_evicted", help, each(|row| row.half_open_evicted))?;
         let help = "New connections whose client kept its backend by session affinity.";
         to.counters("affinity_hits", help, each(|row| row.affinity.hits))?;
         let help = "Clients that session affinity began to remember, or gave another backend.";

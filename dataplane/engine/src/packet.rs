@@ -15,6 +15,8 @@ pub enum Handed {
         hops: u8,
         /// Ports of a fragment.
         fragment_ports: Option<(u16, u16)>,
+        /// Identification that a fragment leaves with.
+        fragment_id: u32,
     },
     /// To be sent on a port whose send queues are all others'.
     Send(PortId),
@@ -29,11 +31,12 @@ impl Handed {
     pub fn to_meta(self) -> [u64; 2] {
         match self {
             Self::Send(port) => [SEND, u64::from(port.0)],
-            Self::Process { port, hops, fragment_ports } => {
+            Self::Process { port, hops, fragment_ports, fragment_id } => {
                 let flag = if fragment_ports.is_some() { WITH_PORTS } else { 0 };
                 let (source, destination) = fragment_ports.unwrap_or_default();
                 let ports = u64::from(source) << 16 | u64::from(destination);
-                [PROCESS | flag, u64::from(port.0) | u64::from(hops) << 8 | ports << 32]
+                let kind = PROCESS | flag | u64::from(fragment_id) << 32;
+                [kind, u64::from(port.0) | u64::from(hops) << 8 | ports << 32]
             }
         }
     }
@@ -48,6 +51,7 @@ impl Handed {
             port,
             hops: (value >> 8) as u8,
             fragment_ports: if kind & WITH_PORTS != 0 { Some(ports) } else { None },
+            fragment_id: (kind >> 32) as u32,
         }
     }
 }
@@ -72,9 +76,11 @@ pub fn frame(mbuf: &mut Mbuf, handed: Option<Handed>, port: PortId) -> Frame<'_>
         },
         hops: 0,
         fragment_ports: None,
+        fragment_id: 0,
     };
-    if let Some(Handed::Process { port, hops, fragment_ports }) = handed {
-        (rx.port, rx.hops, rx.fragment_ports) = (port, hops, fragment_ports);
+    if let Some(Handed::Process { port, hops, fragment_ports, fragment_id }) = handed {
+        (rx.port, rx.hops) = (port, hops);
+        (rx.fragment_ports, rx.fragment_id) = (fragment_ports, fragment_id);
     }
     let tail = mbuf.len() - mbuf.head_len();
     let (buffer, start, len) = mbuf.buffer_mut();
@@ -117,6 +123,7 @@ impl Outcome {
             port: self.rx.port,
             hops: self.rx.hops + 1,
             fragment_ports: self.rx.fragment_ports,
+            fragment_id: self.rx.fragment_id,
         }
     }
 }
@@ -127,8 +134,12 @@ mod tests {
 
     #[test]
     fn metadata_keeps_what_it_is_given() {
-        let process =
-            |hops, fragment_ports| Handed::Process { port: PortId(3), hops, fragment_ports };
+        let process = |hops, fragment_ports| Handed::Process {
+            port: PortId(3),
+            hops,
+            fragment_ports,
+            fragment_id: 0xfedc_ba98,
+        };
         for handed in [
             Handed::Send(PortId(9)),
             process(0, None),

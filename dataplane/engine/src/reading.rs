@@ -41,7 +41,7 @@ impl Engine {
                 connections: [0, 1].map(|family| worker.pipeline.connections[family].read()),
                 connections_max: worker.capacity.map(|capacity| capacity as u64),
                 inserts: worker.pipeline.inserts.read(),
-                embryonic_evicted: worker.pipeline.embryonic_evicted.read(),
+                half_open_evicted: worker.pipeline.half_open_evicted.read(),
                 affinity: AffinityCounts {
                     hits: worker.pipeline.affinity_hits.read(),
                     begun: worker.pipeline.affinity_begun.read(),

@@ -91,7 +91,11 @@ fn lists(engine: &Engine, traffic: &Traffic) {
         let record = by_client[&(flow.client, flow.protocol)];
         let (backend, nat) = flow.seen.unwrap();
         assert_eq!((record.frontend, record.backend, record.nat), (flow.frontend, backend, nat));
-        assert_eq!(record.state, ConnectionState::Established);
+        let state = match flow.protocol {
+            Protocol::Tcp => ConnectionState::Established,
+            _ => ConnectionState::Replied,
+        };
+        assert_eq!(record.state, state);
         assert!(record.backend_alive);
         assert_eq!(record.worker, engine.tables().owner(&flow.tuple()));
         let back = FiveTuple { source: backend, destination: nat, ..flow.tuple() };

@@ -294,7 +294,7 @@ pub struct WorkerRow {
     /// Connections inserted since start.
     pub inserts: u64,
     /// Embryonic connections that were overwritten by newer ones.
-    pub embryonic_evicted: u64,
+    pub half_open_evicted: u64,
     /// What session affinity did.
     #[serde(default)]
     pub affinity: AffinityCounts,

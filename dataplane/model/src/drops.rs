@@ -113,6 +113,14 @@ reasons! {
         => "Add addresses to [[nat]], or add backends.";
     NatUnconfigured "nat_unconfigured" "The interface towards the backend has no NAT address of its family."
         => "Add an address of this family to a [[nat]] of that interface.";
+    HalfOpenFull "half_open_full" "Too many connections are half open: a flood, or clients that vanish."
+        => "A SYN or UDP flood; for many legitimate clients raise [connections] ipv4 or ipv6.";
+    NewConnectionsLimited "new_connections_limited" "More new connections a second than the worker takes."
+        => "A flood; raise [connections] new_per_second if the clients are legitimate.";
+    SynInDoubt "syn_in_doubt" "A SYN on a connection whose backend takes none: its client is asked first."
+        => "Passing: a client that begins anew is served with its next SYN.";
+    PathMtuFloor "path_mtu_floor" "A packet-too-big message below the floor towards backends, not passed on."
+        => "One client's narrow path, or a forger; [connections] path_mtu_min is the floor.";
     TableFull "table_full" "The connection table is full."
         => "Raise [connections] ipv4 or ipv6, or shorten the timeouts.";
     NoRoute "no_route" "No route to the next hop."

@@ -78,9 +78,33 @@ pub const NAT_BLOCK_PORTS: usize = 256;
 /// NAT addresses over all interfaces: the steering table takes 256 bytes for each.
 pub const NAT_ADDRESSES_MAX: usize = 256;
 
-/// Ports that are tried for a new connection before an ended or embryonic one is overwritten. At
-/// 90 % occupancy 128 misses in a row have a chance of 0.9^128, about one in 700,000.
+/// Ports that are tried for a new connection before one that somebody has is taken. At 90 %
+/// occupancy 128 misses in a row have a chance of 0.9^128, about one in 700,000.
 pub const NAT_PORT_TRIES: usize = 128;
+
+/// Milliseconds that a port of an ended connection rests at least before another client gets it:
+/// late packets of the old one are under way for less, but for those that a backend sends again.
+pub const NAT_PORT_REST_MIN_MS: u32 = 1_000;
+
+/// Milliseconds for which a backend without a free port isn't tried again: 10 looks a second at
+/// [`NAT_PORT_TRIES`] ports cost nothing, a million would cost the worker.
+pub const NAT_PORT_PAUSE_MS: u32 = 100;
+
+/// Backends whose NAT ports one worker counts: 24 bytes each for IPv4, 48 for IPv6. Of those beyond
+/// it the ports are found by looking alone. A table has one for 16 connections at most.
+pub const NAT_TARGETS_MAX: usize = 65_536;
+
+/// New connections that a worker begins in a second, unless it is told otherwise: five times as many
+/// as a core of a web server takes, and half a core's work.
+pub const NEW_CONNECTIONS_PER_SECOND: u32 = 1_000_000;
+
+/// The least path MTU that a backend is told of, unless told otherwise: that of IPv6.
+pub const PATH_MTU_MIN: u16 = 1_280;
+
+/// Milliseconds that a half-open connection lives at least. A client's second SYN comes after one
+/// second (RFC 6298), its third after three. An eighth of the table may be half open, so a table for
+/// a million connections admits 43,690 a second.
+pub const HALF_OPEN_LIFE_MIN_MS: u32 = 3_000;
 
 /// Connections of IPv4 that one worker can hold: an index place has 32 bits; 2^28 entries of 64
 /// bytes would be 16 GiB.

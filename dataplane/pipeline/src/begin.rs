@@ -1,21 +1,27 @@
-//! A connection begins: which backend, which NAT port, and the entry that keeps both.
+//! A connection begins: which backend, which NAT port, and the entry that keeps both. Nothing is
+//! kept for a packet that isn't forwarded.
 
-use crate::adjacency::{AdjacencyRef, Hop};
-use crate::answer;
+use crate::adjacency::{Adjacency, AdjacencyRef, Hop};
+use crate::answer::{self, Checked, IcmpError};
 use crate::arch::memory::Plain;
 use crate::connections::{
-    Address, Direction, Entry, Found, Key, NO_ADJACENCY, Shard, choose_nat_port,
+    Address, Cold, Direction, Entry, Flags, Found, Key, NatPort, Opening, Refusal, Shard, Wish,
+    choose_nat_port,
 };
+use crate::established::refuse;
+use crate::forwarding::Kind;
 use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
-use crate::mirror::Purpose;
+use crate::judge::Segment;
 use crate::miss::reject;
-use crate::parse::Parsed;
+use crate::parse::{Fragment, Parsed, TCP};
 use crate::pipeline::Context;
 use crate::select::{AffinityTable, keyed};
-use crate::snapshot::Service;
+use crate::snapshot::{HeldBackend, Service};
+use crate::steer::Block;
 use crate::tables::Tables;
-use model::desired::{BackendState, Refusal};
+use crate::ways;
+use model::desired::{self, BackendState};
 use model::drops::DropReason;
 use model::ids::BackendId;
 use model::record::ConnectionState;
@@ -29,98 +35,242 @@ pub struct Picked {
     pub sticky_s: Option<u32>,
 }
 
+/// What a packet without a connection would begin, or begin anew.
+#[derive(Clone, Copy, Debug)]
+pub struct Beginning<'a, A: Address> {
+    /// What the packet says.
+    pub parsed: &'a Parsed,
+    /// Its key.
+    pub key: &'a Key<A>,
+    /// The ended connection that has this key.
+    pub instead_of: Option<u32>,
+}
+
+/// Where a new connection goes, and how.
+struct Plan<A: Address> {
+    picked: Picked,
+    backend: (A, u16),
+    to_backend: (Hop, A),
+    to_client: Hop,
+}
+
 /// Selects a backend and a NAT port, and puts the connection in.
 pub fn begin<A: Address>(
     shard: &mut Shard<A>,
     context: &mut Context,
     tables: &Tables,
-    (frame, parsed, key): (&mut Frame<'_>, &Parsed, &Key<A>),
+    (frame, beginning): (&mut Frame<'_>, &Beginning<'_, A>),
     service: &Service,
     now: Now,
 ) -> Result<Found, Verdict>
 where
     Entry<A>: Plain,
+    Cold<A>: Plain,
 {
+    let drop = |reason| Verdict::Drop(reason);
+    let Beginning { parsed, key, .. } = *beginning;
+    // Before cold memory is touched: what a flood brings ends here.
+    if !context.may_begin(now) {
+        return Err(drop(DropReason::NewConnectionsLimited));
+    }
+    if !shard.admits(key.protocol, now.ms) {
+        return Err(drop(DropReason::HalfOpenFull));
+    }
     let Some(picked) = pick((&context.affinity, context.selection_key), tables, service, key, now)
     else {
         if let Some(counters) = context.counters.services.get(service.id.slot as usize) {
             counters.refused.add(1);
         }
         return Err(match service.refusal[A::FAMILY.index()] {
-            Refusal::Reject => reject(context, tables, frame, parsed, now),
-            Refusal::Drop => Verdict::Drop(DropReason::NoBackend),
+            desired::Refusal::Reject => reject(context, tables, frame, parsed, now),
+            desired::Refusal::Drop => Verdict::Drop(DropReason::NoBackend),
         });
     };
-    let drop = |reason| Verdict::Drop(reason);
-    let backend = tables.snapshot.backend(picked.backend).ok_or(drop(DropReason::NoBackend))?;
-    let address = A::from_ip(backend.address.ip()).ok_or(drop(DropReason::NoBackend))?;
-    let adjacencies = &tables.adjacencies;
-    let to_backend =
-        adjacencies.hop(backend.address.ip(), backend.via).ok_or(drop(DropReason::NoRoute))?;
-    let to_client = adjacencies.hop(key.source.to_ip(), None).ok_or(drop(DropReason::NoRoute))?;
-    let blocks = tables.steer.blocks(context.worker, to_backend.interface, A::FAMILY);
+    let held = tables.snapshot.backend(picked.backend).ok_or(drop(DropReason::NoBackend))?;
+    let plan = plan(tables, held, picked, key).map_err(drop)?;
+    let interface = plan.to_backend.0.interface;
+    let blocks = tables.steer.blocks(context.worker, interface, A::FAMILY);
     if blocks.is_empty() {
         return Err(drop(DropReason::NatUnconfigured));
     }
-    let random = context.random();
-    let to = (address, backend.address.port(), key.protocol);
-    let nat = choose_nat_port(shard, blocks, to, random, now.ms, &context.timeouts)
-        .ok_or(drop(DropReason::NatPortsExhausted))?;
-    learn_client(context, frame, parsed, &to_client, now);
-    let adjacency = |of: Option<AdjacencyRef>| of.map_or(NO_ADJACENCY, |of| of.id.0);
-    let mut entry = Entry {
-        client: key.source,
-        frontend: key.destination,
-        backend: address,
-        nat: nat.address,
-        client_port: key.source_port,
-        frontend_port: key.destination_port,
-        backend_port: backend.address.port(),
-        nat_port: nat.port,
-        last_seen_ms: now.ms as u32,
-        created_s: now.seconds(),
-        stamp: tables.stamp(),
-        backend_slot: picked.backend.slot,
-        backend_generation: picked.backend.generation,
-        service_slot: service.id.slot,
-        service_generation: service.id.generation,
-        client_adjacency: adjacency(to_client.adjacency),
-        backend_adjacency: adjacency(to_backend.adjacency),
-        protocol: key.protocol,
-        state: ConnectionState::Embryonic as u8,
-        ..Entry::default()
+    check(context, tables, (frame, parsed), &plan, now)?;
+    let opening = match key.protocol {
+        TCP => Segment::read(frame, parsed).opening(),
+        _ => Opening::default(),
     };
-    entry.set_differences();
-    let (at, evicted) = shard.insert(entry).map_err(|_| drop(DropReason::TableFull))?;
-    keep(context, service, key, picked, now);
+    let nat = port(shard, context, blocks, (beginning, &plan, opening), now);
+    let nat = nat.ok_or(drop(DropReason::NatPortsExhausted))?;
+    insert(shard, context, tables, (beginning, &plan, nat), service, now)
+}
+
+fn plan<A: Address>(
+    tables: &Tables,
+    held: &HeldBackend,
+    picked: Picked,
+    key: &Key<A>,
+) -> Result<Plan<A>, DropReason> {
+    let address = A::from_ip(held.address.ip()).ok_or(DropReason::NoBackend)?;
+    let to_backend = ways::to_backend(tables, held.address.ip(), held.via);
+    let to_backend = to_backend.ok_or(DropReason::NoRoute)?;
+    let next_hop = A::from_ip(to_backend.address).ok_or(DropReason::NoRoute)?;
+    let to_client = tables.adjacencies.hop(key.source.to_ip(), None).ok_or(DropReason::NoRoute)?;
+    Ok(Plan {
+        picked,
+        backend: (address, held.address.port()),
+        to_backend: (to_backend, next_hop),
+        to_client,
+    })
+}
+
+/// The packet is one that will be forwarded: it may go on, fits, is right, and has a way.
+fn check<A: Address>(
+    context: &mut Context,
+    tables: &Tables,
+    (frame, parsed): (&mut Frame<'_>, &Parsed),
+    plan: &Plan<A>,
+    now: Now,
+) -> Result<(), Verdict> {
+    if parsed.ttl <= 1 {
+        return Err(refuse(context, tables, (frame, parsed), IcmpError::TimeExceeded, now));
+    }
+    let checked = answer::check(frame, parsed);
+    // A SYN in pieces could not be verified, and no stack sends one.
+    let unsure = checked == Checked::Unknown && parsed.protocol == TCP;
+    if checked == Checked::Wrong
+        || unsure && parsed.fragment == Fragment::No && frame.tail_len() == 0
+    {
+        return Err(Verdict::Drop(DropReason::L4Checksum));
+    }
+    let hop = &plan.to_backend.0;
+    let adjacency = hop.adjacency.and_then(|of| tables.adjacencies.adjacency(of));
+    let Some(Adjacency { mtu, .. }) = adjacency else {
+        context.resolve(hop, now);
+        return Err(Verdict::Drop(DropReason::NeighbourUnresolved));
+    };
+    if parsed.ip_len > *mtu {
+        return Err(refuse(context, tables, (frame, parsed), IcmpError::TooBig(*mtu), now));
+    }
+    Ok(())
+}
+
+/// The NAT port: the one that the client had, where its connection has ended at the same backend,
+/// which takes this SYN for a new one; else the next.
+fn port<A: Address>(
+    shard: &mut Shard<A>,
+    context: &mut Context,
+    blocks: &[Block],
+    (beginning, plan, opening): (&Beginning<'_, A>, &Plan<A>, Opening),
+    now: Now,
+) -> Option<NatPort<A>>
+where
+    Entry<A>: Plain,
+    Cold<A>: Plain,
+{
+    if let Some(at) = beginning.instead_of
+        && let Some((entry, cold)) = shard.whole(at)
+    {
+        let reply = entry.reply_key();
+        if (reply.source, reply.source_port) == plan.backend
+            && entry.state() == Some(ConnectionState::TimeWait)
+            && opening.is_after(entry.flags, cold)
+        {
+            let (address, port) = (reply.destination, reply.destination_port);
+            return Some(NatPort { address, port, instead_of: Some(at) });
+        }
+    }
+    let wish = Wish {
+        blocks,
+        backend: plan.backend.0,
+        backend_port: plan.backend.1,
+        protocol: beginning.key.protocol,
+        opening,
+    };
+    let random = context.random();
+    choose_nat_port(shard, &wish, random, now.ms, &context.timeouts, |_, _| true)
+}
+
+fn insert<A: Address>(
+    shard: &mut Shard<A>,
+    context: &mut Context,
+    tables: &Tables,
+    (beginning, plan, nat): (&Beginning<'_, A>, &Plan<A>, NatPort<A>),
+    service: &Service,
+    now: Now,
+) -> Result<Found, Verdict>
+where
+    Entry<A>: Plain,
+    Cold<A>: Plain,
+{
+    let Beginning { parsed, key, instead_of } = *beginning;
+    let kind = Kind::Nat;
+    let mut evicted = 0;
+    for at in [instead_of, nat.instead_of].into_iter().flatten() {
+        let state = shard.entry(at).and_then(Entry::state);
+        evicted += u64::from(state.is_some_and(ConnectionState::is_half_open));
+        shard.remove(at);
+    }
+    let reply = kind.reply_key(key, plan.backend, (nat.address, nat.port));
+    let mut entry = Entry::new(key, &reply);
+    entry.last_seen_ms = now.ms as u32;
+    entry.backend_slot = plan.picked.backend.slot;
+    entry.backend_stamp = tables.validated_stamp(plan.picked.backend.slot);
+    entry.routes_stamp = tables.routes_stamp();
+    entry.service_slot = service.id.slot;
+    entry.client_adjacency = plan.to_client.adjacency.unwrap_or(AdjacencyRef::NONE);
+    entry.backend_adjacency = plan.to_backend.0.adjacency.unwrap_or(AdjacencyRef::NONE);
+    entry.kind = kind as u8;
+    entry.set_flag(Flags::CLIENT_ON_LINK, ways::is_on_link(parsed, &plan.to_client));
+    let cold = Cold {
+        next_hop: plan.to_backend.1.to_wire(),
+        next_hop_interface: plan.to_backend.0.interface.0,
+        created_s: now.seconds(),
+        backend_generation: plan.picked.backend.generation,
+        service_generation: service.id.generation,
+        ..Cold::default()
+    };
+    let state = kind.first_state(key.protocol);
+    let (at, pushed) = shard.insert(entry, cold, state, now.ms).map_err(|refusal| {
+        Verdict::Drop(match refusal {
+            Refusal::TableFull => DropReason::TableFull,
+            Refusal::HalfOpenFull => DropReason::HalfOpenFull,
+        })
+    })?;
+    if plan.picked.sticky_s.is_some() {
+        keep(context, service, key, plan.picked, now);
+    }
     let counters = &context.counters;
     counters.inserts.add(1);
-    counters.embryonic_evicted.add(u64::from(evicted) + u64::from(nat.evicted));
+    counters.half_open_evicted.add(u64::from(pushed) + evicted);
     if let Some(service) = counters.services.get(service.id.slot as usize) {
         service.connections.add(1);
     }
-    if let Some(backend) = counters.backends.get(picked.backend.slot as usize) {
+    if let Some(backend) = counters.backends.get(plan.picked.backend.slot as usize) {
         backend.connections.add(1);
     }
     Ok(Found { entry: at, direction: Direction::ToBackend })
 }
 
-/// A client on the link told its MAC with this very packet.
-fn learn_client(
+/// Both sides have shown that they hear each other: what a forged source must not reach is kept
+/// now, the client's backend for session affinity and the client's MAC.
+pub fn verified<A: Address>(
+    shard: &Shard<A>,
     context: &mut Context,
-    frame: &Frame<'_>,
-    parsed: &Parsed,
-    to_client: &Hop,
+    tables: &Tables,
+    (frame, parsed, found): (&Frame<'_>, &Parsed, Found),
     now: Now,
-) {
-    let on_link = to_client.adjacency.is_none()
-        && to_client.address == parsed.addresses.source()
-        && to_client.interface == parsed.interface;
-    if on_link {
-        let mac = answer::sender(frame);
-        if context.learned.learn(parsed.interface, to_client.address, mac) {
-            context.request(parsed.interface, to_client.address, Purpose::Seen(mac), now);
-        }
+) where
+    Entry<A>: Plain,
+    Cold<A>: Plain,
+{
+    let Some((entry, cold)) = shard.whole(found.entry) else { return };
+    let key = entry.client_key();
+    if found.direction == Direction::ToBackend && entry.flags.has(Flags::CLIENT_ON_LINK) {
+        ways::tell_client(context, tables, (frame, parsed), entry, now);
+    }
+    let Some(service) = tables.snapshot.service(entry.service_id(cold)) else { return };
+    let picked = Picked { backend: entry.backend_id(cold), sticky_s: None };
+    if tables.snapshot.backend(picked.backend).is_some() {
+        keep(context, service, &key, picked, now);
     }
 }
 
@@ -150,10 +300,14 @@ pub fn pick<A: Address>(
     chosen(keyed(selection_key, a, b, 0)).map(maglev)
 }
 
-/// The client keeps the backend of its new connection.
+/// The client keeps the backend of its connection.
 fn keep<A: Address>(context: &Context, service: &Service, key: &Key<A>, picked: Picked, now: Now) {
     let Some(timeout_s) = service.affinity_s else { return };
     let client = context.affinity.client(service.id, key.source.words());
+    let known = context.affinity.find(client, now.seconds());
+    if picked.sticky_s.is_none() && known.is_some_and(|known| known.backend == picked.backend) {
+        return;
+    }
     let kept = context.affinity.keep(client, picked.backend, now.seconds(), timeout_s);
     let counters = &context.counters;
     match (picked.sticky_s, kept) {

@@ -67,8 +67,12 @@ pub struct Counters {
     drops: [Counter; DropReason::COUNT],
     /// Connections inserted.
     pub inserts: Counter,
-    /// Embryonic connections that newer ones overwrote.
-    pub embryonic_evicted: Counter,
+    /// Half-open connections and UDP flows that newer ones overwrote.
+    pub half_open_evicted: Counter,
+    /// Connections that were looked at again since their backend, or a route, had changed.
+    pub revalidations: Counter,
+    /// Segments sent to the side that a RST or FIN was for, to hear whether it lives.
+    pub doubt_probes: Counter,
     /// New connections whose client kept its backend by session affinity.
     pub affinity_hits: Counter,
     /// Clients that session affinity began to remember, or gave another backend.
@@ -91,7 +95,9 @@ impl Counters {
             backends: (0..backends).map(|_| BackendCounters::default()).collect(),
             drops: std::array::from_fn(|_| Counter::default()),
             inserts: Counter::default(),
-            embryonic_evicted: Counter::default(),
+            half_open_evicted: Counter::default(),
+            revalidations: Counter::default(),
+            doubt_probes: Counter::default(),
             affinity_hits: Counter::default(),
             affinity_begun: Counter::default(),
             affinity_full: Counter::default(),

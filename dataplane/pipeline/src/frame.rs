@@ -33,6 +33,8 @@ pub struct Rx {
     pub hops: u8,
     /// Source and destination port, where a fragment's home worker has found them.
     pub fragment_ports: Option<(u16, u16)>,
+    /// The identification that all fragments of its packet leave with, given by the home worker.
+    pub fragment_id: u32,
 }
 
 /// What becomes of a packet. Each packet ends in exactly one.

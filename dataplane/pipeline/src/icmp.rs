@@ -2,16 +2,17 @@
 
 use crate::answer::{self, Class};
 use crate::arch::memory::Plain;
-use crate::connections::{Address, Entry, Key, Shard};
-use crate::established::{self, Validity, way};
+use crate::connections::{Address, Cold, Direction, Entry, Flags, Key, Shard};
+use crate::established::{self, Validity};
 use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
 use crate::miss::{Whose, holds, to_host, to_host_as, whose};
 use crate::parse::quoted::{Quoted, is_error, quoted};
-use crate::parse::{Addresses, Fragment, ICMP, ICMPV6, Parsed, be128};
+use crate::parse::{Addresses, Fragment, ICMP, ICMPV6, Parsed, be16, be32, be128};
 use crate::pipeline::Context;
 use crate::rewrite::translate_error;
 use crate::tables::Tables;
+use crate::ways::way;
 use model::drops::DropReason;
 use model::ids::Family;
 use std::net::{IpAddr, Ipv6Addr};
@@ -34,6 +35,7 @@ pub fn conclude<A: Address>(
 ) -> Verdict
 where
     Entry<A>: Plain,
+    Cold<A>: Plain,
 {
     let kind = frame.bytes().get(usize::from(parsed.l4)).copied();
     let later = matches!(parsed.fragment, Fragment::Later(_));
@@ -121,6 +123,7 @@ fn error<A: Address>(
 ) -> Option<Verdict>
 where
     Entry<A>: Plain,
+    Cold<A>: Plain,
 {
     let key = Key {
         source: A::from_ip(quoted.addresses.destination())?,
@@ -129,24 +132,28 @@ where
         destination_port: quoted.source_port,
         protocol: quoted.protocol,
     };
-    let found = shard.find(shard.hash(&key), &key)?;
+    let found = shard.find_key(&key)?;
     // We sent the quoted packet from this address: an error to any other isn't about it.
     if parsed.addresses.destination() != quoted.addresses.source() {
         return None;
     }
-    if established::current(shard, context, tables, found, now) == Validity::Over {
+    if established::current(shard, context, tables, found.entry, now) == Validity::Over {
         return None;
     }
-    let entry = shard.entry(found.entry)?;
     if parsed.ttl <= 1 {
         return Some(Verdict::Drop(DropReason::TtlExpired));
     }
     if !answer::verify(frame, parsed) {
         return Some(Verdict::Drop(DropReason::L4Checksum));
     }
+    let (entry, cold) = shard.whole_mut(found.entry)?;
     let direction = found.direction;
+    if direction == Direction::ToBackend && is_too_narrow::<A>(context, frame, parsed) {
+        entry.set_flag(Flags::MAY_FRAGMENT, A::FAMILY == Family::V4);
+        return Some(Verdict::Drop(DropReason::PathMtuFloor));
+    }
     let mut learned = None;
-    let adjacency = match way(context, tables, (entry, direction), &mut learned, now) {
+    let adjacency = match way(context, tables, (entry, cold, direction), &mut learned, now) {
         Ok(adjacency) => adjacency,
         Err(reason) => return Some(Verdict::Drop(reason)),
     };
@@ -159,6 +166,27 @@ where
     } else {
         Verdict::Drop(DropReason::TransmitOversize)
     })
+}
+
+/// True for a "packet too big" that asks for less than a backend shall be told: it keeps one path MTU
+/// for all clients behind a NAT address, and one client, or a forger, would make it small for all.
+/// Over IPv6 nobody may ask for less than 1280 (RFC 8200 section 5), and whoever asks for more is
+/// right: routers can't fragment.
+fn is_too_narrow<A: Address>(context: &Context, frame: &Frame<'_>, parsed: &Parsed) -> bool {
+    const FRAGMENTATION_NEEDED: [u8; 2] = [3, 4];
+    const PACKET_TOO_BIG: u8 = 2;
+    const IPV6_MTU_MIN: u32 = 1280;
+    let error = frame.bytes().get(usize::from(parsed.l4)..).unwrap_or(&[]);
+    match A::FAMILY {
+        Family::V4 => {
+            let mtu = be16(error, 6).unwrap_or(0);
+            error.starts_with(&FRAGMENTATION_NEEDED) && mtu < context.path_mtu_min
+        }
+        Family::V6 => {
+            let mtu = be32(error, 4).unwrap_or(0);
+            error.first() == Some(&PACKET_TOO_BIG) && mtu < IPV6_MTU_MIN
+        }
+    }
 }
 
 /// Neighbour discovery (RFC 4861): solicitations for what workers hold are answered here, the rest

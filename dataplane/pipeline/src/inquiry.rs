@@ -1,18 +1,19 @@
 //! Questions to a worker about its connections. They change nothing.
 
-use crate::adjacency::Adjacency;
+use crate::adjacency::{Adjacency, Hop};
 use crate::arch::memory::Plain;
 use crate::begin::pick;
-use crate::connections::{Address, Direction, Entry, Key, Shard};
+use crate::connections::{Address, Cold, Direction, Entry, Key, Shard};
 use crate::journey::Now;
 use crate::miss::{Whose, whose};
-use crate::parse::{Addresses, Fragment, Kind, Parsed};
+use crate::parse::{Addresses, Parsed};
 use crate::pipeline::Pipeline;
 use crate::snapshot::FoundFrontend;
 use crate::tables::Tables;
+use crate::ways;
 use model::answers::{ConnectionFilter, FlowAnswer};
 use model::drops::DropReason;
-use model::ids::{FiveTuple, InterfaceId, Protocol, WorkerId};
+use model::ids::{FiveTuple, Protocol, WorkerId};
 use model::record::{ConnectionRecord, RECORD_VERSION};
 use std::net::{IpAddr, SocketAddr};
 
@@ -58,10 +59,11 @@ impl Pipeline {
     ) -> (Vec<ConnectionRecord>, u32)
     where
         Entry<A>: Plain,
+        Cold<A>: Plain,
     {
         let (entries, next) = shard.page(at, places);
         let records = entries
-            .filter_map(|entry| self.record(tables, entry, now))
+            .filter_map(|(entry, cold)| self.record(tables, (entry, cold), now))
             .filter(|record| is_wanted(record, filter))
             .collect();
         (records, next)
@@ -71,24 +73,25 @@ impl Pipeline {
     fn record<A: Address>(
         &self,
         tables: &Tables,
-        entry: &Entry<A>,
+        (entry, cold): (&Entry<A>, &Cold<A>),
         now: Now,
     ) -> Option<ConnectionRecord> {
         let state = entry.state()?;
+        let (client, reply) = (entry.client_key(), entry.reply_key());
         let at = |ip: A, port: u16| SocketAddr::new(ip.to_ip(), port);
         Some(ConnectionRecord {
             version: RECORD_VERSION,
-            protocol: Protocol::from_number(entry.protocol)?,
-            client: at(entry.client, entry.client_port),
-            frontend: at(entry.frontend, entry.frontend_port),
-            backend: at(entry.backend, entry.backend_port),
-            nat: at(entry.nat, entry.nat_port),
+            protocol: Protocol::from_number(client.protocol)?,
+            client: at(client.source, client.source_port),
+            frontend: at(client.destination, client.destination_port),
+            backend: at(reply.source, reply.source_port),
+            nat: at(reply.destination, reply.destination_port),
             state,
-            age_s: now.seconds().saturating_sub(entry.created_s),
+            age_s: now.seconds().saturating_sub(cold.created_s),
             idle_ms: entry.idle_ms(now.ms),
-            timeout_ms: self.context.timeouts.of(entry.protocol, state),
-            service: tables.snapshot.service(entry.service_id()).map(|s| s.key.clone()),
-            backend_alive: tables.snapshot.backend(entry.backend_id()).is_some(),
+            timeout_ms: self.context.timeouts[state as usize],
+            service: tables.snapshot.service(entry.service_id(cold)).map(|s| s.key.clone()),
+            backend_alive: tables.snapshot.backend(entry.backend_id(cold)).is_some(),
             worker: self.context.worker,
         })
     }
@@ -117,6 +120,7 @@ impl Pipeline {
     ) -> FlowAnswer
     where
         Entry<A>: Plain,
+        Cold<A>: Plain,
     {
         let destination = key.destination.to_ip();
         let service =
@@ -124,21 +128,26 @@ impl Pipeline {
         let mut answer = answer(self.context.worker, "not_ours", Some(DropReason::NotOurs));
         answer.service = service.map(|found| found.service.key.clone());
         let found = shard
-            .find(shard.hash(key), key)
+            .find_key(key)
             .filter(|found| !shard.is_over(found.entry, now.ms, &self.context.timeouts));
-        if let Some((found, entry)) = found.and_then(|f| Some((f, shard.entry(f.entry)?))) {
-            answer.connection = self.record(tables, entry, now);
+        if let Some((found, (entry, cold))) = found.and_then(|f| Some((f, shard.whole(f.entry)?))) {
+            answer.connection = self.record(tables, (entry, cold), now);
             answer.service = answer.connection.as_ref().and_then(|c| c.service.clone());
-            let next = match found.direction {
-                Direction::ToBackend => entry.backend.to_ip(),
-                Direction::ToClient => entry.client.to_ip(),
-            };
-            let via = tables.snapshot.backend(entry.backend_id()).and_then(|b| b.via);
-            let via = via.filter(|_| found.direction == Direction::ToBackend);
             answer.selected = answer.connection.as_ref().map(|c| c.backend);
             (answer.chosen_by, answer.drop) = ("connection".to_owned(), None);
-            answer.reset_in_s = entry.reset_s().map(|second| second.saturating_sub(now.seconds()));
-            self.explain_way(tables, (next, via), &mut answer);
+            answer.reset_in_s =
+                (cold.reset_s != 0).then(|| cold.reset_s.saturating_sub(now.seconds()));
+            let hop = match found.direction {
+                Direction::ToBackend => {
+                    let (interface, address) = cold.next_hop();
+                    let adjacency = tables.adjacencies.find(interface, address);
+                    Some(Hop { interface, address, adjacency })
+                }
+                Direction::ToClient => {
+                    tables.adjacencies.hop(entry.client_key().source.to_ip(), None)
+                }
+            };
+            self.explain_way(tables, hop, &mut answer);
             return answer;
         }
         if let Some(found) = service {
@@ -182,16 +191,12 @@ impl Pipeline {
         answer.affinity_left_s = picked.sticky_s;
         let word = if picked.sticky_s.is_some() { "affinity" } else { "maglev" };
         (answer.chosen_by, answer.drop) = (word.to_owned(), None);
-        self.explain_way(tables, (backend.address.ip(), backend.via), answer);
+        let hop = ways::to_backend(tables, backend.address.ip(), backend.via);
+        self.explain_way(tables, hop, answer);
     }
 
-    fn explain_way(
-        &self,
-        tables: &Tables,
-        (address, via): (IpAddr, Option<IpAddr>),
-        answer: &mut FlowAnswer,
-    ) {
-        let Some(hop) = tables.adjacencies.hop(address, via) else {
+    fn explain_way(&self, tables: &Tables, hop: Option<Hop>, answer: &mut FlowAnswer) {
+        let Some(hop) = hop else {
             answer.drop = Some(DropReason::NoRoute);
             return;
         };
@@ -199,7 +204,7 @@ impl Pipeline {
         let published = hop.adjacency.and_then(|id| tables.adjacencies.adjacency(id));
         let mac = published
             .map(Adjacency::destination)
-            .or_else(|| self.context.learned.find(hop.interface, hop.address));
+            .or_else(|| self.context.learned.find(hop.interface, hop.address, None));
         answer.way = Some(match mac {
             Some(mac) => format!("{} at {mac} on {name}", hop.address),
             None => format!("{} unresolved on {name}", hop.address),
@@ -224,18 +229,11 @@ impl Tables {
             _ => return WorkerId(0),
         };
         let parsed = Parsed {
-            kind: Kind::Ip,
-            interface: InterfaceId(0),
-            l3: 0,
-            l4: 0,
-            ip_len: 0,
             addresses,
             source_port: flow.source.port(),
             destination_port: flow.destination.port(),
             protocol: flow.protocol.number(),
-            tcp_flags: 0,
-            ttl: 64,
-            fragment: Fragment::No,
+            ..Parsed::EMPTY
         };
         self.steer.owner(&parsed, &[], None).unwrap_or(WorkerId(0))
     }

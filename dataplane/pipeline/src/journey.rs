@@ -1,26 +1,32 @@
 //! A packet's whole way, in the order that it lives it.
 //!
 //! ```text
-//! parse all -> steer all -> prefetch buckets -> find candidates -> prefetch what they need
-//!           -> one by one: look up -> (miss: classify, select, insert) -> rewrite -> verdict
+//! look at all: fast lane, steer, hash, prefetch buckets -> find candidates, prefetch entries
+//!           -> prefetch what they point to
+//!           -> one by one: the connection, in the fast lane: compare, way, rewrite, verdict
+//!                          anything else: parse, steer, look up -> (miss: classify, select, insert)
+//!                                         -> judge, rewrite, verdict
 //! ```
 //!
 //! A burst is worked on in passes, so that the memory that one packet needs comes while others are
-//! thought about. Only the last pass changes the connection table, packet by packet in the order of
-//! the burst: so a burst means the same as its packets one by one.
+//! thought about. Only the last pass changes anything, packet by packet in the order of the burst: so
+//! a burst means the same as its packets one by one.
 
 use crate::arch::memory::Plain;
 use crate::arch::prefetch;
-use crate::connections::{Address, Entry, Found, Key, Shard};
-use crate::established::Validity;
+use crate::begin::Beginning;
+use crate::connections::{Address, Cold, Direction, Entry, Flags, Found, Key, Shard};
+use crate::established::{self, Validity};
+use crate::forwarding::Kind;
 use crate::frame::{Frame, Verdict};
-use crate::miss;
-use crate::parse::{Addresses, Fragment, Kind, Parsed, parse};
+use crate::parse::lane::{self, Lane};
+use crate::parse::{self, Addresses, Fragment, Parsed, parse};
 use crate::pipeline::{Context, Pipeline};
+use crate::rewrite::{self, translate_plain};
 use crate::tables::Tables;
-use crate::{established, icmp};
+use crate::{icmp, miss, ways};
 use model::drops::DropReason;
-use model::ids::WorkerId;
+use model::ids::{Family, WorkerId};
 use model::limits::{BURST_PACKETS_MAX, HANDOVERS_MAX};
 
 /// The worker's clock: monotonic, from a start of its own.
@@ -37,67 +43,189 @@ impl Now {
     }
 }
 
-/// What the passes have found out about a packet so far.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Seen {
-    /// The parsed packet; `None` where it has its verdict already.
-    parsed: Option<Parsed>,
-    /// The hash of its key, where it has ports.
+/// What the passes have found out about a packet so far: 32 bytes, so that a burst of them is one
+/// kilobyte. The packet's own bytes are in the first-level cache and are read again.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// The hash of its tuple.
     hash: u64,
     /// Where its connection most likely is.
     candidate: Option<Found>,
+    /// What the fast lane read.
+    lane: Lane,
+    /// How far it has come.
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It is to be parsed in full.
+    Slow,
+    /// It is in the fast lane.
+    Fast,
+    /// It has its verdict.
+    Done,
+}
+
+impl Seen {
+    const NOTHING: Self = Self { hash: 0, candidate: None, lane: Lane::NONE, stage: Stage::Slow };
 }
 
 impl Pipeline {
     /// Gives each frame its verdict, and leaves it as it is to be sent.
     pub fn process_burst(&mut self, tables: &Tables, frames: &mut [Frame<'_>], now: Now) {
         for frames in frames.chunks_mut(BURST_PACKETS_MAX) {
-            let mut seen = [Seen::default(); BURST_PACKETS_MAX];
+            let mut seen = [Seen::NOTHING; BURST_PACKETS_MAX];
             for (frame, seen) in frames.iter_mut().zip(&mut seen) {
-                self.parse(tables, frame, seen);
+                self.look(tables, frame, seen);
             }
-            for (frame, seen) in frames.iter_mut().zip(&mut seen) {
-                self.steer(tables, frame, seen, now);
+            if self.context.prefetch {
+                self.look_ahead(tables, &mut seen[..frames.len()]);
             }
-            self.look_ahead(tables, &mut seen[..frames.len()]);
             for (frame, seen) in frames.iter_mut().zip(&seen) {
-                if let Some(parsed) = &seen.parsed {
-                    frame.verdict = self.conclude(tables, frame, (parsed, seen), now);
-                    self.context.count(frame.verdict);
+                if seen.stage != Stage::Done {
+                    frame.verdict = self.conclude(tables, frame, seen, now);
                 }
+                self.context.count(frame.verdict);
             }
         }
     }
 
-    /// Pass 1: from bytes to what the rest trusts.
-    #[inline]
-    fn parse(&self, tables: &Tables, frame: &mut Frame<'_>, seen: &mut Seen) {
-        let parsed = seen.parsed.insert(Parsed::EMPTY);
-        if let Err(reason) = parse(frame, &tables.adjacencies, parsed) {
-            frame.verdict = Verdict::Drop(reason);
-            self.context.count(frame.verdict);
-            seen.parsed = None;
+    /// Pass 1: what nearly all packets are is seen at once, another owner's leaves, and the index
+    /// buckets of the others are asked for.
+    #[inline(always)]
+    fn look(&self, tables: &Tables, frame: &mut Frame<'_>, seen: &mut Seen) {
+        let Some(lane) = lane::read(frame, &tables.adjacencies) else { return };
+        let l3 = usize::from(lane.l3);
+        let hash = match lane.family {
+            Family::V4 => self.look_in(&self.v4, tables, frame, l3),
+            Family::V6 => self.look_in(&self.v6, tables, frame, l3),
+        };
+        match hash {
+            Some(Ok(hash)) => (seen.hash, seen.lane, seen.stage) = (hash, lane, Stage::Fast),
+            Some(Err(verdict)) => (frame.verdict, seen.stage) = (verdict, Stage::Done),
+            None => {}
         }
     }
 
-    /// Pass 2: another owner's packet leaves here, before any look-up. Ports of fragments are
-    /// found at the home of their packet, on the way to the owner.
-    #[inline]
-    fn steer(&mut self, tables: &Tables, frame: &mut Frame<'_>, seen: &mut Seen, now: Now) {
-        let Some(parsed) = &mut seen.parsed else { return };
-        let mut verdict = None;
-        if parsed.fragment != Fragment::No {
-            verdict = self.find_ports(tables, frame, parsed, now);
+    #[inline(always)]
+    fn look_in<A: Address>(
+        &self,
+        shard: &Shard<A>,
+        tables: &Tables,
+        frame: &Frame<'_>,
+        l3: usize,
+    ) -> Option<Result<u64, Verdict>>
+    where
+        Entry<A>: Plain,
+        Cold<A>: Plain,
+    {
+        let tuple = A::read(frame.bytes(), l3)?;
+        if tables.steer.workers() > 1 {
+            let key = A::key(&tuple);
+            let addresses = Addresses::of(key.source, key.destination);
+            let ports = (key.source_port, key.destination_port);
+            let owner = tables.steer.owner_of(&addresses, ports, frame.rx.hash);
+            if let Some(verdict) = self.hand_over(frame, owner) {
+                return Some(Err(verdict));
+            }
         }
-        if verdict.is_none() {
-            let owner = tables.steer.owner(parsed, frame.bytes(), frame.rx.hash);
-            verdict = owner.and_then(|owner| self.hand_over(frame, owner));
+        let hash = shard.hash(&tuple);
+        if self.context.prefetch {
+            shard.prefetch_buckets(hash);
         }
-        if let Some(verdict) = verdict {
-            frame.verdict = verdict;
-            self.context.count(verdict);
-            seen.parsed = None;
+        Some(Ok(hash))
+    }
+
+    /// Passes 2 and 3: brings the entries, then what the entries point to. Nothing is decided here:
+    /// what is found may be another's by the time that it is needed.
+    #[inline(always)]
+    fn look_ahead(&self, tables: &Tables, seen: &mut [Seen]) {
+        for seen in seen.iter_mut().filter(|seen| seen.stage == Stage::Fast) {
+            seen.candidate = match seen.lane.family {
+                Family::V4 => bring_entry(&self.v4, seen.hash),
+                Family::V6 => bring_entry(&self.v6, seen.hash),
+            };
         }
+        for seen in seen.iter() {
+            let Some(found) = seen.candidate else { continue };
+            match seen.lane.family {
+                Family::V4 => bring_targets(&self.v4, &self.context, tables, found),
+                Family::V6 => bring_targets(&self.v6, &self.context, tables, found),
+            }
+        }
+    }
+
+    /// Pass 4: the packet's fate.
+    #[inline(always)]
+    fn conclude(
+        &mut self,
+        tables: &Tables,
+        frame: &mut Frame<'_>,
+        seen: &Seen,
+        now: Now,
+    ) -> Verdict {
+        if seen.stage == Stage::Fast && seen.lane.ordinary {
+            let context = &self.context;
+            let verdict = match seen.lane.family {
+                Family::V4 => fast(&mut self.v4, context, tables, (frame, seen), now),
+                Family::V6 => fast(&mut self.v6, context, tables, (frame, seen), now),
+            };
+            if let Some(verdict) = verdict {
+                return verdict;
+            }
+        }
+        self.slow(tables, frame, now)
+    }
+
+    /// Whatever the fast lane isn't for.
+    #[inline(never)]
+    fn slow(&mut self, tables: &Tables, frame: &mut Frame<'_>, now: Now) -> Verdict {
+        let mut parsed = Parsed::EMPTY;
+        if let Err(reason) = parse(frame, &tables.adjacencies, &mut parsed) {
+            return Verdict::Drop(reason);
+        }
+        if let Some(verdict) = self.steer(tables, frame, &mut parsed, now) {
+            return verdict;
+        }
+        let (v4, v6, context) = (&mut self.v4, &mut self.v6, &mut self.context);
+        if parsed.kind == parse::Kind::Arp {
+            return miss::arp(context, tables, frame, &parsed, now);
+        }
+        match parsed.addresses {
+            Addresses::V4 { .. } if !parsed.has_ports() => {
+                icmp::conclude(v4, context, tables, frame, &parsed, now)
+            }
+            Addresses::V6 { .. } if !parsed.has_ports() => {
+                icmp::conclude(v6, context, tables, frame, &parsed, now)
+            }
+            Addresses::V4 { source, destination } => {
+                let key = Key::of((source, destination), &parsed);
+                fate(v4, context, tables, (frame, &parsed, &key), now)
+            }
+            Addresses::V6 { source, destination } => {
+                let key = Key::of((source, destination), &parsed);
+                fate(v6, context, tables, (frame, &parsed, &key), now)
+            }
+        }
+    }
+
+    /// Another owner's packet leaves here, before any look-up. Ports of fragments are found at the
+    /// home of their packet, on the way to the owner.
+    fn steer(
+        &mut self,
+        tables: &Tables,
+        frame: &mut Frame<'_>,
+        parsed: &mut Parsed,
+        now: Now,
+    ) -> Option<Verdict> {
+        if parsed.fragment != Fragment::No
+            && let Some(verdict) = self.find_ports(tables, frame, parsed, now)
+        {
+            return Some(verdict);
+        }
+        let owner = tables.steer.owner(parsed, frame.bytes(), frame.rx.hash)?;
+        self.hand_over(frame, owner)
     }
 
     /// The verdict that hands the packet over, where the owner is another worker.
@@ -131,147 +259,113 @@ impl Pipeline {
         if !parsed.has_ports() {
             return None;
         }
-        if matches!(parsed.fragment, Fragment::First(_)) {
-            self.context.fragments.learn(parsed, id, now.ms);
+        let found = if matches!(parsed.fragment, Fragment::First(_)) {
+            let new_id = self.context.next_fragment_id(tables.steer.workers());
+            Some(self.context.fragments.learn(parsed, id, new_id, now.ms))
         } else {
-            match self.context.fragments.find(parsed, id, now.ms) {
-                Some(ports) => (parsed.source_port, parsed.destination_port) = ports,
-                None => return Some(Verdict::Drop(DropReason::FragmentUnknown)),
-            }
-        }
-        frame.rx.fragment_ports = Some((parsed.source_port, parsed.destination_port));
+            self.context.fragments.find(parsed, id, now.ms)
+        };
+        let Some(found) = found else { return Some(Verdict::Drop(DropReason::FragmentUnknown)) };
+        (parsed.source_port, parsed.destination_port) = found.ports;
+        (frame.rx.fragment_ports, frame.rx.fragment_id) = (Some(found.ports), found.id);
         None
-    }
-
-    /// Passes 3 to 5: brings the index buckets, then the entries, then what the entries point to.
-    /// Nothing is decided here: what is found may be another's by the time that it is needed.
-    #[inline]
-    fn look_ahead(&self, tables: &Tables, seen: &mut [Seen]) {
-        let ahead = self.context.prefetch;
-        for seen in seen.iter_mut() {
-            let Some(parsed) = seen.parsed.as_ref().filter(|p| p.has_ports()) else { continue };
-            seen.hash = match parsed.addresses {
-                Addresses::V4 { source, destination } => {
-                    bring_buckets(&self.v4, &Key::of((source, destination), parsed), ahead)
-                }
-                Addresses::V6 { source, destination } => {
-                    bring_buckets(&self.v6, &Key::of((source, destination), parsed), ahead)
-                }
-            };
-        }
-        if !ahead {
-            return;
-        }
-        for seen in seen.iter_mut() {
-            let Some(parsed) = seen.parsed.as_ref().filter(|p| p.has_ports()) else { continue };
-            seen.candidate = match parsed.addresses {
-                Addresses::V4 { .. } => bring_entry(&self.v4, seen.hash),
-                Addresses::V6 { .. } => bring_entry(&self.v6, seen.hash),
-            };
-        }
-        for seen in seen.iter() {
-            let (Some(parsed), Some(found)) = (&seen.parsed, seen.candidate) else { continue };
-            match parsed.addresses {
-                Addresses::V4 { .. } => bring_targets(&self.v4, &self.context, tables, found),
-                Addresses::V6 { .. } => bring_targets(&self.v6, &self.context, tables, found),
-            }
-        }
-    }
-
-    /// Pass 6: the packet's fate.
-    #[inline]
-    fn conclude(
-        &mut self,
-        tables: &Tables,
-        frame: &mut Frame<'_>,
-        (parsed, seen): (&Parsed, &Seen),
-        now: Now,
-    ) -> Verdict {
-        let (v4, v6, context) = (&mut self.v4, &mut self.v6, &mut self.context);
-        if parsed.kind == Kind::Arp {
-            return miss::arp(context, tables, frame, parsed, now);
-        }
-        match parsed.addresses {
-            Addresses::V4 { .. } if !parsed.has_ports() => {
-                icmp::conclude(v4, context, tables, frame, parsed, now)
-            }
-            Addresses::V6 { .. } if !parsed.has_ports() => {
-                icmp::conclude(v6, context, tables, frame, parsed, now)
-            }
-            Addresses::V4 { source, destination } => {
-                let key = Key::of((source, destination), parsed);
-                fate(v4, context, tables, (frame, parsed, seen), &key, now)
-            }
-            Addresses::V6 { source, destination } => {
-                let key = Key::of((source, destination), parsed);
-                fate(v6, context, tables, (frame, parsed, seen), &key, now)
-            }
-        }
     }
 }
 
+/// The fast lane: an ordinary packet of a connection on which nothing has changed. `None` where
+/// anything is to be asked beyond that.
+#[inline(always)]
+fn fast<A: Address>(
+    shard: &mut Shard<A>,
+    context: &Context,
+    tables: &Tables,
+    (frame, seen): (&mut Frame<'_>, &Seen),
+    now: Now,
+) -> Option<Verdict>
+where
+    Entry<A>: Plain,
+    Cold<A>: Plain,
+{
+    let lane = &seen.lane;
+    let tuple = A::read(frame.bytes(), usize::from(lane.l3))?;
+    let found = shard.find_first(seen.candidate, seen.hash, &tuple)?;
+    let entry = shard.entry_mut(found.entry)?;
+    let unchanged = entry.is_steady()
+        && entry.idle_ms(now.ms) < context.timeouts[entry.state_number()]
+        && entry.backend_stamp == tables.backend_stamp(entry.backend_slot)
+        && entry.routes_stamp == tables.routes_stamp();
+    if !unchanged {
+        return None;
+    }
+    let adjacency = tables.adjacencies.adjacency(entry.adjacency(found.direction))?;
+    if lane.ip_len > adjacency.mtu {
+        return None;
+    }
+    if found.direction == Direction::ToBackend
+        && entry.flags.has(Flags::CLIENT_ON_LINK)
+        && ways::moved(tables, frame, entry).is_some()
+    {
+        return None;
+    }
+    let kind = Kind::of_number(entry.kind)?;
+    entry.last_seen_ms = now.ms as u32;
+    let entry = &*entry;
+    established::count(context, entry, lane.ip_len, found.direction);
+    frame.trim(usize::from(lane.l3) + usize::from(lane.ip_len));
+    let plain = rewrite::Plain { l3: usize::from(lane.l3), protocol: lane.protocol, ttl: lane.ttl };
+    Some(if translate_plain(frame, plain, (kind, entry, found.direction), adjacency) {
+        Verdict::Send(adjacency.port)
+    } else {
+        Verdict::Drop(DropReason::TransmitOversize)
+    })
+}
+
 /// Looks the packet up; forwards it on its connection, or finds out what to do without one.
-#[inline]
 fn fate<A: Address>(
     shard: &mut Shard<A>,
     context: &mut Context,
     tables: &Tables,
-    (frame, parsed, seen): (&mut Frame<'_>, &Parsed, &Seen),
-    key: &Key<A>,
+    (frame, parsed, key): (&mut Frame<'_>, &Parsed, &Key<A>),
     now: Now,
 ) -> Verdict
 where
     Entry<A>: Plain,
+    Cold<A>: Plain,
 {
-    if let Some(found) = shard.find_first(seen.candidate, seen.hash, key) {
+    let mut beginning = Beginning { parsed, key, instead_of: None };
+    if let Some(found) = shard.find_key(key) {
+        let on_it = (&mut *frame, parsed, found);
         match established::validity(shard, context, tables, (parsed, found), now) {
-            Validity::Live(_) => {
-                return established::forward(shard, context, tables, (frame, parsed, found), now);
-            }
-            Validity::Due => {
-                return established::reset_client(
-                    shard,
-                    context,
-                    tables,
-                    (frame, parsed, found),
-                    now,
-                );
-            }
+            Validity::Live => return established::forward(shard, context, tables, on_it, now),
+            Validity::Due => return established::reset_client(shard, context, tables, on_it, now),
+            Validity::InDoubt => return established::ask(shard, context, tables, on_it, now),
+            Validity::NotAllowed => return Verdict::Drop(DropReason::SourceNotAllowed),
+            Validity::Anew => beginning.instead_of = Some(found.entry),
             Validity::Over => {}
         }
     }
-    match miss::classify(shard, context, tables, (frame, parsed, key), now) {
+    match miss::classify(shard, context, tables, (frame, &beginning), now) {
         Ok(found) => established::forward(shard, context, tables, (frame, parsed, found), now),
         Err(verdict) => verdict,
     }
 }
 
-#[inline]
-fn bring_buckets<A: Address>(shard: &Shard<A>, key: &Key<A>, ahead: bool) -> u64
-where
-    Entry<A>: Plain,
-{
-    let hash = shard.hash(key);
-    if ahead {
-        shard.prefetch_buckets(hash);
-    }
-    hash
-}
-
-#[inline]
+#[inline(always)]
 fn bring_entry<A: Address>(shard: &Shard<A>, hash: u64) -> Option<Found>
 where
     Entry<A>: Plain,
+    Cold<A>: Plain,
 {
     let found = shard.candidate(hash)?;
     shard.prefetch_entry(found.entry);
     Some(found)
 }
 
-#[inline]
+#[inline(always)]
 fn bring_targets<A: Address>(shard: &Shard<A>, context: &Context, tables: &Tables, found: Found)
 where
     Entry<A>: Plain,
+    Cold<A>: Plain,
 {
     let Some(entry) = shard.entry(found.entry) else { return };
     if let Some(counters) = context.counters.services.get(entry.service_slot as usize) {
@@ -280,6 +374,7 @@ where
     if let Some(counters) = context.counters.backends.get(entry.backend_slot as usize) {
         prefetch(counters);
     }
+    tables.prefetch_backend_stamp(entry.backend_slot);
     if let Some(adjacency) = tables.adjacencies.adjacency(entry.adjacency(found.direction)) {
         prefetch(adjacency);
     }

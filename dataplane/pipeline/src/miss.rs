@@ -2,8 +2,8 @@
 
 use crate::answer::{self, Class, IcmpError};
 use crate::arch::memory::Plain;
-use crate::begin::begin;
-use crate::connections::{Address, Entry, Found, Key, Shard};
+use crate::begin::{Beginning, begin};
+use crate::connections::{Address, Cold, Entry, Found, Shard};
 use crate::established::refuse;
 use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
@@ -60,12 +60,14 @@ pub fn classify<A: Address>(
     shard: &mut Shard<A>,
     context: &mut Context,
     tables: &Tables,
-    (frame, parsed, key): (&mut Frame<'_>, &Parsed, &Key<A>),
+    (frame, beginning): (&mut Frame<'_>, &Beginning<'_, A>),
     now: Now,
 ) -> Result<Found, Verdict>
 where
     Entry<A>: Plain,
+    Cold<A>: Plain,
 {
+    let Beginning { parsed, key, .. } = *beginning;
     let source = key.source.to_ip();
     if !matches!(whose(tables, source), Whose::Nobody | Whose::LinkGroup) {
         return Err(Verdict::Drop(DropReason::SourceOwn));
@@ -86,7 +88,7 @@ where
             return Err(Verdict::Drop(DropReason::SourceNotAllowed));
         }
         if begins {
-            return begin(shard, context, tables, (frame, parsed, key), frontend.service, now);
+            return begin(shard, context, tables, (frame, beginning), frontend.service, now);
         }
         return Err(reject(context, tables, frame, parsed, now));
     }

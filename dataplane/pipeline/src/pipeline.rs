@@ -1,13 +1,13 @@
 //! One worker's pipeline: its connection tables and all else that its packets may change.
 
 use crate::adjacency::{Hop, Interface};
-use crate::answer::{Buckets, Class, Generated, Rates};
+use crate::answer::{Bucket, Buckets, Class, Generated, Rate, Rates};
 use crate::arch::memory::{Memory, OutOfMemory};
-use crate::connections::{Shard, Timeouts};
+use crate::connections::{Shard, TimeoutTable, Timeouts};
 use crate::counters::Counters;
 use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
-use crate::learned::Learned;
+use crate::learned::{Learned, Told};
 use crate::mirror::{NeighbourRequest, Purpose};
 use crate::parse::Parsed;
 use crate::select::{AffinityTable, mum};
@@ -15,6 +15,7 @@ use crate::steer::FragmentPorts;
 use crate::tables::Tables;
 use model::drops::DropReason;
 use model::ids::{InterfaceId, WorkerId};
+use model::limits::{NEW_CONNECTIONS_PER_SECOND, PATH_MTU_MIN};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -32,6 +33,10 @@ pub struct Options {
     pub connections: [usize; 2],
     /// How long connections may be silent.
     pub timeouts: Timeouts,
+    /// New connections that it begins, a second.
+    pub new_connections: Rate,
+    /// The least path MTU that a backend is told of, in bytes of an IPv4 packet.
+    pub path_mtu_min: u16,
     /// How many answers it makes.
     pub rates: Rates,
     /// Keys the connection table's hash, and the choice of ports. At random, and secret.
@@ -51,6 +56,8 @@ impl Default for Options {
             worker: WorkerId(0),
             connections: [1024, 1024],
             timeouts: Timeouts::default(),
+            new_connections: Rate::per_second(NEW_CONNECTIONS_PER_SECOND),
+            path_mtu_min: PATH_MTU_MIN,
             rates: Rates::default(),
             secret: 0,
             selection_key: 0,
@@ -73,14 +80,19 @@ pub struct Pipeline {
 #[derive(Debug)]
 pub(crate) struct Context {
     pub worker: WorkerId,
-    pub timeouts: Timeouts,
+    pub timeouts: TimeoutTable,
+    pub path_mtu_min: u16,
     pub counters: Arc<Counters>,
     pub fragments: FragmentPorts,
     pub learned: Learned,
+    told: Told,
     pub selection_key: u64,
     pub affinity: Arc<AffinityTable>,
     pub prefetch: bool,
     buckets: Buckets,
+    begins: Bucket,
+    identification: u16,
+    fragment_id: u32,
     requests: Vec<NeighbourRequest>,
     generated: Vec<Generated>,
     random: u64,
@@ -93,25 +105,35 @@ impl Pipeline {
         counters: Arc<Counters>,
         memory: &mut dyn Memory,
     ) -> Result<Self, OutOfMemory> {
-        Ok(Self {
+        let mut pipeline = Self {
             v4: Shard::new(memory, options.connections[0], options.secret)?,
             v6: Shard::new(memory, options.connections[1], options.secret)?,
             context: Context {
                 worker: options.worker,
-                timeouts: options.timeouts,
+                timeouts: options.timeouts.by_number(),
+                path_mtu_min: options.path_mtu_min,
                 counters,
                 fragments: FragmentPorts::default(),
                 learned: Learned::default(),
+                told: Told::default(),
                 selection_key: options.selection_key,
                 affinity: Arc::clone(&options.affinity),
                 prefetch: options.prefetch,
                 buckets: options.rates.buckets(),
+                begins: Bucket::new(options.new_connections),
+                identification: 0,
+                fragment_id: 0,
                 requests: Vec::with_capacity(REQUESTS_MAX),
                 generated: Vec::with_capacity(GENERATED_MAX),
                 random: options.secret ^ 0x2545_f491_4f6c_dd1d,
             },
             swept_ms: 0,
-        })
+        };
+        // Both are seen outside: each begins anywhere.
+        let context = &mut pipeline.context;
+        (context.identification, context.fragment_id) =
+            (context.random() as u16, context.random() as u32);
+        Ok(pipeline)
     }
     /// The worker that it belongs to.
     pub const fn worker(&self) -> WorkerId {
@@ -194,6 +216,25 @@ impl Context {
         self.generated.extend(made);
         done
     }
+    /// True where one more connection may begin.
+    #[inline]
+    pub fn may_begin(&mut self, now: Now) -> bool {
+        self.begins.take(now.ms)
+    }
+    /// An identification for the fragments of one packet: no other worker gives the same one. That of
+    /// IPv4 has the lower 16 bits.
+    pub fn next_fragment_id(&mut self, workers: u8) -> u32 {
+        self.fragment_id = self.fragment_id.wrapping_add(1);
+        self.fragment_id.wrapping_mul(u32::from(workers)).wrapping_add(u32::from(self.worker.0))
+    }
+    /// An identification for a packet that may be fragmented on its way; never 0.
+    pub const fn next_identification(&mut self) -> u16 {
+        self.identification = self.identification.wrapping_add(1);
+        if self.identification == 0 {
+            self.identification = 1;
+        }
+        self.identification
+    }
     /// The next of a sequence that nobody outside can guess.
     pub const fn random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -203,6 +244,12 @@ impl Context {
     pub fn request(&mut self, interface: InterfaceId, address: IpAddr, purpose: Purpose, now: Now) {
         if self.requests.len() < REQUESTS_MAX && self.may(Class::Request, now) {
             self.requests.push(NeighbourRequest { interface, address, purpose });
+        }
+    }
+    /// Tells the mirror that connections use a next hop, for whose sake no snapshot asks any more.
+    pub fn in_use(&mut self, interface: InterfaceId, address: IpAddr, now: Now) {
+        if self.requests.len() < REQUESTS_MAX && self.told.is_due(interface, address, now.ms) {
+            self.requests.push(NeighbourRequest { interface, address, purpose: Purpose::InUse });
         }
     }
     /// Asks the mirror to resolve a hop that it hasn't.

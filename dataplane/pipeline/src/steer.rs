@@ -11,7 +11,7 @@ use model::ids::{Family, InterfaceId, WorkerId};
 use model::limits::{NAT_BLOCK_PORTS, NAT_PORT_FIRST};
 use std::net::IpAddr;
 
-pub use fragments::FragmentPorts;
+pub use fragments::{FragmentOf, FragmentPorts};
 pub use toeplitz::{KEY as TOEPLITZ_KEY, Toeplitz};
 
 /// Entries of the redirection table, as most NICs have them.

@@ -2,16 +2,19 @@
 
 use crate::answer::challenge;
 use crate::arch::memory::Plain;
-use crate::connections::{Address, Direction, Entry, Shard};
-use crate::established::{NO_SLOT, find_ways, leave, way};
+use crate::connections::{Address, Cold, Direction, Entry, Flags, NO_SLOT, Shard, ends_in_doubt};
+use crate::established::leave;
 use crate::journey::Now;
-use crate::parse::{TCP, UDP};
+use crate::parse::UDP;
 use crate::pipeline::{Context, Pipeline};
-use crate::snapshot::Standing;
 use crate::tables::Tables;
+use crate::ways::{self, way};
+use model::desired::BackendState;
 use model::ids::WorkerId;
 use model::record::ConnectionState;
 
+/// Times that a side is asked whether it lives.
+const ASKED_MAX: u8 = 2;
 /// A whole sweep of a table takes so many milliseconds.
 const SWEEP_MS: u64 = 15_000;
 const SWEEP_MS_WIDE: u128 = SWEEP_MS as u128;
@@ -51,57 +54,133 @@ fn sweep<A: Address>(
     now: Now,
 ) where
     Entry<A>: Plain,
+    Cold<A>: Plain,
 {
     for _ in 0..places {
         let Some(at) = shard.sweep_next() else { continue };
+        let Some(state) = shard.entry(at).and_then(Entry::state) else { continue };
         if shard.is_over(at, now.ms, &context.timeouts) {
             shard.remove(at);
             continue;
         }
-        let Some(entry) = shard.entry_mut(at).filter(|entry| entry.is_used()) else { continue };
-        match entry.reset_s() {
-            Some(second) if now.seconds() < second => {}
-            Some(_) => reset(context, tables, entry, now),
-            None => match standing(tables, entry) {
-                Standing::Unserving | Standing::Gone if entry.protocol == UDP => shard.remove(at),
-                Standing::Gone if entry.protocol == TCP => leave(tables, entry, now),
-                _ => {}
-            },
+        look_after_way(shard, context, tables, at, now);
+        let Some((entry, cold)) = shard.whole_mut(at).filter(|(entry, _)| entry.is_used()) else {
+            continue;
+        };
+        let idle = entry.idle_ms(now.ms);
+        if ends_in_doubt(state) && idle >= context.timeouts[state as usize] {
+            ask(shard, context, tables, at, now);
+        } else if cold.reset_s != 0 && now.seconds() >= cold.reset_s {
+            reset(shard, context, tables, at, now);
         }
     }
 }
 
-/// How the backend stands; not looked up where nothing has been published since the latest packet.
-fn standing<A: Address>(tables: &Tables, entry: &Entry<A>) -> Standing {
-    if entry.stamp == tables.stamp() && entry.backend_slot != NO_SLOT {
-        return Standing::Active;
+/// Sees to a connection whose backend has gone or doesn't serve: UDP ends, TCP goes on, and its next
+/// hop is kept resolved, which no snapshot names any more.
+fn look_after_way<A: Address>(
+    shard: &mut Shard<A>,
+    context: &mut Context,
+    tables: &Tables,
+    at: u32,
+    now: Now,
+) where
+    Entry<A>: Plain,
+    Cold<A>: Plain,
+{
+    let Some((entry, cold)) = shard.whole_mut(at) else { return };
+    if entry.backend_slot != NO_SLOT
+        && entry.backend_stamp == tables.backend_stamp(entry.backend_slot)
+    {
+        return;
     }
-    tables.snapshot.standing(entry.backend_id())
+    let backend = tables.snapshot.backend(entry.backend_id(cold));
+    let serves = backend.is_some_and(|backend| backend.state != BackendState::Unserving);
+    if entry.protocol() == UDP && !serves {
+        shard.remove(at);
+    } else if backend.is_none() {
+        leave(tables, entry, cold, now);
+        let (interface, address) = cold.next_hop();
+        context.in_use(interface, address, now);
+    }
 }
 
 /// The client shall get a RST. A RST must carry the very number that the client expects next, which
 /// isn't known here: its next packet tells, and is answered. A silent client is sent a segment that
 /// it has to answer by such a packet (RFC 9293 section 3.10.7.4): with each sweep another one, until
-/// the connection has been closed for as long as closed ones stay.
+/// the connection has been due for as long as ended ones stay.
 #[cold]
-fn reset<A: Address>(context: &mut Context, tables: &Tables, entry: &mut Entry<A>, now: Now) {
-    let service = tables.snapshot.service(entry.service_id());
+fn reset<A: Address>(
+    shard: &mut Shard<A>,
+    context: &mut Context,
+    tables: &Tables,
+    at: u32,
+    now: Now,
+) where
+    Entry<A>: Plain,
+    Cold<A>: Plain,
+{
+    let Some((entry, cold)) = shard.whole_mut(at) else { return };
+    let service = tables.snapshot.service(entry.service_id(cold));
     if service.is_some_and(|service| service.reset_after_s.is_none()) {
-        entry.embryo_or_reset = 0;
+        cold.reset_s = 0;
         return;
     }
-    if entry.state() != Some(ConnectionState::Closed) {
-        entry.state = ConnectionState::Closed as u8;
+    if entry.state() != Some(ConnectionState::Due) {
         entry.last_seen_ms = now.ms as u32;
+        shard.set_state(at, ConnectionState::Due, now.ms);
     }
-    find_ways(tables, entry);
-    entry.stamp = tables.stale_stamp();
-    let mut learned = None;
-    let Ok(adjacency) = way(context, tables, (entry, Direction::ToClient), &mut learned, now)
-    else {
-        return;
-    };
-    if context.generate(now, |random| challenge(entry, adjacency, random as u32)) {
+    if challenged(shard, context, tables, (at, Direction::ToClient), now) {
         context.counters.reset_probes.add(1);
     }
+}
+
+/// The side that a RST or FIN was for is asked whether it lives: by its answer the connection goes
+/// on, without one it ends.
+#[cold]
+fn ask<A: Address>(shard: &mut Shard<A>, context: &mut Context, tables: &Tables, at: u32, now: Now)
+where
+    Entry<A>: Plain,
+    Cold<A>: Plain,
+{
+    let Some((entry, cold)) = shard.whole_mut(at) else { return };
+    if cold.asked >= ASKED_MAX {
+        shard.remove(at);
+        return;
+    }
+    let receiver = if entry.flags.has(Flags::FROM_BACKEND) {
+        Direction::ToClient
+    } else {
+        Direction::ToBackend
+    };
+    if challenged(shard, context, tables, (at, receiver), now)
+        && let Some((_, cold)) = shard.whole_mut(at)
+    {
+        cold.asked += 1;
+        context.counters.doubt_probes.add(1);
+    }
+}
+
+/// Sends the side that `direction` leads to a segment that it has to answer.
+pub fn challenged<A: Address>(
+    shard: &mut Shard<A>,
+    context: &mut Context,
+    tables: &Tables,
+    (at, direction): (u32, Direction),
+    now: Now,
+) -> bool
+where
+    Entry<A>: Plain,
+    Cold<A>: Plain,
+{
+    let Some((entry, cold)) = shard.whole_mut(at) else { return false };
+    if entry.routes_stamp != tables.routes_stamp() {
+        ways::find(tables, entry, cold);
+    }
+    let mut learned = None;
+    let Ok(adjacency) = way(context, tables, (entry, cold, direction), &mut learned, now) else {
+        return false;
+    };
+    let entry = &*entry;
+    context.generate(now, |random| challenge(entry, direction, adjacency, random as u32))
 }

@@ -32,6 +32,11 @@ impl Tables {
     pub fn backend_stamp(&self, slot: u32) -> u32 {
         self.snapshot.stamps().get(slot)
     }
+    /// The stamp of a connection that was validated by this snapshot's record of its backend.
+    #[inline]
+    pub fn validated_stamp(&self, slot: u32) -> u32 {
+        self.snapshot.backend_stamp_of(slot)
+    }
     /// Asks for the line of [`Self::backend_stamp`] before it is needed.
     #[inline(always)]
     pub fn prefetch_backend_stamp(&self, slot: u32) {

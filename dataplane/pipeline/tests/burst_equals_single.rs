@@ -32,15 +32,53 @@ use std::sync::Arc;
 /// A packet, before it is known what the gateway has made of earlier ones.
 #[derive(Clone, Debug)]
 enum Make {
-    Client { udp: bool, v6: bool, n: u8, port: u16, to: u16, flags: u8, len: usize, ttl: u8 },
-    Reply { which: usize, flags: u8, len: usize },
-    Fragment { v6: bool, n: u8, id: u32, piece: usize },
-    Error { which: usize, towards_client: bool, quote: usize },
-    Echo { v6: bool, to: u8 },
-    Neighbour { v6: bool, to: u8 },
+    Client {
+        udp: bool,
+        v6: bool,
+        n: u8,
+        port: u16,
+        to: u16,
+        flags: u8,
+        len: usize,
+        ttl: u8,
+    },
+    Reply {
+        which: usize,
+        flags: u8,
+        len: usize,
+    },
+    /// The client goes on: with the right number, where that completes a handshake.
+    Onward {
+        which: usize,
+    },
+    Fragment {
+        v6: bool,
+        n: u8,
+        id: u32,
+        piece: usize,
+    },
+    Error {
+        which: usize,
+        towards_client: bool,
+        quote: usize,
+    },
+    Echo {
+        v6: bool,
+        to: u8,
+    },
+    Neighbour {
+        v6: bool,
+        to: u8,
+    },
     Garbage(Vec<u8>),
-    Changed { which: usize, place: usize, value: u8 },
-    Again { back: usize },
+    Changed {
+        which: usize,
+        place: usize,
+        value: u8,
+    },
+    Again {
+        back: usize,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -67,12 +105,13 @@ fn make() -> impl Strategy<Value = Make> {
     let to = prop_oneof![12 => Just(80u16), 1 => Just(81u16)];
     let len = prop_oneof![8 => 0usize..90, 1 => Just(1600usize)];
     let ttl = prop_oneof![12 => Just(64u8), 1 => Just(1u8)];
-    let a_client = (any::<bool>(), any::<bool>(), 10u8..16, 2000u16..2006, to, flags, len, ttl);
+    let a_client = (any::<bool>(), any::<bool>(), 10u8..26, 2000u16..2006, to, flags, len, ttl);
     prop_oneof![
         10 => a_client.prop_map(|(udp, v6, n, port, to, flags, len, ttl)|
             Make::Client { udp, v6, n, port, to, flags, len, ttl }),
         10 => (any::<usize>(), reply_flags, 0usize..90)
             .prop_map(|(which, flags, len)| Make::Reply { which, flags, len }),
+        6 => any::<usize>().prop_map(|which| Make::Onward { which }),
         2 => (any::<bool>(), 10u8..12, 0u32..3, 0usize..3)
             .prop_map(|(v6, n, id, piece)| Make::Fragment { v6, n, id, piece }),
         2 => (any::<usize>(), any::<bool>(), 20usize..120).prop_map(
@@ -175,7 +214,7 @@ impl Run {
             for frontend in &mut port.frontends {
                 frontend.origin = Origin::LoadBalancer { pool: "p".into() };
             }
-            port.affinity = (policy & 1 != 0).then_some(Affinity { timeout_s: 20 });
+            port.affinity = (policy & 1 != 0).then_some(Affinity { timeout_s: 3_000 });
             if policy & 2 != 0 {
                 port.source_ranges =
                     vec!["198.18.0.8/30".parse().unwrap(), "2001:db8:1::8/126".parse().unwrap()];
@@ -202,6 +241,10 @@ impl Run {
             }
             Make::Reply { which, flags, len } => match self.one_of(*which) {
                 Some(c) => (reply(&c, *flags, *len).build(), common::BACK_PORT),
+                None => (vec![], front),
+            },
+            Make::Onward { which } => match self.one_of(*which) {
+                Some(c) => (from(&c).flags(ACK).build(), front),
                 None => (vec![], front),
             },
             Make::Fragment { v6, n, id, piece } => {
@@ -418,7 +461,7 @@ fn counts(counters: &Counters) -> Vec<u64> {
     let drops = DropReason::ALL.iter().map(|reason| counters.dropped(*reason));
     let rest = [
         &counters.inserts,
-        &counters.embryonic_evicted,
+        &counters.half_open_evicted,
         &counters.affinity_hits,
         &counters.affinity_begun,
         &counters.affinity_full,
@@ -436,7 +479,7 @@ fn a_burst_equals_its_packets_one_by_one() {
     let coverage = RefCell::new(Coverage::default());
     let mut runner =
         TestRunner::new(Config { cases: 2500, failure_persistence: None, ..Config::default() });
-    let options = (1u8..=2, 8usize..=16, any::<bool>());
+    let options = (1u8..=2, prop_oneof![8usize..=12, 24usize..=40], any::<bool>());
     let strategy = (options, proptest::collection::vec(step(), 1..24));
     let result = runner.run(&strategy, |(options, steps)| {
         let mut coverage = coverage.borrow_mut();
@@ -446,7 +489,7 @@ fn a_burst_equals_its_packets_one_by_one() {
             run.compare(&mut coverage);
         }
         let counters = run.reference.counters();
-        coverage.evictions += counters.embryonic_evicted.read();
+        coverage.evictions += counters.half_open_evicted.read();
         coverage.sticky[0] += counters.affinity_hits.read();
         coverage.sticky[1] += counters.affinity_full.read();
         coverage.resets[0] += counters.resets.read();

@@ -215,7 +215,7 @@ impl Test {
             let counters = pipeline.counters();
             let mine = self.flows.iter().filter(|f| usize::from(f.worker) == worker).count();
             assert_eq!(counters.inserts.read(), mine as u64);
-            assert_eq!(counters.embryonic_evicted.read(), 0);
+            assert_eq!(counters.half_open_evicted.read(), 0);
             assert!(mine > 0, "inserts on every worker");
             inserts += mine;
             let service = &counters.services[0];

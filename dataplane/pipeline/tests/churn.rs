@@ -97,12 +97,16 @@ fn noise(random: &mut Random) -> (InterfaceId, IpAddr, Option<adjacency::Mac>) {
 fn churn_of_neighbours_loses_nothing_and_concerns_whom_it_concerns() {
     let (mut world, mut random) = (world(), Random(5));
     let mut pipeline = common::pipeline(&Options::default());
-    let flows = flows(&world, &mut pipeline, Now { ms: 1 });
+    let mut flows = flows(&world, &mut pipeline, Now { ms: 1 });
     let find = |world: &World, hop: Hop| world.tables.adjacencies.find(hop.0, hop.1).unwrap();
     let mut hops: Vec<Hop> = flows.iter().flat_map(|flow| flow.hops).collect();
     hops.sort_unstable();
     hops.dedup();
     let mut refs: Vec<AdjacencyRef> = hops.iter().map(|hop| find(&world, *hop)).collect();
+    let mut used: Vec<[AdjacencyRef; 2]> =
+        flows.iter().map(|flow| flow.hops.map(|hop| find(&world, hop))).collect();
+    let before = pipeline.counters().revalidations.read();
+    let mut concerned = 0;
     let stamp = world.tables.routes_stamp();
     let (mut changed, mut returned, mut sent) = (0, 0, 0);
     let mut cost = Duration::ZERO;
@@ -127,17 +131,30 @@ fn churn_of_neighbours_loses_nothing_and_concerns_whom_it_concerns() {
             }
             publish(&mut world, change);
         }
+        if ms % 10 == 5 {
+            // Somebody else's Service, a hundred times a second.
+            let key = common::key("another", Protocol::Tcp);
+            let backend = (at(backend_ip(false, random.below(100) as u8), 9), BackendState::Active);
+            world.put(common::service(&key, &[at(frontend_ip(false), 81)], &[backend]));
+        }
         for (hop, of) in hops.iter().zip(&mut refs) {
             let now = find(&world, *hop);
             changed += u32::from(now != *of);
             *of = now;
         }
         for _ in 0..2 {
-            let flow = &flows[random.below(flows.len())];
-            for (bytes, port, out_port, hop) in [
+            let number = random.below(flows.len());
+            let flow = &mut flows[number];
+            flow.there[6..12].copy_from_slice(&mac_of(&world, flow.hops[1]));
+            for (way, (bytes, port, out_port, hop)) in [
                 (&flow.there, FRONT_PORT, BACK_PORT, flow.hops[0]),
                 (&flow.back, BACK_PORT, FRONT_PORT, flow.hops[1]),
-            ] {
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                let of = find(&world, hop);
+                concerned += u64::from(std::mem::replace(&mut used[number][way], of) != of);
                 let out = common::one(&mut pipeline, &world.tables, bytes, port, Now { ms });
                 assert_eq!(out.verdict, Verdict::Send(out_port), "at {ms} ms");
                 assert_eq!(out.frame()[..6], mac_of(&world, hop), "at {ms} ms");
@@ -154,6 +171,8 @@ fn churn_of_neighbours_loses_nothing_and_concerns_whom_it_concerns() {
     );
     assert_eq!((changed, returned), (returned, SECONDS as u32 - 1));
     assert_eq!(world.tables.routes_stamp(), stamp);
+    assert!(concerned > 0);
+    assert_eq!(pipeline.counters().revalidations.read() - before, concerned, "whom it concerns");
     assert_eq!(common::drops(pipeline.counters()), []);
     assert_eq!(pipeline.counters().inserts.read(), flows.len() as u64);
     assert!(pipeline.take_requests().next().is_none());

@@ -55,6 +55,17 @@ fn explain(workers: &Workers, world: &World, packet: &Packet, now: Now) -> FlowA
     workers.pipelines[owner.index()].explain(&world.tables, &flow, now)
 }
 
+/// Makes a connection one that isn't half open: TCP by the rest of its handshake, UDP by an answer
+/// and by lasting for three seconds.
+fn verify(workers: &mut Workers, world: &World, (first, sent): (&Packet, &Packet), now: &mut Now) {
+    let tcp = first.protocol == Protocol::Tcp;
+    let answer = sent.reply(if tcp { SYN | ACK } else { 0 }, vec![]);
+    let mut buffers = [Buffer::new(&answer.build(), Rx { port: BACK_PORT, ..Rx::default() })];
+    workers.deliver(world, &mut buffers, &mut [0], *now);
+    now.ms += if tcp { 0 } else { 3_000 };
+    assert!(begin(workers, world, &first.clone().flags(ACK), *now).1.is_some());
+}
+
 /// Against a model of one line: a client's backend is the one it had, while that is active and less
 /// than the time-out has passed since its last connection.
 #[test]
@@ -79,15 +90,17 @@ fn a_client_keeps_its_backend_on_whatever_worker_it_lands() {
             let packet = Packet::to_frontend(protocol, v6, who, ports);
             let said = explain(&workers, &world, &packet, now);
             let (_, sent, worker) = begin(&mut workers, &world, &packet, now);
-            let to = sent.expect("forwarded").destination;
+            let sent = sent.expect("forwarded");
+            let to = sent.destination;
             by_worker[worker] += 1;
             assert_eq!(said.selected, Some(to));
             let known = model.get(&at(client(v6, who), 0)).filter(|(backend, s)| {
                 let there = active.iter().any(|n| backend_ip(v6, *n) == backend.ip());
                 there && now.ms / 1000 - s < 100
             });
+            let known = known.copied();
             if let Some((backend, since)) = known {
-                assert_eq!(to, *backend, "{n}");
+                assert_eq!(to, backend, "{n}");
                 assert_eq!(said.chosen_by, "affinity");
                 let left = 100 - (now.ms / 1000 - since);
                 assert_eq!(said.affinity_left_s.map(u64::from), Some(left));
@@ -96,7 +109,11 @@ fn a_client_keeps_its_backend_on_whatever_worker_it_lands() {
                 assert_eq!((&*said.chosen_by, said.affinity_left_s), ("maglev", None));
                 again += 1;
             }
-            model.insert(at(client(v6, who), 0), (to, now.ms / 1000));
+            let since = now.ms / 1000;
+            verify(&mut workers, &world, (&packet, &sent), &mut now);
+            // What is known is kept from its first packet on; what is new, once it is verified.
+            let since = if known.is_some() { since } else { now.ms / 1000 };
+            model.insert(at(client(v6, who), 0), (to, since));
         }
         assert!(kept > 1000 && again > 20, "{kept} {again}");
         assert!(by_worker.iter().all(|n| *n > 500), "{by_worker:?}");

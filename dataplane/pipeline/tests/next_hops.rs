@@ -4,7 +4,7 @@
 mod common;
 
 use common::packets::{ACK, Packet, SYN};
-use common::{BACK, BACK_PORT, FRONT_PORT, World, at, backend_ip, client, frontend_ip};
+use common::{BACK, BACK_PORT, FRONT, FRONT_PORT, World, at, backend_ip, client, frontend_ip};
 use model::desired::BackendState;
 use model::drops::DropReason;
 use model::ids::Protocol;
@@ -31,7 +31,7 @@ fn connections_follow_their_next_hops() {
         let syn = Packet::to_frontend(protocol, v6, 10, (2000, 80));
         let out = common::one(&mut pipeline, &world.tables, &syn.build(), FRONT_PORT, NOW);
         let reply = Packet::parse(out.frame()).reply(SYN | ACK, vec![]);
-        let there = syn.flags(ACK).build();
+        let mut there = syn.flags(ACK).build();
         let back = reply.build();
         let mut send = |world: &World, bytes: &[u8], port| {
             let out = common::one(&mut pipeline, &world.tables, bytes, port, NOW);
@@ -47,11 +47,28 @@ fn connections_follow_their_next_hops() {
             neighbour.2 = Mac([2, 9, 9, 9, u8::from(neighbour.0 == BACK), 9]);
         }
         world.publish_adjacencies();
+        there[6..12].copy_from_slice(&[2, 9, 9, 9, 0, 9]);
         let (verdict, to, requests) = send(&world, &there, FRONT_PORT);
         assert_eq!((verdict, &to[..]), (Verdict::Send(BACK_PORT), &[2, 9, 9, 9, 1, 9][..]));
         assert!(requests.is_empty());
         let (verdict, to, _) = send(&world, &back, BACK_PORT);
         assert_eq!((verdict, &to[..]), (Verdict::Send(FRONT_PORT), &[2, 9, 9, 9, 0, 9][..]));
+
+        // The client moves, and nobody has said so yet: its next packet does. A flow that isn't
+        // verified tells the kernel nothing.
+        let mut moved = there.clone();
+        moved[6..12].copy_from_slice(&[2, 9, 9, 9, 0, 8]);
+        let (verdict, _, requests) = send(&world, &moved, FRONT_PORT);
+        assert_eq!(verdict, Verdict::Send(BACK_PORT));
+        let seen: Vec<_> = requests.iter().map(|r| (r.interface, r.address, r.purpose)).collect();
+        let told = (FRONT, hops[1], Purpose::Seen(Mac([2, 9, 9, 9, 0, 8])));
+        assert_eq!(
+            seen,
+            [told].into_iter().filter(|_| protocol == Protocol::Tcp).collect::<Vec<_>>()
+        );
+        assert_eq!(send(&world, &back, BACK_PORT).1, [2, 9, 9, 9, 0, 8]);
+        send(&world, &there, FRONT_PORT);
+        assert_eq!(send(&world, &back, BACK_PORT).1, [2, 9, 9, 9, 0, 9], "and back");
 
         // The backend's goes: it is asked for, and the packet dropped.
         let kept = world.input.neighbours.clone();

@@ -120,8 +120,11 @@ fn sent(world: &World, port: PortId, input: &Input, out: &[u8]) -> Checked {
     let udp = old.protocol == 17 && old.piece != Piece::Later;
     let without = |bytes: &[u8], at: &Layout| word(bytes, at.l4 + 6) == 0;
     hold(!udp || without(before, &old) == without(out, &new), "a UDP checksum came or went")?;
+    let softened =
+        old.v4 && before[old.l3 + 6] & DONT_FRAGMENT != 0 && out[new.l3 + 6] & DONT_FRAGMENT == 0;
     hold(
-        masked(&before[old.l3..old.end], &old) == masked(&out[new.l3..new.end], &new),
+        masked(&before[old.l3..old.end], &old, softened)
+            == masked(&out[new.l3..new.end], &new, softened),
         "bytes changed that had to stay",
     )
 }
@@ -141,9 +144,20 @@ fn checksums_kept(before: &[u8], old: &Layout, out: &[u8], new: &Layout) -> Chec
     }
 }
 
-/// The IP packet without what translation may change.
-fn masked(ip: &[u8], at: &Layout) -> Vec<u8> {
+/// "Don't fragment" in the first byte of IPv4's flags.
+const DONT_FRAGMENT: u8 = 0x40;
+
+/// The IP packet without what translation may change: of a fragment its identification, and of one
+/// that routers may fragment from here on that it is so, too.
+fn masked(ip: &[u8], at: &Layout, softened: bool) -> Vec<u8> {
     let mut ip = ip.to_vec();
+    if let Some((field, len)) = at.identification {
+        ip[field - at.l3..][..len].fill(0);
+    }
+    if softened {
+        ip[4..6].fill(0);
+        ip[6] &= !DONT_FRAGMENT;
+    }
     let l4 = at.l4 - at.l3;
     if at.v4 {
         ip[8] = 0;

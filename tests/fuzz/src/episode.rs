@@ -87,6 +87,10 @@ impl Episode {
             secret: rng.u64(..),
             selection_key: rng.u64(..),
             prefetch: rng.bool(),
+            new_connections: match rng.u8(..8) {
+                0 => Rate { per_second: 1, burst: 1 },
+                _ => Rate { per_second: u32::MAX, burst: u32::MAX },
+            },
             ..Options::default()
         };
         let mut episode = Self::with(workers, &options, rng);
@@ -127,13 +131,14 @@ impl Episode {
                 input.rx.hash = Some(0);
                 input
             });
-            let syns = syns.collect();
+            let syns: Vec<Input> = syns.collect();
             self.pool.clear();
-            self.process(0, syns, true)?;
+            self.process(0, syns.clone(), true)?;
             let replies = std::mem::take(&mut self.pool);
             for burst in replies.chunks(BURST_PACKETS_MAX) {
                 self.process(0, burst.to_vec(), true)?;
             }
+            self.process(0, syns.iter().filter_map(crate::feed::complete).collect(), true)?;
             if self.stats.drops[DropReason::NatPortsExhausted as usize] > 0 {
                 break;
             }

@@ -10,6 +10,8 @@ const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
+/// The number of every SYN-ACK.
+const FIRST_NUMBER: u32 = 1999;
 
 /// The other end's reply to a frame that left by `port`.
 pub fn reply(rng: &mut Rng, sent: &[u8], port: PortId) -> Option<Input> {
@@ -23,6 +25,12 @@ pub fn reply(rng: &mut Rng, sent: &[u8], port: PortId) -> Option<Input> {
         swap(&mut bytes, at.l4, at.l4 + 2, 2);
         if at.protocol == 6 && sent.len() >= at.l4 + 20 {
             let flags = bytes[at.l4 + 13];
+            let (sequence, acknowledged) = numbers(&bytes, at.l4);
+            let answers = flags & (SYN | ACK) == SYN;
+            let own = if answers { FIRST_NUMBER } else { acknowledged };
+            let length =
+                (at.end - at.l4).saturating_sub(20) as u32 + u32::from(flags & (SYN | FIN) != 0);
+            set_numbers(&mut bytes, at.l4, (own, sequence.wrapping_add(length)));
             bytes[at.l4 + 13] = match rng.u8(..16) {
                 0 => RST,
                 1 => FIN | ACK,
@@ -46,6 +54,28 @@ pub fn accept(sent: &[u8], port: PortId) -> Option<Input> {
     Some(reply)
 }
 
+/// The client's ACK that completes a handshake which began with this SYN.
+pub fn complete(syn: &Input) -> Option<Input> {
+    let mut ack = syn.clone();
+    let at = layout(&ack.bytes)?;
+    let (sequence, _) = numbers(&ack.bytes, at.l4);
+    set_numbers(&mut ack.bytes, at.l4, (sequence.wrapping_add(1), FIRST_NUMBER + 1));
+    *ack.bytes.get_mut(at.l4 + 13)? = ACK;
+    fix_l4(&mut ack.bytes);
+    Some(ack)
+}
+
+/// Sequence and acknowledgement number of a TCP header that is whole.
+fn numbers(bytes: &[u8], l4: usize) -> (u32, u32) {
+    let number = |at: usize| u32::from(word(bytes, at)) << 16 | u32::from(word(bytes, at + 2));
+    (number(l4 + 4), number(l4 + 8))
+}
+
+fn set_numbers(bytes: &mut [u8], l4: usize, (sequence, acknowledged): (u32, u32)) {
+    bytes[l4 + 4..l4 + 8].copy_from_slice(&sequence.to_be_bytes());
+    bytes[l4 + 8..l4 + 12].copy_from_slice(&acknowledged.to_be_bytes());
+}
+
 /// The same sender's next packet: an ACK, data, an end.
 pub fn next(rng: &mut Rng, input: &Input) -> Option<Input> {
     let at = layout(&input.bytes)?;
@@ -53,6 +83,14 @@ pub fn next(rng: &mut Rng, input: &Input) -> Option<Input> {
     next.rx.vlan = input.rx.vlan;
     if at.protocol == 6 && at.has_ports() && next.bytes.len() >= at.l4 + 20 {
         next.bytes[at.l4 + 13] = [ACK, ACK, ACK, SYN, FIN | ACK, RST][rng.usize(..6)];
+        // Mostly the number that completes a handshake, or that of a FIN after it.
+        let (sequence, _) = numbers(&next.bytes, at.l4);
+        let acknowledged = match rng.u8(..8) {
+            0 => rng.u32(..),
+            1 => FIRST_NUMBER + 2,
+            _ => FIRST_NUMBER + 1,
+        };
+        set_numbers(&mut next.bytes, at.l4, (sequence.wrapping_add(1), acknowledged));
         fix_l4(&mut next.bytes);
     }
     Some(next)

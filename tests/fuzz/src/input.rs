@@ -87,6 +87,7 @@ impl Input {
                     let (from, to) = word.split_once(':').unwrap();
                     (from.parse().unwrap(), to.parse().unwrap())
                 }),
+                ..Rx::default()
             },
             headroom: headroom.parse().unwrap(),
             tailroom: tailroom.parse().unwrap(),

@@ -29,6 +29,8 @@ pub struct Layout {
     pub protocol: u8,
     /// Fragment or not.
     pub piece: Piece,
+    /// Where a fragment's identification lies, and how long it is.
+    pub identification: Option<(usize, usize)>,
 }
 
 /// A 16-bit field; 0 beyond the end.
@@ -68,23 +70,28 @@ pub fn layout(bytes: &[u8]) -> Option<Layout> {
                 v4: true,
                 protocol: bytes[l3 + 9],
                 piece,
+                identification: (piece != Piece::Whole).then_some((l3 + 4, 2)),
             })
         }
         0x86dd if bytes.len() >= l3 + 40 => {
-            let (l4, protocol, piece) = behind_extensions(bytes, l3)?;
+            let (l4, protocol, piece, header) = behind_extensions(bytes, l3)?;
             let end = l3 + 40 + usize::from(word(bytes, l3 + 4));
-            Some(Layout { l3, l4, end, v4: false, protocol, piece })
+            let identification = (piece != Piece::Whole).then_some((header + 4, 4));
+            Some(Layout { l3, l4, end, v4: false, protocol, piece, identification })
         }
         _ => None,
     }
 }
 
-fn behind_extensions(bytes: &[u8], l3: usize) -> Option<(usize, u8, Piece)> {
+/// Where the transport header is, its protocol, the piece, and where the fragment header is.
+fn behind_extensions(bytes: &[u8], l3: usize) -> Option<(usize, u8, Piece, usize)> {
     let (mut at, mut protocol, mut piece) = (l3 + 40, bytes[l3 + 6], Piece::Whole);
+    let mut fragment_header = 0;
     while matches!(protocol, 0 | 43 | 44 | 60) {
         let header = bytes.get(at..at + 8)?;
         let len = if protocol == 44 {
             let flags = word(header, 2);
+            fragment_header = at;
             piece = match (flags & 0xfff8, flags & 1) {
                 (0, 0) => piece,
                 (0, _) => Piece::First,
@@ -99,7 +106,7 @@ fn behind_extensions(bytes: &[u8], l3: usize) -> Option<(usize, u8, Piece)> {
             break;
         }
     }
-    (at <= bytes.len()).then_some((at, protocol, piece))
+    (at <= bytes.len()).then_some((at, protocol, piece, fragment_header))
 }
 
 impl Layout {

@@ -39,6 +39,9 @@ pub struct Meta {
     /// Rates that aren't the usual ones, by class: tokens a second, burst.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rates: BTreeMap<String, [u32; 2]>,
+    /// New connections a second that a worker begins, and how many at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_connections: Option<[u32; 2]>,
     /// What the device says about single packets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rx: Vec<Rx>,

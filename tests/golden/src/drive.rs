@@ -129,7 +129,7 @@ pub fn counts(counters: &Counters) -> Vec<(String, u64)> {
         all.push((format!("drop {}", reason.label()), counters.dropped(*reason).read()));
     }
     all.push(("inserts".to_owned(), counters.inserts.read()));
-    all.push(("embryonic_evicted".to_owned(), counters.embryonic_evicted.read()));
+    all.push(("half_open_evicted".to_owned(), counters.half_open_evicted.read()));
     all.retain(|(_, count)| *count > 0);
     all
 }

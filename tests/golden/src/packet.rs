@@ -318,11 +318,12 @@ pub fn ethernet((source, destination): (Mac, Mac), tag: Option<u16>, ethertype: 
     bytes
 }
 
-/// TCP with these flags, sequence number 1000, a window of 64,240 and no options.
+/// TCP with these flags, a window of 64,240 and no options; sequence number 1000, but for a SYN-ACK,
+/// which all other segments acknowledge.
 pub fn tcp(flags: u8) -> Body {
     let acknowledged = if flags & ACK != 0 { 2000 } else { 0 };
     Body::Tcp {
-        sequence: 1000,
+        sequence: if flags & (SYN | ACK) == SYN | ACK { 1999 } else { 1000 },
         acknowledged,
         flags,
         window: 64_240,

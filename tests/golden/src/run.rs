@@ -116,7 +116,11 @@ fn options_of(case: &Case) -> Options {
         rates = rates.with(class, Rate { per_second: *per_second, burst: *burst });
     }
     let connections = case.meta.capacity.unwrap_or([1024, 1024]);
-    Options { connections, rates, ..drive::options() }
+    let mut options = Options { connections, rates, ..drive::options() };
+    if let Some([per_second, burst]) = case.meta.new_connections {
+        options.new_connections = Rate { per_second, burst };
+    }
+    options
 }
 
 /// First and last packet of each burst.
@@ -180,6 +184,7 @@ fn input(case: &Case, at: usize) -> Input {
         l4_checksum: report(&given.l4_checksum),
         hops: given.hops.unwrap_or(0),
         fragment_ports: given.fragment_ports.map(|[source, destination]| (source, destination)),
+        fragment_id: 0,
     };
     Input {
         bytes: sent.bytes.clone(),

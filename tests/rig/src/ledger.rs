@@ -174,7 +174,7 @@ mod tests {
             connections: [0; 2],
             connections_max: [1; 2],
             inserts: 0,
-            embryonic_evicted: 0,
+            half_open_evicted: 0,
             affinity: Default::default(),
             resets: 0,
             reset_probes: 0,

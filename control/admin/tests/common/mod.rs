@@ -42,7 +42,7 @@ pub fn worker() -> WorkerRow {
         connections: [3, 1],
         connections_max: [262_144, 65_536],
         inserts: 9,
-        embryonic_evicted: 2,
+        half_open_evicted: 2,
         affinity: Default::default(),
         resets: 0,
         reset_probes: 0,

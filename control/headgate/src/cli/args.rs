@@ -207,7 +207,8 @@ pub struct Filter {
     /// Service that they go to.
     #[arg(long, value_name = "[NAMESPACE/]NAME")]
     pub service: Option<String>,
-    /// embryonic, syn_received, established, closing or closed.
+    /// syn_sent, syn_received, established, fin_wait, close_wait, last_ack, time_wait, reset, closed,
+    /// due; unreplied, replied, stream.
     #[arg(long, value_parser = state)]
     pub state: Option<ConnectionState>,
     /// TCP or UDP.
@@ -275,13 +276,7 @@ fn limit(text: &str) -> Result<usize, String> {
 }
 
 fn state(text: &str) -> Result<ConnectionState, String> {
-    let all = [
-        ConnectionState::Embryonic,
-        ConnectionState::SynReceived,
-        ConnectionState::Established,
-        ConnectionState::Closing,
-        ConnectionState::Closed,
-    ];
+    let all = ConnectionState::ALL;
     let found = all.into_iter().find(|state| state.name() == text);
     found.ok_or_else(|| format!("expected one of {}", all.map(ConnectionState::name).join(", ")))
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use devices::Item;
 use model::desired::Refusal;
-use model::limits::CONNECTIONS_PER_WORKER_MAX;
+use model::limits::{CONNECTIONS_PER_WORKER_MAX, NEW_CONNECTIONS_PER_SECOND, PATH_MTU_MIN};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -195,7 +195,9 @@ fn connections(root: &Table, log: &mut Log) -> Option<Connections> {
     };
     let ipv4 = places("ipv4", 262_144, most, log);
     let ipv6 = places("ipv6", 65_536, most / 2, log);
-    Some(Connections { ipv4: ipv4?, ipv6: ipv6? })
+    let new = rate(&section, "new", NEW_CONNECTIONS_PER_SECOND, log);
+    let path_mtu_min = section.or("path_mtu_min", PATH_MTU_MIN, log, number::<u16>(68..=9_216));
+    Some(Connections { ipv4: ipv4?, ipv6: ipv6?, new: new?, path_mtu_min: path_mtu_min? })
 }
 
 /// A duration within a range: a string with units, or whole seconds.
@@ -218,21 +220,25 @@ fn timeouts(root: &Table, log: &mut Log) -> Option<Timeouts> {
     let mut get = |key, seconds, least, most| {
         section.or(key, Duration::from_secs(seconds), log, within(least, most))
     };
-    let tcp_embryonic = get("tcp_embryonic", 30, "1s", "10m");
+    let tcp_syn_sent = get("tcp_syn_sent", 30, "1s", "10m");
     let tcp_syn_received = get("tcp_syn_received", 60, "1s", "10m");
     let tcp_established = get("tcp_established", 86_400, "10s", "7d");
-    let tcp_closing = get("tcp_closing", 3_600, "1s", "1d");
-    let closed = get("closed", 60, "1s", "10m");
-    let udp_embryonic = get("udp_embryonic", 30, "1s", "10m");
-    let udp_established = get("udp_established", 300, "1s", "1d");
+    let tcp_fin_wait = get("tcp_fin_wait", 120, "1s", "1h");
+    let tcp_close_wait = get("tcp_close_wait", 3_600, "1s", "1d");
+    let tcp_time_wait = get("tcp_time_wait", 60, "1s", "10m");
+    let tcp_closed = get("tcp_closed", 10, "1s", "10m");
+    let udp = get("udp", 30, "1s", "10m");
+    let udp_stream = get("udp_stream", 300, "1s", "1d");
     Some(Timeouts {
-        tcp_embryonic: tcp_embryonic?,
+        tcp_syn_sent: tcp_syn_sent?,
         tcp_syn_received: tcp_syn_received?,
         tcp_established: tcp_established?,
-        tcp_closing: tcp_closing?,
-        closed: closed?,
-        udp_embryonic: udp_embryonic?,
-        udp_established: udp_established?,
+        tcp_fin_wait: tcp_fin_wait?,
+        tcp_close_wait: tcp_close_wait?,
+        tcp_time_wait: tcp_time_wait?,
+        tcp_closed: tcp_closed?,
+        udp: udp?,
+        udp_stream: udp_stream?,
     })
 }
 

@@ -145,17 +145,22 @@ keys! {
         RestartOnly "aws" "true or false" "false" "Serve Services written for AWS load balancers.";
     }
     "connections" {
-        RestartOnly "ipv4" "1024 to 268435456" "262144" "IPv4 connections for each worker, 64 bytes each.";
-        RestartOnly "ipv6" "1024 to 134217728" "65536" "IPv6 connections for each worker, 128 bytes each.";
+        RestartOnly "ipv4" "1024 to 268435456" "262144" "IPv4 connections for each worker, 128 bytes each.";
+        RestartOnly "ipv6" "1024 to 134217728" "65536" "IPv6 connections for each worker, 208 bytes each.";
+        RestartOnly "new_per_second" "1 to 100000000" "1000000" "New connections, for each worker.";
+        RestartOnly "new_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+        RestartOnly "path_mtu_min" "68 to 9216" "1280" "Least path MTU that backends are told of, IPv4.";
     }
     "timeouts" {
-        RestartOnly "tcp_embryonic" "1s to 10m" "30s" "TCP: SYN seen, no SYN-ACK yet.";
-        RestartOnly "tcp_syn_received" "1s to 10m" "60s" "TCP: SYN-ACK seen, no ACK yet.";
+        RestartOnly "tcp_syn_sent" "1s to 10m" "30s" "TCP: SYN seen, no SYN-ACK yet.";
+        RestartOnly "tcp_syn_received" "1s to 10m" "60s" "TCP: SYN-ACK seen, not acknowledged yet.";
         RestartOnly "tcp_established" "10s to 7d" "24h" "TCP: idle connection.";
-        RestartOnly "tcp_closing" "1s to 1d" "1h" "TCP: one side has sent FIN.";
-        RestartOnly "closed" "1s to 10m" "60s" "TCP: ended; holds its NAT port.";
-        RestartOnly "udp_embryonic" "1s to 10m" "30s" "UDP: nothing came back yet.";
-        RestartOnly "udp_established" "1s to 1d" "300s" "UDP: both sides have sent.";
+        RestartOnly "tcp_fin_wait" "1s to 1h" "2m" "TCP: a FIN that nobody has acknowledged.";
+        RestartOnly "tcp_close_wait" "1s to 1d" "1h" "TCP: one side has closed, and the other knows.";
+        RestartOnly "tcp_time_wait" "1s to 10m" "60s" "TCP: both have closed; holds its NAT port.";
+        RestartOnly "tcp_closed" "1s to 10m" "10s" "TCP: refused.";
+        RestartOnly "udp" "1s to 10m" "30s" "UDP: no stream yet.";
+        RestartOnly "udp_stream" "1s to 1d" "300s" "UDP: answered, and more than two seconds old.";
     }
     "answers" {
         RestartOnly "refusals_per_second" "1 to 100000000" "10000" "RST and port unreachable, for each worker.";

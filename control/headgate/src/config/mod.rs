@@ -221,25 +221,33 @@ pub struct Connections {
     pub ipv4: NonZeroU32,
     /// Places for IPv6.
     pub ipv6: NonZeroU32,
+    /// How many begin.
+    pub new: Rate,
+    /// The least path MTU that a backend is told of.
+    pub path_mtu_min: u16,
 }
 
 /// `[timeouts]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// TCP: SYN seen, no SYN-ACK yet.
-    pub tcp_embryonic: Duration,
-    /// TCP: SYN-ACK seen, no ACK yet.
+    pub tcp_syn_sent: Duration,
+    /// TCP: SYN-ACK seen, not acknowledged yet.
     pub tcp_syn_received: Duration,
     /// TCP: idle.
     pub tcp_established: Duration,
-    /// TCP: one side has sent FIN.
-    pub tcp_closing: Duration,
-    /// TCP: ended.
-    pub closed: Duration,
-    /// UDP: nothing came back yet.
-    pub udp_embryonic: Duration,
-    /// UDP: both sides have sent.
-    pub udp_established: Duration,
+    /// TCP: a FIN that nobody has acknowledged.
+    pub tcp_fin_wait: Duration,
+    /// TCP: one side has closed, and the other knows.
+    pub tcp_close_wait: Duration,
+    /// TCP: both have closed.
+    pub tcp_time_wait: Duration,
+    /// TCP: refused.
+    pub tcp_closed: Duration,
+    /// UDP: no stream yet.
+    pub udp: Duration,
+    /// UDP: a stream.
+    pub udp_stream: Duration,
 }
 
 /// `[answers]`, for each worker.

@@ -262,7 +262,7 @@ pub fn workers(answer: &Workers, look: Look) -> String {
             ledger(&row.ledger),
         ];
         if look.wide {
-            cells.extend([row.embryonic_evicted.to_string(), row.loops.to_string()]);
+            cells.extend([row.half_open_evicted.to_string(), row.loops.to_string()]);
         }
         table.row(cells);
     }

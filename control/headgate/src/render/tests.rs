@@ -304,7 +304,7 @@ fn the_other_lists() {
         connections: [3, 1],
         connections_max: [262_144, 65_536],
         inserts: 4,
-        embryonic_evicted: 0,
+        half_open_evicted: 0,
         affinity: Default::default(),
         resets: 0,
         reset_probes: 0,

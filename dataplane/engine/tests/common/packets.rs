@@ -48,6 +48,10 @@ impl Packet {
         (header.syn, header.ack) = (self.flags & SYN != 0, self.flags & ACK != 0);
         (header.rst, header.fin) = (self.flags & RST != 0, self.flags & FIN != 0);
         header.acknowledgment_number = if header.ack { 2000 } else { 0 };
+        if header.syn && header.ack {
+            // What the client acknowledges.
+            header.sequence_number = 1999;
+        }
         ip.tcp_header(header).write(&mut bytes, &self.payload).unwrap();
         bytes
     }

@@ -50,6 +50,10 @@ impl Role {
     pub const fn is_front(self) -> bool {
         matches!(self, Self::Front | Self::Both)
     }
+    /// True where backends are reached.
+    pub const fn is_back(self) -> bool {
+        matches!(self, Self::Back | Self::Both)
+    }
 }
 
 /// An interface: a (port, VLAN). Its place in the list is its [`InterfaceId`].

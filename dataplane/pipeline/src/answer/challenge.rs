@@ -2,7 +2,7 @@
 
 use super::{TTL, write_ipv4, write_ipv6};
 use crate::adjacency::Adjacency;
-use crate::connections::{Address, Entry};
+use crate::connections::{Address, Direction, Entry};
 use crate::frame::{Frame, Rx};
 use crate::parse::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, TCP, TCP_ACK, VLAN_TAG_LEN, put};
 use crate::rewrite::{checksum, write_adjacency};
@@ -29,23 +29,26 @@ impl Generated {
     }
 }
 
-/// A bare ACK from the frontend to the client of a connection, with a sequence number that fits the
-/// client's window with a chance of one in thousands at most: so it is answered by an ACK that says
-/// which number would (RFC 9293 section 3.10.7.4, first check).
+/// A bare ACK to the side of a connection that `direction` leads to, as from the other side, with a
+/// sequence number that fits the receiver's window with a chance of one in thousands at most: so it
+/// is answered by an ACK that says which number would (RFC 9293 section 3.10.7.4, first check), or
+/// by a RST where there is no such connection.
 pub fn challenge<A: Address>(
     entry: &Entry<A>,
+    direction: Direction,
     adjacency: &Adjacency,
     sequence: u32,
 ) -> Option<Generated> {
+    let key = entry.other_key(direction).reversed();
     let mut buffer = [0; LEN_MAX];
-    let (header_len, ethertype) = match entry.client.to_ip() {
+    let (header_len, ethertype) = match key.destination.to_ip() {
         IpAddr::V4(_) => (20, ETHERTYPE_IPV4),
         IpAddr::V6(_) => (40, ETHERTYPE_IPV6),
     };
     let end = LINK_LEN_MAX + header_len + TCP_LEN;
     let mut frame = Frame::new(&mut buffer, LINK_LEN_MAX, end, 0, Rx::default());
     let bytes = frame.bytes_mut();
-    match (entry.frontend.to_ip(), entry.client.to_ip()) {
+    match (key.source.to_ip(), key.destination.to_ip()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let addresses = (source.to_bits(), destination.to_bits());
             write_ipv4(bytes, 0, header_len + TCP_LEN, TCP, addresses);
@@ -57,12 +60,12 @@ pub fn challenge<A: Address>(
         _ => return None,
     }
     let tcp = bytes.get_mut(header_len..)?;
-    put(tcp, 0, &entry.frontend_port.to_be_bytes());
-    put(tcp, 2, &entry.client_port.to_be_bytes());
+    put(tcp, 0, &key.source_port.to_be_bytes());
+    put(tcp, 2, &key.destination_port.to_be_bytes());
     put(tcp, 4, &sequence.to_be_bytes());
     tcp[12] = (TCP_LEN as u8 / 4) << 4;
     tcp[13] = TCP_ACK;
-    let addresses = checksum::add(entry.frontend.sum(), entry.client.sum());
+    let addresses = checksum::add(key.source.sum(), key.destination.sum());
     let pseudo = checksum::add(addresses, checksum::pseudo(TCP, TCP_LEN));
     let sum = !checksum::fold(checksum::sum(tcp, u32::from(pseudo)));
     put(tcp, 16, &sum.to_be_bytes());

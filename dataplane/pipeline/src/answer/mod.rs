@@ -8,7 +8,7 @@ mod reset;
 
 use crate::adjacency::Mac;
 use crate::frame::{ChecksumReport, Frame};
-use crate::parse::{Addresses, Parsed, TCP, UDP, be16};
+use crate::parse::{Addresses, Fragment, Parsed, TCP, UDP, be16};
 use crate::rewrite::checksum;
 
 pub use bucket::{Bucket, Buckets, Class, Rate, Rates};
@@ -31,13 +31,37 @@ pub fn is_to_group(frame: &Frame<'_>) -> bool {
     frame.bytes().first().is_some_and(|byte| byte & 1 == 1)
 }
 
-/// Verifies the L4 checksum of a packet that we answer ourselves. True where it is right, where the
-/// device says so, or where the packet has none. Trailing segments are opaque: with them the
-/// device's word alone counts.
-pub fn verify(frame: &Frame<'_>, parsed: &Parsed) -> bool {
-    if frame.rx.l4_checksum == ChecksumReport::Good || frame.tail_len() > 0 {
-        return true;
+/// What is known of a packet's L4 checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// It is right, or the packet rightly has none.
+    Right,
+    /// It is wrong.
+    Wrong,
+    /// Nobody has all of the packet: it is a fragment, or its trailing segments are opaque.
+    Unknown,
+}
+
+/// Verifies the L4 checksum, unless the device has.
+pub fn check(frame: &Frame<'_>, parsed: &Parsed) -> Checked {
+    if parsed.fragment != Fragment::No {
+        return Checked::Unknown;
     }
+    match frame.rx.l4_checksum {
+        ChecksumReport::Good => Checked::Right,
+        _ if frame.tail_len() > 0 => Checked::Unknown,
+        _ if is_right(frame, parsed) => Checked::Right,
+        _ => Checked::Wrong,
+    }
+}
+
+/// True unless the checksum of a packet that we answer ourselves is known to be wrong. Trailing
+/// segments are opaque: with them the device's word alone counts.
+pub fn verify(frame: &Frame<'_>, parsed: &Parsed) -> bool {
+    check(frame, parsed) != Checked::Wrong
+}
+
+fn is_right(frame: &Frame<'_>, parsed: &Parsed) -> bool {
     let (l4, mut len) = (usize::from(parsed.l4), parsed.l4_len());
     if parsed.protocol == UDP {
         // What lies behind the datagram isn't covered by its checksum.

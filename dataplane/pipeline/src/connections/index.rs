@@ -103,10 +103,6 @@ impl Bucket {
     pub fn place(&self, at: usize) -> Option<(u16, Place)> {
         (self.tags[at] != 0).then(|| (self.tags[at], Place(self.places[at])))
     }
-    /// Frees what lies at `at`.
-    pub fn clear(&mut self, at: usize) {
-        self.tags[at] = 0;
-    }
     /// Takes a place out; false where it wasn't there.
     pub fn remove(&mut self, tag: u16, place: Place) -> bool {
         for at in 0..BUCKET_PLACES {

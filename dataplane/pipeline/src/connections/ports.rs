@@ -1,14 +1,61 @@
 //! The choice of a NAT port. A port is taken for one (protocol, backend address and port) at a
 //! time, so that one NAT address carries many times 64,512 connections.
 
-use super::entry::Entry;
+use super::entry::{Cold, Entry, Flags};
 use super::key::{Address, Key};
-use super::life::Timeouts;
-use super::shard::Shard;
+use super::life::TimeoutTable;
+use super::shard::{Found, Shard};
+use super::targets::permute;
 use crate::arch::memory::Plain;
 use crate::steer::Block;
-use model::limits::{NAT_BLOCK_PORTS, NAT_PORT_TRIES};
-use model::record::ConnectionState;
+use model::limits::{
+    HALF_OPEN_LIFE_MIN_MS, NAT_BLOCK_PORTS, NAT_PORT_PAUSE_MS, NAT_PORT_REST_MIN_MS, NAT_PORT_TRIES,
+};
+use model::record::ConnectionState::{
+    Closed, Replied, Stream, SynReceived, SynSent, TimeWait, Unreplied,
+};
+
+/// Ports whose index buckets are asked for at a time.
+const AHEAD: usize = 4;
+/// Ports that are looked at where none is free.
+const TRIES_FULL: usize = 32;
+
+/// Who wants a port.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a, A> {
+    /// The worker's ports on the interface.
+    pub blocks: &'a [Block],
+    /// The backend's address.
+    pub backend: A,
+    /// The backend's port.
+    pub backend_port: u16,
+    /// The protocol's number.
+    pub protocol: u8,
+    /// What the first packet says of its place in time.
+    pub opening: Opening,
+}
+
+/// What a SYN says of its place in time: a host in TIME_WAIT takes one that comes after all that it
+/// has seen (RFC 6191).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// Its sequence number.
+    pub sequence: u32,
+    /// Its timestamp (RFC 7323), where it has one.
+    pub timestamp: Option<u32>,
+}
+
+impl Opening {
+    /// True where a backend that still waits for late packets of the ended connection takes this
+    /// SYN for a new one.
+    pub fn is_after<A: Address>(&self, flags: Flags, cold: &Cold<A>) -> bool {
+        let after = |new: u32, old: u32| new.wrapping_sub(old).cast_signed() > 0;
+        match self.timestamp.filter(|_| flags.has(Flags::TIMESTAMPS)) {
+            Some(timestamp) => after(timestamp, cold.last_timestamp),
+            None => after(self.sequence, cold.last_sequence),
+        }
+    }
+}
 
 /// A NAT address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,158 +64,154 @@ pub struct NatPort<A> {
     pub address: A,
     /// The port.
     pub port: u16,
-    /// True where an embryonic connection had to go for it.
-    pub evicted: bool,
+    /// The connection that has it and has to go.
+    pub instead_of: Option<u32>,
 }
 
-/// Walks the worker's ports from a random start, in steps of a random odd length, and takes the
-/// first whose reply key has no connection. Steps of one would gather taken ports in runs, which
-/// then are walked again and again. A connection whose time is over doesn't count; after [`NAT_PORT_TRIES`] misses the
-/// oldest ended one met is overwritten, then the oldest embryonic one. `None`: all are in use.
+/// What a port that somebody has may be had for, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// Ended, rested, and its backend takes the new one.
+    Rested,
+    /// Half open, or UDP without a stream.
+    Short,
+    /// A UDP stream.
+    Stream,
+}
+
+/// Walks the worker's ports by the backend's own cursor through a keyed permutation, so that what
+/// has rested longest comes first, and takes the first whose reply key has no connection. `fits`
+/// says which ports may be taken. Where none is free among those looked at, one that has rested is
+/// taken for a SYN that comes after; then the oldest short one met, then the UDP stream that was
+/// silent for longest. `None`: nothing may be had, which for a moment isn't tried again.
 pub fn choose<A: Address>(
     shard: &mut Shard<A>,
-    blocks: &[Block],
-    (backend, backend_port, protocol): (A, u16, u8),
+    wish: &Wish<'_, A>,
     random: u64,
     now_ms: u64,
-    timeouts: &Timeouts,
+    timeouts: &TimeoutTable,
+    fits: impl Fn(A, u16) -> bool,
 ) -> Option<NatPort<A>>
 where
     Entry<A>: Plain,
+    Cold<A>: Plain,
 {
-    let ports = blocks.len() * NAT_BLOCK_PORTS;
-    let start = ((u128::from(random) * ports as u128) >> 64) as usize;
-    // Odd, as the number of ports is a multiple of 256: the walk repeats itself late, if ever.
-    let stride = random as u32 as usize | 1;
-    // By age: (idle, entry, its port).
-    let mut oldest_closed: Option<(u32, u32, NatPort<A>)> = None;
-    let mut oldest_embryonic: Option<(u32, u32, NatPort<A>)> = None;
-    for step in 0..ports.min(NAT_PORT_TRIES) {
-        let at = (start + step * stride) % ports;
-        let block = blocks.get(at / NAT_BLOCK_PORTS)?;
-        let port = block.first_port + (at % NAT_BLOCK_PORTS) as u16;
-        let nat = NatPort { address: A::from_ip(block.address)?, port, evicted: false };
-        let key = Key {
-            source: backend,
-            destination: nat.address,
-            source_port: backend_port,
-            destination_port: port,
-            protocol,
-        };
-        let Some(found) = shard.find(shard.hash(&key), &key) else { return Some(nat) };
-        if shard.is_over(found.entry, now_ms, timeouts) {
-            shard.remove(found.entry);
-            return Some(nat);
-        }
-        let Some(entry) = shard.entry(found.entry) else { continue };
-        let idle = entry.idle_ms(now_ms);
-        let oldest = match entry.state() {
-            Some(ConnectionState::Closed) => &mut oldest_closed,
-            Some(ConnectionState::Embryonic) => &mut oldest_embryonic,
-            _ => continue,
-        };
-        if oldest.is_none_or(|(age, ..)| idle > age) {
-            *oldest = Some((idle, found.entry, nat));
+    let ports = wish.blocks.len() * NAT_BLOCK_PORTS;
+    let blank = reply_key(wish, A::default(), 0);
+    let (mut start, mut full) = (random as u32, false);
+    let seed = shard.targets().seed(&blank);
+    if let Some(target) = shard.targets().find_or_add(&blank) {
+        start = target.cursor;
+        full = target.used as usize >= ports;
+        let pause = target.none_before_ms.wrapping_sub(now_ms as u32);
+        if full && pause != 0 && pause <= NAT_PORT_PAUSE_MS {
+            return None;
         }
     }
-    let evicted = oldest_closed.is_none();
-    let (_, entry, nat) = oldest_closed.or(oldest_embryonic)?;
-    shard.remove(entry);
-    Some(NatPort { evicted, ..nat })
+    let mut walk = Walk { shard, wish, seed, start, full, now_ms, timeouts };
+    let (steps, chosen) = walk.run(ports, fits);
+    if let Some(target) = shard.targets().find(&blank) {
+        target.cursor = start.wrapping_add(steps) % (ports.max(1) as u32);
+        if chosen.is_none() {
+            target.none_before_ms = (now_ms as u32).wrapping_add(NAT_PORT_PAUSE_MS);
+        }
+    }
+    chosen
+}
+
+fn reply_key<A: Address>(wish: &Wish<'_, A>, address: A, port: u16) -> Key<A> {
+    Key {
+        source: wish.backend,
+        destination: address,
+        source_port: wish.backend_port,
+        destination_port: port,
+        protocol: wish.protocol,
+    }
+}
+
+struct Walk<'a, A: Address>
+where
+    Entry<A>: Plain,
+    Cold<A>: Plain,
+{
+    shard: &'a Shard<A>,
+    wish: &'a Wish<'a, A>,
+    seed: u64,
+    start: u32,
+    /// No port is free.
+    full: bool,
+    now_ms: u64,
+    timeouts: &'a TimeoutTable,
+}
+
+impl<A: Address> Walk<'_, A>
+where
+    Entry<A>: Plain,
+    Cold<A>: Plain,
+{
+    /// The steps that were made, and the port.
+    fn run(&mut self, ports: usize, fits: impl Fn(A, u16) -> bool) -> (u32, Option<NatPort<A>>) {
+        let tries = ports.min(if self.full { TRIES_FULL } else { NAT_PORT_TRIES });
+        let mut best: Option<(Rank, u32, NatPort<A>)> = None;
+        let mut ahead = [(A::NO_TUPLE, 0u64, A::default(), 0u16); AHEAD];
+        for first in (0..tries).step_by(AHEAD) {
+            let many = AHEAD.min(tries - first);
+            for (step, place) in ahead[..many].iter_mut().enumerate() {
+                let Some((address, port)) = self.port_at((first + step) as u32) else { continue };
+                let tuple = A::tuple(&reply_key(self.wish, address, port));
+                let hash = self.shard.hash(&tuple);
+                self.shard.prefetch_buckets(hash);
+                *place = (tuple, hash, address, port);
+            }
+            for (step, (tuple, hash, address, port)) in ahead[..many].iter().enumerate() {
+                let steps = (first + step) as u32 + 1;
+                if *port == 0 || !fits(*address, *port) {
+                    continue;
+                }
+                let nat = NatPort { address: *address, port: *port, instead_of: None };
+                let Some(found) = self.shard.find(*hash, tuple) else { return (steps, Some(nat)) };
+                let nat = NatPort { instead_of: Some(found.entry), ..nat };
+                if self.shard.is_over(found.entry, self.now_ms, self.timeouts) {
+                    return (steps, Some(nat));
+                }
+                let Some((rank, idle)) = self.rank(found) else { continue };
+                if rank == Rank::Rested && self.full {
+                    return (steps, Some(nat));
+                }
+                let better = best.is_none_or(|(best_rank, best_idle, _)| {
+                    rank < best_rank
+                        || rank == best_rank && rank != Rank::Rested && idle > best_idle
+                });
+                if better {
+                    best = Some((rank, idle, nat));
+                }
+            }
+        }
+        (tries as u32, best.map(|(_, _, nat)| nat))
+    }
+    fn port_at(&self, step: u32) -> Option<(A, u16)> {
+        let blocks = self.wish.blocks.len() as u32;
+        let place = self.start.wrapping_add(step) % (blocks * NAT_BLOCK_PORTS as u32);
+        let (block, port) = permute(place, blocks, self.seed);
+        let block = self.wish.blocks.get(block as usize)?;
+        Some((A::from_ip(block.address)?, block.first_port + port as u16))
+    }
+    /// What the connection's port may be had for, and for how long it has been silent.
+    fn rank(&self, found: Found) -> Option<(Rank, u32)> {
+        let (entry, cold) = self.shard.whole(found.entry)?;
+        let idle = entry.idle_ms(self.now_ms);
+        let rank = match entry.state()? {
+            TimeWait if self.wish.opening.is_after(entry.flags, cold) => Rank::Rested,
+            Closed => Rank::Rested,
+            SynSent | SynReceived if idle >= HALF_OPEN_LIFE_MIN_MS => Rank::Short,
+            Unreplied | Replied => Rank::Short,
+            Stream => Rank::Stream,
+            _ => return None,
+        };
+        (rank != Rank::Rested || idle >= NAT_PORT_REST_MIN_MS).then_some((rank, idle))
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::arch::memory::{HeapMemory, OutOfMemory};
-    use crate::parse::TCP;
-    use std::collections::HashSet;
-    use std::net::IpAddr;
-
-    const NAT: u32 = 0xc612_01c8;
-    const BACKEND: (u32, u16, u8) = (0xc612_010b, 80, TCP);
-
-    fn one_block() -> Vec<Block> {
-        vec![Block { address: IpAddr::from(NAT.to_be_bytes()), first_port: 1024 }]
-    }
-
-    fn fill(shard: &mut Shard<u32>, n: usize, state: ConnectionState) -> HashSet<u16> {
-        let timeouts = Timeouts::default();
-        let mut taken = HashSet::new();
-        for i in 0..n {
-            let random = (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let Some(nat) = choose(shard, &one_block(), BACKEND, random, 0, &timeouts) else {
-                break;
-            };
-            assert!(taken.insert(nat.port), "port {} taken twice", nat.port);
-            let entry = Entry {
-                client: i as u32,
-                backend: BACKEND.0,
-                backend_port: BACKEND.1,
-                nat: nat.address,
-                nat_port: nat.port,
-                protocol: TCP,
-                state: state as u8,
-                ..Entry::default()
-            };
-            assert!(shard.insert(entry).is_ok());
-        }
-        taken
-    }
-
-    #[test]
-    fn each_port_is_taken_once_and_another_backend_has_them_all_again() -> Result<(), OutOfMemory> {
-        let mut shard = Shard::<u32>::new(&mut HeapMemory, 1000, 7)?;
-        let taken = fill(&mut shard, 128, ConnectionState::Established);
-        assert_eq!(taken.len(), 128);
-        let other = (BACKEND.0 + 1, 80, TCP);
-        let nat = choose(&mut shard, &one_block(), other, 0, 0, &Timeouts::default());
-        assert_eq!(nat.map(|n| n.port), Some(1024));
-        Ok(())
-    }
-
-    #[test]
-    fn when_all_are_met_in_use_ended_ones_are_overwritten_first() -> Result<(), OutOfMemory> {
-        let mut shard = Shard::<u32>::new(&mut HeapMemory, 2000, 7)?;
-        // A walk of 128 sees free ports until the block's 256 are all taken.
-        let all: HashSet<u16> = (0..64).flat_map(|round| fill_more(&mut shard, round)).collect();
-        assert_eq!(all.len(), 256);
-        let timeouts = Timeouts::default();
-        let before = shard.len();
-        assert_eq!(choose(&mut shard, &one_block(), BACKEND, 0, 0, &timeouts), None);
-        for at in 0..shard.capacity() as u32 {
-            if let Some(entry) = shard.entry_mut(at).filter(|e| e.nat_port == 1030) {
-                entry.state = ConnectionState::Closed as u8;
-            }
-        }
-        let nat = choose(&mut shard, &one_block(), BACKEND, 0, 10, &timeouts);
-        assert_eq!(nat.map(|n| n.port), Some(1030));
-        assert_eq!(shard.len(), before - 1, "the ended one made room");
-        Ok(())
-    }
-
-    fn fill_more(shard: &mut Shard<u32>, round: u64) -> Vec<u16> {
-        let mut taken = Vec::new();
-        for i in 0..16 {
-            let n = shard.len();
-            let random = (round * 16 + i + 1).wrapping_mul(0xd1b5_4a32_d192_ed03);
-            let Some(nat) = choose(shard, &one_block(), BACKEND, random, 0, &Timeouts::default())
-            else {
-                break;
-            };
-            let entry = Entry {
-                client: n as u32,
-                backend: BACKEND.0,
-                backend_port: BACKEND.1,
-                nat: nat.address,
-                nat_port: nat.port,
-                protocol: TCP,
-                state: ConnectionState::Established as u8,
-                ..Entry::default()
-            };
-            assert!(shard.insert(entry).is_ok());
-            taken.push(nat.port);
-        }
-        taken
-    }
-}
+#[path = "ports_tests.rs"]
+mod tests;

@@ -1,24 +1,29 @@
 //! Entries and index of one family.
 
-use super::entry::Entry;
+use super::entry::{Cold, Entry};
+use super::free::FreePlaces;
+use super::half_open::HalfOpen;
 use super::index::{self, BUCKET_PLACES, Bucket, Direction, Place};
 use super::key::{Address, Key};
-use super::life::Timeouts;
+use super::life::TimeoutTable;
+use super::targets::Targets;
 use crate::arch::memory::{Memory, OutOfMemory, Plain, Slab};
 use crate::arch::prefetch;
-use model::record::ConnectionState;
+use crate::parse::UDP;
+use model::limits::NAT_TARGETS_MAX;
+use model::record::ConnectionState::{self, Closed, TimeWait};
+use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
-/// Index places for each key, in hundredths: buckets are two thirds full when the table
-/// is.
-const INDEX_PLACES_PERCENT: usize = 150;
+/// Index places for each key, in hundredths: buckets are three quarters full when the table is.
+const INDEX_PLACES_PERCENT: usize = 133;
 /// A small table would not spread its keys well enough.
 const BUCKETS_MIN: usize = 32;
-/// One embryonic connection is allowed for so many places of the table.
-const ENTRIES_PER_EMBRYO: usize = 4;
-/// No next free entry.
-const END: u32 = u32::MAX;
+/// One half-open connection of a protocol is allowed for so many places of the table.
+const ENTRIES_PER_HALF_OPEN: usize = 8;
 /// Places that are looked through for one to evict from a full table.
 const EVICTION_TRIES: usize = 64;
+/// Sweeps that a connection stays beyond its time while the side is asked that a RST was for.
+const DOUBT_MS: u32 = 60_000;
 
 /// A connection that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,22 +40,29 @@ impl Found {
     }
 }
 
-/// No room for another connection.
+/// Why a connection has no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableFull;
+pub enum Refusal {
+    /// The table is full.
+    TableFull,
+    /// Too many are half open.
+    HalfOpenFull,
+}
 
 /// The connection table of one worker and family.
 #[derive(Debug)]
-pub struct Shard<A>
+pub struct Shard<A: Address>
 where
     Entry<A>: Plain,
+    Cold<A>: Plain,
 {
     entries: Slab<Entry<A>>,
+    cold: Slab<Cold<A>>,
     buckets: Slab<Bucket>,
-    /// A ring: the embryonic connections in the order of their insertion.
-    embryos: Box<[u32]>,
-    embryo_next: usize,
-    free: u32,
+    /// TCP's and UDP's: a flood of one leaves the other alone.
+    half_open: [HalfOpen; 2],
+    targets: Targets<A>,
+    free: FreePlaces,
     /// Entries from here on have never been used.
     fresh: u32,
     used: usize,
@@ -58,20 +70,27 @@ where
     secret: u64,
 }
 
+const fn protocol_index(protocol: u8) -> usize {
+    (protocol == UDP) as usize
+}
+
 impl<A: Address> Shard<A>
 where
     Entry<A>: Plain,
+    Cold<A>: Plain,
 {
     /// An empty table for `capacity` connections. `secret` keys its hash.
     pub fn new(memory: &mut dyn Memory, capacity: usize, secret: u64) -> Result<Self, OutOfMemory> {
         let capacity = capacity.max(1);
         let places = 2 * capacity * INDEX_PLACES_PERCENT / 100;
+        let ring = || HalfOpen::new(capacity / ENTRIES_PER_HALF_OPEN);
         Ok(Self {
             entries: Slab::new(memory, capacity)?,
+            cold: Slab::new(memory, capacity)?,
             buckets: Slab::new(memory, places.div_ceil(BUCKET_PLACES).max(BUCKETS_MIN))?,
-            embryos: vec![END; (capacity / ENTRIES_PER_EMBRYO).max(1)].into_boxed_slice(),
-            embryo_next: 0,
-            free: END,
+            half_open: [ring(), ring()],
+            targets: Targets::new((capacity / 16).min(NAT_TARGETS_MAX), secret),
+            free: FreePlaces::new(capacity, true),
             fresh: 0,
             used: 0,
             sweep_next: 0,
@@ -90,14 +109,19 @@ where
     pub fn capacity(&self) -> usize {
         self.entries.len()
     }
-    /// Bytes of entries and index.
+    /// Bytes of entries, index and all that is kept for them.
     pub fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.entries) + size_of_val(&*self.buckets) + size_of_val(&*self.embryos)
+        size_of_val(&*self.entries)
+            + size_of_val(&*self.cold)
+            + size_of_val(&*self.buckets)
+            + self.half_open.iter().map(HalfOpen::memory_bytes).sum::<usize>()
+            + self.targets.memory_bytes()
+            + self.free.memory_bytes()
     }
-    /// The hash of a key in this table.
+    /// The hash of a tuple in this table.
     #[inline(always)]
-    pub fn hash(&self, key: &Key<A>) -> u64 {
-        key.hash(self.secret)
+    pub fn hash(&self, tuple: &A::Tuple) -> u64 {
+        A::hash(tuple, self.secret)
     }
     /// Asks for the two buckets of a hash.
     #[inline(always)]
@@ -121,80 +145,155 @@ where
             prefetch(entry);
         }
     }
-    /// The connection with this key: the candidate, where it is that; else by the index.
+    /// The connection with this tuple: the candidate, where it is that; else by the index.
     #[inline(always)]
-    pub fn find_first(&self, candidate: Option<Found>, hash: u64, key: &Key<A>) -> Option<Found> {
-        candidate.filter(|found| self.has_key(*found, key)).or_else(|| self.find(hash, key))
+    pub fn find_first(
+        &self,
+        candidate: Option<Found>,
+        hash: u64,
+        tuple: &A::Tuple,
+    ) -> Option<Found> {
+        candidate.filter(|found| self.has_tuple(*found, tuple)).or_else(|| self.find(hash, tuple))
     }
-    /// The connection with this key.
-    pub fn find(&self, hash: u64, key: &Key<A>) -> Option<Found> {
+    /// The connection with this tuple.
+    pub fn find(&self, hash: u64, tuple: &A::Tuple) -> Option<Found> {
         let (first, second) = index::pair(hash, self.buckets.len());
         let tag = index::tag(hash);
-        self.find_in(first, tag, key).or_else(|| self.find_in(second, tag, key))
+        self.find_in(first, tag, tuple).or_else(|| self.find_in(second, tag, tuple))
+    }
+    /// The connection with this key.
+    pub fn find_key(&self, key: &Key<A>) -> Option<Found> {
+        let tuple = A::tuple(key);
+        self.find(self.hash(&tuple), &tuple)
     }
     #[inline(always)]
-    fn find_in(&self, bucket: usize, tag: u16, key: &Key<A>) -> Option<Found> {
-        self.buckets[bucket].find(tag).map(Found::at).find(|found| self.has_key(*found, key))
+    fn find_in(&self, bucket: usize, tag: u16, tuple: &A::Tuple) -> Option<Found> {
+        self.buckets[bucket].find(tag).map(Found::at).find(|found| self.has_tuple(*found, tuple))
     }
-    /// True where the entry is in use and this is its key in this direction.
+    /// True where the entry is in use and this is its tuple in this direction.
     #[inline(always)]
-    fn has_key(&self, found: Found, key: &Key<A>) -> bool {
+    fn has_tuple(&self, found: Found, tuple: &A::Tuple) -> bool {
         self.entries
             .get(found.entry as usize)
-            .is_some_and(|entry| entry.is_used() && entry.key(found.direction) == *key)
+            .is_some_and(|entry| entry.is_used() && A::same(entry.tuple(found.direction), tuple))
     }
     /// A connection by its place.
     #[inline(always)]
     pub fn entry(&self, at: u32) -> Option<&Entry<A>> {
         self.entries.get(at as usize)
     }
-    /// A connection by its place, to be changed. Its keys must stay.
+    /// A connection by its place, to be changed; its state by [`Self::set_state`].
     #[inline(always)]
     pub fn entry_mut(&mut self, at: u32) -> Option<&mut Entry<A>> {
         self.entries.get_mut(at as usize)
     }
-    /// Puts a connection in, under both its keys. The caller has made sure that neither is there.
-    /// Returns its place and whether an embryonic one had to go for it.
-    pub fn insert(&mut self, mut entry: Entry<A>) -> Result<(u32, bool), TableFull> {
-        let mut evicted = false;
-        let embryonic = entry.state() == Some(ConnectionState::Embryonic);
-        if embryonic {
-            evicted = self.evict_embryo_at(self.embryo_next);
+    /// A connection with its cold record.
+    #[inline(always)]
+    pub fn whole(&self, at: u32) -> Option<(&Entry<A>, &Cold<A>)> {
+        Some((self.entries.get(at as usize)?, self.cold.get(at as usize)?))
+    }
+    /// A connection with its cold record, to be changed.
+    #[inline(always)]
+    pub fn whole_mut(&mut self, at: u32) -> Option<(&mut Entry<A>, &mut Cold<A>)> {
+        Some((self.entries.get_mut(at as usize)?, self.cold.get_mut(at as usize)?))
+    }
+    /// What is known of the NAT ports towards backends.
+    pub const fn targets(&mut self) -> &mut Targets<A> {
+        &mut self.targets
+    }
+    /// True where one more half-open connection of the protocol would be admitted: asked before
+    /// anything else is looked up for it.
+    pub fn admits(&mut self, protocol: u8, now_ms: u64) -> bool {
+        self.half_open[protocol_index(protocol)].find_place(now_ms as u32).is_ok()
+    }
+    /// Puts a connection in, under both its keys, in the state that it begins with, which is half
+    /// open. The caller has made sure that neither key is there. Returns its place and whether
+    /// another half-open one had to go for it.
+    pub fn insert(
+        &mut self,
+        entry: Entry<A>,
+        cold: Cold<A>,
+        state: ConnectionState,
+        now_ms: u64,
+    ) -> Result<(u32, bool), Refusal> {
+        let reply = entry.reply_key();
+        let ring = protocol_index(reply.protocol);
+        let displaced =
+            self.half_open[ring].find_place(now_ms as u32).map_err(|_| Refusal::HalfOpenFull)?;
+        let mut evicted = displaced.is_some();
+        if let Some(displaced) = displaced {
+            self.remove(displaced);
         }
-        if self.used == self.entries.len() && !self.evict_closed(entry.last_seen_ms) {
-            if !self.evict_oldest_embryo() {
-                return Err(TableFull);
-            }
+        if self.used == self.entries.len() && !self.evict_ended(now_ms as u32) {
+            let oldest = self.half_open.iter().find_map(|ring| ring.oldest(now_ms as u32));
+            self.remove(oldest.ok_or(Refusal::TableFull)?);
             evicted = true;
         }
-        let at = self.take_free();
+        let at = self.free.first().ok_or(Refusal::TableFull)?;
         // Before its keys are in the index: whoever makes room there looks at what it moves.
-        entry.embryo_or_reset = 0;
-        self.entries[at as usize] = entry;
-        if !self.index(&entry, at) {
-            self.put_free(at);
-            return Err(TableFull);
+        self.write(at, entry, cold, state);
+        if !self.index(at) {
+            self.entries[at as usize].set_state(None);
+            return Err(Refusal::TableFull);
         }
-        if embryonic {
-            self.entries[at as usize].embryo_or_reset = self.embryo_next as u32 + 1;
-            self.embryos[self.embryo_next] = at;
-            self.embryo_next = (self.embryo_next + 1) % self.embryos.len();
-        }
+        self.free.take(at);
+        self.fresh = self.fresh.max(at + 1);
         self.used += 1;
+        self.cold[at as usize].half_open = self.half_open[ring].take(at, now_ms as u32);
+        self.targets.begin(&reply);
         Ok((at, evicted))
+    }
+    /// Writes a connection so that whoever reads the memory, this process having died meanwhile,
+    /// finds all of it or none.
+    fn write(&mut self, at: u32, entry: Entry<A>, cold: Cold<A>, state: ConnectionState) {
+        let at = at as usize;
+        self.cold[at] = Cold { half_open: 0, ..cold };
+        self.entries[at] = entry;
+        compiler_fence(SeqCst);
+        self.entries[at].set_state(Some(state));
+    }
+    /// The connection is in another state.
+    pub fn set_state(&mut self, at: u32, state: ConnectionState, now_ms: u64) {
+        let Some(entry) = self.entries.get_mut(at as usize) else { return };
+        let was = entry.state();
+        entry.set_state(Some(state));
+        let ring = protocol_index(entry.protocol());
+        match (was.is_some_and(ConnectionState::is_half_open), state.is_half_open()) {
+            (true, false) => self.leave_ring(at, ring),
+            (false, true) => self.enter_ring(at, ring, now_ms),
+            _ => {}
+        }
+    }
+    fn leave_ring(&mut self, at: u32, ring: usize) {
+        let Some(cold) = self.cold.get_mut(at as usize) else { return };
+        self.half_open[ring].leave(cold.half_open, at);
+        cold.half_open = 0;
+    }
+    /// A connection that was verified and begins anew: where there is no place among the half-open
+    /// ones it goes without, as it was counted once.
+    fn enter_ring(&mut self, at: u32, ring: usize, now_ms: u64) {
+        let Ok(displaced) = self.half_open[ring].find_place(now_ms as u32) else { return };
+        if let Some(displaced) = displaced {
+            self.remove(displaced);
+        }
+        self.cold[at as usize].half_open = self.half_open[ring].take(at, now_ms as u32);
     }
     /// Takes a connection out.
     pub fn remove(&mut self, at: u32) {
-        let Some(entry) = self.entries.get(at as usize).copied().filter(Entry::is_used) else {
+        let Some(entry) = self.entries.get_mut(at as usize).filter(|entry| entry.is_used()) else {
             return;
         };
-        let directions =
-            [(entry.client_key(), Direction::ToBackend), (entry.reply_key(), Direction::ToClient)];
-        for (key, direction) in directions {
-            self.unindex(&key, Place::new(at, direction));
+        entry.set_state(None);
+        compiler_fence(SeqCst);
+        let entry = *entry;
+        for direction in [Direction::ToBackend, Direction::ToClient] {
+            self.unindex(entry.tuple(direction), Place::new(at, direction));
         }
+        let reply = entry.reply_key();
+        self.leave_ring(at, protocol_index(reply.protocol));
+        self.targets.end(&reply);
         self.used -= 1;
-        self.put_free(at);
+        self.free.put(at);
     }
     /// The place that a sweep looks at, and on to the next one; `None` where it was never used.
     pub fn sweep_next(&mut self) -> Option<u32> {
@@ -202,67 +301,77 @@ where
         self.sweep_next = if at + 1 < self.entries.len() { at + 1 } else { 0 };
         (at < self.fresh as usize).then_some(at as u32)
     }
-    /// True where the connection has been silent for longer than its state allows.
+    /// True where the connection has been silent for longer than its state allows, and, where that
+    /// state may be a forger's work, for as long as it takes to ask.
     #[inline]
-    pub fn is_over(&self, at: u32, now_ms: u64, timeouts: &Timeouts) -> bool {
-        self.entries.get(at as usize).is_some_and(|entry| {
-            let state = entry.state();
-            state.is_some_and(|s| entry.idle_ms(now_ms) >= timeouts.of(entry.protocol, s))
-        })
+    pub fn is_over(&self, at: u32, now_ms: u64, timeouts: &TimeoutTable) -> bool {
+        self.entries.get(at as usize).is_some_and(|entry| is_over(entry, now_ms, timeouts))
     }
     /// The connections from `at` on, up to `entries` places, and where to go on (0: at the end).
-    pub fn page(&self, at: u32, entries: usize) -> (impl Iterator<Item = &Entry<A>>, u32) {
+    pub fn page(
+        &self,
+        at: u32,
+        entries: usize,
+    ) -> (impl Iterator<Item = (&Entry<A>, &Cold<A>)>, u32) {
         let end = (at as usize + entries).min(self.fresh as usize);
         let start = (at as usize).min(end);
         let next = if end == self.fresh as usize { 0 } else { end as u32 };
-        (self.entries[start..end].iter().filter(|entry| entry.is_used()), next)
+        let both = self.entries[start..end].iter().zip(&self.cold[start..end]);
+        (both.filter(|(entry, _)| entry.is_used()), next)
     }
 
-    fn index(&mut self, entry: &Entry<A>, at: u32) -> bool {
-        let client = entry.client_key();
-        let place = Place::new(at, Direction::ToBackend);
-        if !self.index_key(&client, place) {
+    fn index(&mut self, at: u32) -> bool {
+        let entry = self.entries[at as usize];
+        let (client, reply) =
+            (Place::new(at, Direction::ToBackend), Place::new(at, Direction::ToClient));
+        if !self.index_tuple(entry.tuple(Direction::ToBackend), client) {
             return false;
         }
-        if !self.index_key(&entry.reply_key(), Place::new(at, Direction::ToClient)) {
-            self.unindex(&client, place);
+        if !self.index_tuple(entry.tuple(Direction::ToClient), reply) {
+            self.unindex(entry.tuple(Direction::ToBackend), client);
             return false;
         }
         true
     }
 
-    fn index_key(&mut self, key: &Key<A>, place: Place) -> bool {
-        let hash = self.hash(key);
+    fn index_tuple(&mut self, tuple: &A::Tuple, place: Place) -> bool {
+        let hash = self.hash(tuple);
         let (first, second) = index::pair(hash, self.buckets.len());
         let tag = index::tag(hash);
         self.buckets[first].insert(tag, place)
             || self.buckets[second].insert(tag, place)
-            || (self.make_room(first) || self.make_room(second))
+            || (self.make_room(first, 2) || self.make_room(second, 2))
                 && (self.buckets[first].insert(tag, place)
                     || self.buckets[second].insert(tag, place))
     }
 
-    /// Moves one place of a full bucket to its other bucket (cuckoo hashing, one step deep). At two
-    /// thirds full a bucket is full with a chance of about one in six, and all eight others with
-    /// one in 6^8.
+    /// Moves one place of a full bucket to its other bucket (cuckoo hashing, `depth` steps deep).
     #[cold]
-    fn make_room(&mut self, bucket: usize) -> bool {
+    fn make_room(&mut self, bucket: usize, depth: u32) -> bool {
         for at in 0..BUCKET_PLACES {
             let Some((tag, place)) = self.buckets[bucket].place(at) else { return true };
             let Some(entry) = self.entries.get(place.entry() as usize) else { continue };
-            let key = entry.key(place.direction());
-            let (first, second) = index::pair(self.hash(&key), self.buckets.len());
+            let hash = self.hash(entry.tuple(place.direction()));
+            let (first, second) = index::pair(hash, self.buckets.len());
             let other = if first == bucket { second } else { first };
-            if other != bucket && self.buckets[other].insert(tag, place) {
-                self.buckets[bucket].clear(at);
+            if other == bucket {
+                continue;
+            }
+            let moved = self.buckets[other].insert(tag, place)
+                || depth > 1
+                    && self.make_room(other, depth - 1)
+                    && self.buckets[other].insert(tag, place);
+            if moved {
+                // Deeper moves may have changed this bucket too: the place is looked for.
+                self.buckets[bucket].remove(tag, place);
                 return true;
             }
         }
         false
     }
 
-    fn unindex(&mut self, key: &Key<A>, place: Place) {
-        let hash = self.hash(key);
+    fn unindex(&mut self, tuple: &A::Tuple, place: Place) {
+        let hash = self.hash(tuple);
         let (first, second) = index::pair(hash, self.buckets.len());
         let tag = index::tag(hash);
         let found =
@@ -270,180 +379,33 @@ where
         debug_assert!(found, "a used entry is in the index under both its keys");
     }
 
-    /// Makes room in the ring of embryonic connections. True where one had to go.
-    fn evict_embryo_at(&mut self, place: usize) -> bool {
-        let at = self.embryos[place];
-        let still = self.entries.get(at as usize).is_some_and(|entry| {
-            entry.state() == Some(ConnectionState::Embryonic)
-                && entry.embryo_or_reset == place as u32 + 1
-        });
-        if still {
-            self.remove(at);
-        }
-        still
-    }
-
     /// Takes out the oldest of the ended connections that lie next before the sweep: a full table
     /// of ended ones takes new ones. False where none lies there.
-    fn evict_closed(&mut self, now_ms: u32) -> bool {
+    fn evict_ended(&mut self, now_ms: u32) -> bool {
         let len = self.fresh as usize;
         let places = (0..len.min(EVICTION_TRIES)).map(|i| (self.sweep_next + i) % len);
-        let closed = places.filter(|at| {
-            self.entries.get(*at).is_some_and(|e| e.state() == Some(ConnectionState::Closed))
+        let ended = places.filter(|at| {
+            self.entries.get(*at).is_some_and(|e| matches!(e.state(), Some(TimeWait | Closed)))
         });
-        let oldest = closed.max_by_key(|at| now_ms.wrapping_sub(self.entries[*at].last_seen_ms));
+        let oldest = ended.max_by_key(|at| now_ms.wrapping_sub(self.entries[*at].last_seen_ms));
         let Some(at) = oldest else { return false };
         self.sweep_next = (at + 1) % len;
         self.remove(at as u32);
         true
     }
+}
 
-    fn evict_oldest_embryo(&mut self) -> bool {
-        let len = self.embryos.len();
-        (0..len.min(EVICTION_TRIES)).any(|i| self.evict_embryo_at((self.embryo_next + i) % len))
-    }
-
-    fn take_free(&mut self) -> u32 {
-        if self.free == END {
-            self.fresh += 1;
-            return self.fresh - 1;
-        }
-        let at = self.free;
-        self.free = self.entries[at as usize].last_seen_ms;
-        at
-    }
-
-    fn put_free(&mut self, at: u32) {
-        self.entries[at as usize] = Entry { last_seen_ms: self.free, state: 0, ..Entry::default() };
-        self.free = at;
-    }
+/// See [`Shard::is_over`].
+#[inline]
+pub fn is_over<A: Address>(entry: &Entry<A>, now_ms: u64, timeouts: &TimeoutTable) -> bool {
+    let longest = timeouts[entry.state_number()];
+    let idle = entry.idle_ms(now_ms);
+    entry.is_used()
+        && idle >= longest
+        && (idle >= longest.saturating_add(DOUBT_MS)
+            || !entry.state().is_some_and(super::life::ends_in_doubt))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::arch::memory::HeapMemory;
-    use crate::parse::TCP;
-    use proptest::prelude::*;
-    use std::collections::HashMap;
-
-    fn entry(n: u32, state: ConnectionState) -> Entry<u32> {
-        Entry {
-            client: 0xc612_0000 + n,
-            frontend: 0xcb00_710a,
-            backend: 0xc612_0100 + n % 7,
-            nat: 0xc612_01c8,
-            client_port: 1000,
-            frontend_port: 80,
-            backend_port: 8080,
-            nat_port: 1024 + n as u16,
-            protocol: TCP,
-            state: state as u8,
-            ..Entry::default()
-        }
-    }
-
-    fn find(shard: &Shard<u32>, key: Key<u32>) -> Option<Found> {
-        shard.find(shard.hash(&key), &key)
-    }
-
-    proptest! {
-        /// The table behaves as a map, whatever is put in and taken out.
-        #[test]
-        fn behaves_as_a_map(steps in proptest::collection::vec((any::<bool>(), 0u32..48), 1..300)) {
-            let mut shard = Shard::<u32>::new(&mut HeapMemory, 32, 42)
-                .map_err(|e| TestCaseError::fail(e.to_string()))?;
-            let mut model: HashMap<u32, u32> = HashMap::new();
-            for (put, n) in steps {
-                let e = entry(n, ConnectionState::Established);
-                match (put, model.contains_key(&n)) {
-                    (true, false) => match shard.insert(e) {
-                        Ok((at, false)) => { model.insert(n, at); }
-                        Ok((_, true)) => prop_assert!(false, "nothing embryonic to evict"),
-                        Err(TableFull) => prop_assert_eq!(model.len(), 32),
-                    },
-                    (false, true) => { shard.remove(model[&n]); model.remove(&n); }
-                    _ => {}
-                }
-                prop_assert_eq!(shard.len(), model.len());
-                for n in 0..48 {
-                    let e = entry(n, ConnectionState::Established);
-                    let at = model.get(&n).copied();
-                    let client = find(&shard, e.client_key());
-                    prop_assert_eq!(client.map(|f| (f.entry, f.direction)),
-                        at.map(|at| (at, Direction::ToBackend)));
-                    let reply = find(&shard, e.reply_key());
-                    prop_assert_eq!(reply.map(|f| (f.entry, f.direction)),
-                        at.map(|at| (at, Direction::ToClient)));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_full_table_takes_all_it_promised() -> Result<(), OutOfMemory> {
-        let mut shard = Shard::<u32>::new(&mut HeapMemory, 60_000, 7)?;
-        for n in 0..60_000 {
-            assert!(shard.insert(entry(n, ConnectionState::Established)).is_ok(), "at {n}");
-        }
-        assert_eq!(shard.insert(entry(60_001, ConnectionState::Established)), Err(TableFull));
-        Ok(())
-    }
-
-    #[test]
-    fn a_table_full_of_ended_connections_takes_new_ones() -> Result<(), OutOfMemory> {
-        let mut shard = Shard::<u32>::new(&mut HeapMemory, 100, 7)?;
-        for n in 0..100 {
-            let state =
-                if n % 10 == 0 { ConnectionState::Established } else { ConnectionState::Closed };
-            assert!(shard.insert(entry(n, state)).is_ok());
-        }
-        for n in 100..190 {
-            assert!(shard.insert(entry(n, ConnectionState::Established)).is_ok(), "at {n}");
-        }
-        assert_eq!(shard.insert(entry(190, ConnectionState::Established)), Err(TableFull));
-        for n in (0..100).step_by(10) {
-            let kept = entry(n, ConnectionState::Established);
-            assert!(find(&shard, kept.client_key()).is_some(), "{n} was not ended");
-        }
-        Ok(())
-    }
-
-    /// Small tables fill their buckets unevenly, so that room is made again and again.
-    #[test]
-    fn making_room_loses_nobody() -> Result<(), OutOfMemory> {
-        for secret in 0..200 {
-            let mut shard = Shard::<u32>::new(&mut HeapMemory, 120, secret)?;
-            let mut in_table = Vec::new();
-            for n in 0..120 {
-                let e = entry(n, ConnectionState::Established);
-                if shard.insert(e).is_ok() {
-                    in_table.push(e);
-                }
-            }
-            for e in &in_table {
-                let client = find(&shard, e.client_key()).map(|found| found.direction);
-                let reply = find(&shard, e.reply_key()).map(|found| found.direction);
-                assert_eq!(client, Some(Direction::ToBackend), "secret {secret}");
-                assert_eq!(reply, Some(Direction::ToClient), "secret {secret}");
-            }
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn embryonic_connections_are_bounded_and_never_push_out_others() -> Result<(), OutOfMemory> {
-        let mut shard = Shard::<u32>::new(&mut HeapMemory, 40, 7)?;
-        let good = entry(0, ConnectionState::Established);
-        assert!(shard.insert(good).is_ok());
-        let mut evicted = 0;
-        for n in 1..1000 {
-            evicted +=
-                usize::from(shard.insert(entry(n, ConnectionState::Embryonic)).is_ok_and(|i| i.1));
-        }
-        assert_eq!(shard.len(), 1 + 10, "a quarter of 40 places");
-        assert_eq!(evicted, 999 - 10);
-        assert!(find(&shard, good.client_key()).is_some());
-        Ok(())
-    }
-}
+#[path = "shard_tests.rs"]
+mod tests;

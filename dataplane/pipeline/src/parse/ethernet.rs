@@ -4,6 +4,7 @@ use super::{Addresses, ETHERTYPE_VLAN, Kind, Parsed, be16, be32};
 use crate::adjacency::{Adjacencies, Mac};
 use crate::frame::Rx;
 use model::drops::DropReason;
+use model::ids::InterfaceId;
 
 /// Bytes of an Ethernet header without a tag.
 pub const ETHERNET_LEN: usize = 14;
@@ -14,14 +15,22 @@ const ARP_LEN: usize = 28;
 /// Hardware type, protocol type, hardware and protocol length of ARP for Ethernet and IPv4.
 const ARP_ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
-/// The interface, and where the network layer begins; returns its ethertype.
-#[inline]
-pub(super) fn parse(
-    bytes: &[u8],
-    rx: &Rx,
-    adjacencies: &Adjacencies,
-    parsed: &mut Parsed,
-) -> Result<u16, DropReason> {
+/// What the link header says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    /// The interface that the frame came in by.
+    pub interface: InterfaceId,
+    /// Offset of the network header.
+    pub l3: u16,
+    /// What that is.
+    pub ethertype: u16,
+    /// True where the destination is our MAC, false for a group.
+    pub for_us: bool,
+}
+
+/// Reads the link header of a frame that is for us or for a group.
+#[inline(always)]
+pub(super) fn link(bytes: &[u8], rx: &Rx, adjacencies: &Adjacencies) -> Result<Link, DropReason> {
     let header: &[u8; ETHERNET_LEN] = bytes.first_chunk().ok_or(DropReason::EthernetTruncated)?;
     let mut ethertype = u16::from_be_bytes([header[12], header[13]]);
     let mut l3 = ETHERNET_LEN;
@@ -36,15 +45,13 @@ pub(super) fn parse(
     // The upper four bits are priority and drop eligibility; VLAN 0 is priority alone (802.1Q).
     let vlan = vlan.map(|tag| tag & 0x0fff).filter(|tag| *tag != 0);
     let interface = adjacencies.interface_of(rx.port, vlan).ok_or(DropReason::VlanUnknown)?;
-    let (destination, _) = header.split_first_chunk().ok_or(DropReason::EthernetTruncated)?;
-    let destination = Mac(*destination);
-    let ours = adjacencies.interface(interface).is_some_and(|i| i.mac == destination);
-    if !ours && !destination.is_multicast() {
+    let [a, b, c, d, e, f, ..] = *header;
+    let destination = Mac([a, b, c, d, e, f]);
+    let for_us = adjacencies.interface(interface).is_some_and(|i| i.mac == destination);
+    if !for_us && !destination.is_multicast() {
         return Err(DropReason::NotOurMac);
     }
-    parsed.interface = interface;
-    parsed.l3 = l3 as u16;
-    Ok(ethertype)
+    Ok(Link { interface, l3: l3 as u16, ethertype, for_us })
 }
 
 /// ARP: the addresses are those of its payload, the transport offset that of its operation.

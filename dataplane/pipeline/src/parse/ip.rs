@@ -119,6 +119,7 @@ fn walk_extensions(rest: &[u8], parsed: &mut Parsed, ip_len: usize) -> Result<()
                     return Err(DropReason::FragmentMalformed);
                 }
                 parsed.fragment = fragment(id, offset, flags & 1 != 0, ip_len - at - len)?;
+                parsed.fragment_header = parsed.l3 + at as u16;
             }
             _ => {}
         }

@@ -7,6 +7,7 @@
 mod ethernet;
 mod ip;
 mod l4;
+pub mod lane;
 pub mod quoted;
 
 use crate::adjacency::Adjacencies;
@@ -49,6 +50,18 @@ pub enum Addresses {
 }
 
 impl Addresses {
+    /// Those of a key's integers.
+    #[inline(always)]
+    pub fn of<A: crate::connections::Address>(source: A, destination: A) -> Self {
+        let ((a, b), (c, d)) = (source.words(), destination.words());
+        match A::FAMILY {
+            Family::V4 => Self::V4 { source: b as u32, destination: d as u32 },
+            Family::V6 => Self::V6 {
+                source: u128::from(a) << 64 | u128::from(b),
+                destination: u128::from(c) << 64 | u128::from(d),
+            },
+        }
+    }
     /// The sender.
     pub fn source(&self) -> IpAddr {
         match *self {
@@ -120,6 +133,8 @@ pub struct Parsed {
     pub ttl: u8,
     /// Whether it is a fragment.
     pub fragment: Fragment,
+    /// Offset of IPv6's fragment header; 0 where there is none.
+    pub fragment_header: u16,
 }
 
 impl Parsed {
@@ -160,6 +175,7 @@ impl Parsed {
         tcp_flags: 0,
         ttl: 0,
         fragment: Fragment::No,
+        fragment_header: 0,
     };
 }
 
@@ -173,7 +189,9 @@ pub fn parse(
     parsed: &mut Parsed,
 ) -> Result<(), DropReason> {
     let bytes = frame.bytes();
-    match ethernet::parse(bytes, &frame.rx, adjacencies, parsed)? {
+    let link = ethernet::link(bytes, &frame.rx, adjacencies)?;
+    (parsed.interface, parsed.l3) = (link.interface, link.l3);
+    match link.ethertype {
         ETHERTYPE_IPV4 => ip::parse_v4(bytes, frame, parsed)?,
         ETHERTYPE_IPV6 => ip::parse_v6(bytes, frame, parsed)?,
         ETHERTYPE_ARP => return ethernet::parse_arp(bytes, parsed),

@@ -21,24 +21,17 @@ pub fn translate_error<A: Address>(
     adjacency: &Adjacency,
 ) -> bool {
     // The quoted packet travelled the other way: its receiver's side is where the error comes from.
-    let (source, destination, inner_source_port, inner_destination_port) = match direction {
-        Direction::ToClient => {
-            (entry.frontend, entry.client, entry.client_port, entry.frontend_port)
-        }
-        Direction::ToBackend => (entry.nat, entry.backend, entry.backend_port, entry.nat_port),
-    };
-    let (addresses, all) = match direction {
-        Direction::ToClient => (!entry.address_difference, !entry.difference),
-        Direction::ToBackend => (entry.address_difference, entry.difference),
-    };
+    let key = entry.other_key(direction).reversed();
+    let (source, destination) = (key.source, key.destination);
+    let (addresses, all) = entry.differences(direction);
     let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
     let bytes = frame.bytes_mut();
     let end = bytes.len().min(parsed.end());
     let bytes = &mut bytes[..end];
     let before = icmp_sum(bytes, l4);
     inner(bytes, quoted, (destination, source), (addresses, all));
-    put(bytes, quoted.l4, &inner_source_port.to_be_bytes());
-    put(bytes, quoted.l4 + 2, &inner_destination_port.to_be_bytes());
+    put(bytes, quoted.l4, &key.destination_port.to_be_bytes());
+    put(bytes, quoted.l4 + 2, &key.source_port.to_be_bytes());
     let mut change = checksum::difference(before, icmp_sum(bytes, l4));
     let ethertype = match A::FAMILY {
         Family::V4 => {

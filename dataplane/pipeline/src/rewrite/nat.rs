@@ -3,75 +3,151 @@
 use super::checksum;
 use super::link::write_adjacency;
 use crate::adjacency::Adjacency;
-use crate::connections::{Address, Direction, Entry};
+use crate::connections::{Address, Direction, Entry, Flags};
+use crate::forwarding::Kind;
 use crate::frame::Frame;
-use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Parsed, TCP, UDP, put};
+use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Parsed, TCP, UDP, be16, put};
 use model::ids::Family;
 
-/// Rewrites addresses, ports, TTL and the link header. False where the frame has no room for the
-/// link header.
-#[inline]
+/// "Don't fragment" in an IPv4 header's flags.
+const DONT_FRAGMENT: u16 = 0x4000;
+
+const fn ethertype(family: Family) -> u16 {
+    match family {
+        Family::V4 => ETHERTYPE_IPV4,
+        Family::V6 => ETHERTYPE_IPV6,
+    }
+}
+
+/// A packet without options, extensions or fragments, whose network header begins at `l3`.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain {
+    /// Offset of the network header.
+    pub l3: usize,
+    /// The transport protocol's number.
+    pub protocol: u8,
+    /// TTL or hop limit, above 1.
+    pub ttl: u8,
+}
+
+/// Rewrites such a packet: addresses, ports, TTL, checksums and the link header. False where the
+/// frame has no room for the link header.
+#[inline(always)]
+pub fn translate_plain<A: Address>(
+    frame: &mut Frame<'_>,
+    plain: Plain,
+    (kind, entry, direction): (Kind, &Entry<A>, Direction),
+    adjacency: &Adjacency,
+) -> bool {
+    let (addresses, all) = entry.differences(direction);
+    let tuple = kind.rewritten(entry, direction);
+    let bytes = frame.bytes_mut();
+    if let Some(header) = bytes.get_mut(plain.l3..) {
+        A::store(header, &tuple, plain.ttl - 1, addresses);
+        if let Some(l4) = header.get_mut(A::HEADER_LEN..) {
+            l4_checksum(l4, plain.protocol, all);
+        }
+    }
+    write_adjacency(frame, plain.l3, adjacency, ethertype(A::FAMILY))
+}
+
+/// Rewrites any packet: addresses, ports, TTL and the link header. A fragment leaves with the
+/// identification that its home gave it, lest two clients' packets that have the same one are put
+/// together; `identification` is for a packet that routers may have to fragment. False where the frame has no room for the link header.
 pub fn translate<A: Address>(
     frame: &mut Frame<'_>,
     parsed: &Parsed,
-    entry: &Entry<A>,
-    direction: Direction,
+    (kind, entry, direction): (Kind, &Entry<A>, Direction),
     adjacency: &Adjacency,
+    identification: u16,
 ) -> bool {
-    let (source, destination, source_port, destination_port) = match direction {
-        Direction::ToBackend => (entry.nat, entry.backend, entry.nat_port, entry.backend_port),
-        Direction::ToClient => {
-            (entry.frontend, entry.client, entry.frontend_port, entry.client_port)
-        }
-    };
-    let (address_difference, difference) = match direction {
-        Direction::ToBackend => (entry.address_difference, entry.difference),
-        Direction::ToClient => (!entry.address_difference, !entry.difference),
-    };
+    let (address_difference, difference) = entry.differences(direction);
+    let key = A::key(&kind.rewritten(entry, direction));
     let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
+    if parsed.fragment != Fragment::No {
+        let id = frame.rx.fragment_id;
+        identify::<A>(frame, parsed, id);
+    } else if entry.flags.has(Flags::MAY_FRAGMENT) && direction == Direction::ToClient {
+        allow_fragments::<A>(frame, parsed, identification);
+    }
     let (header, rest) = frame.bytes_mut().split_at_mut_checked(l4).unwrap_or_default();
     let header = header.get_mut(l3..).unwrap_or_default();
-    let ethertype = match A::FAMILY {
+    match A::FAMILY {
         Family::V4 => {
             if let Some(header) = header.first_chunk_mut::<20>() {
-                source.write(header, 12);
-                destination.write(header, 16);
+                key.source.write(header, 12);
+                key.destination.write(header, 16);
                 header[8] = parsed.ttl - 1;
                 // TTL is the upper half of its word: one less takes 0x0100 off the sum.
                 let change = checksum::add(address_difference, !0x0100);
                 let field = u16::from_be_bytes([header[10], header[11]]);
                 put(header, 10, &checksum::update(field, change).to_be_bytes());
             }
-            ETHERTYPE_IPV4
         }
         Family::V6 => {
             if let Some(header) = header.first_chunk_mut::<40>() {
-                source.write(header, 8);
-                destination.write(header, 24);
+                key.source.write(header, 8);
+                key.destination.write(header, 24);
                 header[7] = parsed.ttl - 1;
             }
-            ETHERTYPE_IPV6
         }
-    };
-    if !matches!(parsed.fragment, Fragment::Later(_)) {
-        l4_header(rest, parsed.protocol, (source_port, destination_port), difference);
     }
-    write_adjacency(frame, l3, adjacency, ethertype)
+    if !matches!(parsed.fragment, Fragment::Later(_)) {
+        put(rest, 0, &key.source_port.to_be_bytes());
+        put(rest, 2, &key.destination_port.to_be_bytes());
+        l4_checksum(rest, parsed.protocol, difference);
+    }
+    write_adjacency(frame, l3, adjacency, ethertype(A::FAMILY))
 }
 
-/// Ports and checksum of TCP and UDP, whose headers are whole in a packet that parsed.
-#[inline]
-fn l4_header(l4: &mut [u8], protocol: u8, ports: (u16, u16), difference: u16) {
+/// Gives a fragment another identification.
+fn identify<A: Address>(frame: &mut Frame<'_>, parsed: &Parsed, id: u32) {
+    let bytes = frame.bytes_mut();
+    match A::FAMILY {
+        Family::V4 => {
+            let l3 = usize::from(parsed.l3);
+            let (Some(old), Some(field)) = (be16(bytes, l3 + 4), be16(bytes, l3 + 10)) else {
+                return;
+            };
+            let field = checksum::update(field, checksum::difference(old, id as u16));
+            put(bytes, l3 + 4, &(id as u16).to_be_bytes());
+            put(bytes, l3 + 10, &field.to_be_bytes());
+        }
+        Family::V6 if parsed.fragment_header != 0 => {
+            put(bytes, usize::from(parsed.fragment_header) + 4, &id.to_be_bytes());
+        }
+        Family::V6 => {}
+    }
+}
+
+/// Lets routers fragment an IPv4 packet, which needs an identification then.
+fn allow_fragments<A: Address>(frame: &mut Frame<'_>, parsed: &Parsed, identification: u16) {
+    let l3 = usize::from(parsed.l3);
+    let bytes = frame.bytes_mut();
+    let Some(flags) = be16(bytes, l3 + 6).filter(|_| A::FAMILY == Family::V4) else { return };
+    if flags & DONT_FRAGMENT == 0 {
+        return;
+    }
+    let (Some(id), Some(field)) = (be16(bytes, l3 + 4), be16(bytes, l3 + 10)) else { return };
+    let change = checksum::add(
+        checksum::difference(flags, flags & !DONT_FRAGMENT),
+        checksum::difference(id, identification),
+    );
+    put(bytes, l3 + 4, &identification.to_be_bytes());
+    put(bytes, l3 + 6, &(flags & !DONT_FRAGMENT).to_be_bytes());
+    put(bytes, l3 + 10, &checksum::update(field, change).to_be_bytes());
+}
+
+/// The checksum of TCP or UDP, whose header is whole in a packet that parsed, after what it covers
+/// has changed by `difference`.
+#[inline(always)]
+fn l4_checksum(l4: &mut [u8], protocol: u8, difference: u16) {
     if protocol == TCP {
         let Some(tcp) = l4.first_chunk_mut::<18>() else { return };
-        put(tcp, 0, &ports.0.to_be_bytes());
-        put(tcp, 2, &ports.1.to_be_bytes());
         let field = u16::from_be_bytes([tcp[16], tcp[17]]);
         put(tcp, 16, &checksum::update(field, difference).to_be_bytes());
     } else if protocol == UDP {
         let Some(udp) = l4.first_chunk_mut::<8>() else { return };
-        put(udp, 0, &ports.0.to_be_bytes());
-        put(udp, 2, &ports.1.to_be_bytes());
         let field = u16::from_be_bytes([udp[6], udp[7]]);
         // UDP over IPv4 may go without (RFC 768); 0 then stays 0, and never comes out otherwise.
         if field != 0 {

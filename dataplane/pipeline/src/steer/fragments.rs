@@ -13,8 +13,18 @@ struct Place {
     addresses: Addresses,
     protocol: u8,
     id: u32,
-    ports: (u16, u16),
+    found: FragmentOf,
     since_ms: u64,
+}
+
+/// What a packet's fragments have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentOf {
+    /// Source and destination port.
+    pub ports: (u16, u16),
+    /// The identification that they leave with: two clients may use the same one, and behind the
+    /// gateway both have one address.
+    pub id: u32,
 }
 
 /// A bounded table from (source, destination, protocol, identification) to ports.
@@ -46,31 +56,41 @@ impl FragmentPorts {
         let set = hash(&parsed.addresses, parsed.protocol, id) as usize % (PLACES / WAYS);
         &mut self.places[set * WAYS..(set + 1) * WAYS]
     }
-    /// Keeps the ports of a first fragment.
-    pub fn learn(&mut self, parsed: &Parsed, id: u32, now_ms: u64) {
+    /// Keeps the ports of a first fragment. `new_id` is what its packet leaves with, unless it came
+    /// before.
+    pub fn learn(&mut self, parsed: &Parsed, id: u32, new_id: u32, now_ms: u64) -> FragmentOf {
+        let set = self.set(parsed, id);
+        let same = set
+            .iter()
+            .position(|old| old.is_some_and(|old| is(&old, parsed, id) && is_young(&old, now_ms)));
+        let new_id = same.and_then(|way| set[way]).map_or(new_id, |old| old.found.id);
+        let ports = (parsed.source_port, parsed.destination_port);
         let place = Place {
             addresses: parsed.addresses,
             protocol: parsed.protocol,
             id,
-            ports: (parsed.source_port, parsed.destination_port),
+            found: FragmentOf { ports, id: new_id },
             since_ms: now_ms,
         };
-        let set = self.set(parsed, id);
-        let same = set.iter().position(|old| old.is_some_and(|old| is(&old, parsed, id)));
         let way = same.unwrap_or_else(|| {
             let age = |way: &usize| set[*way].map_or(0, |old| old.since_ms + 1);
             (0..WAYS).min_by_key(age).unwrap_or(0)
         });
         set[way] = Some(place);
+        place.found
     }
-    /// The ports of a later fragment.
-    pub fn find(&mut self, parsed: &Parsed, id: u32, now_ms: u64) -> Option<(u16, u16)> {
+    /// What a later fragment has in common with its first.
+    pub fn find(&mut self, parsed: &Parsed, id: u32, now_ms: u64) -> Option<FragmentOf> {
         self.set(parsed, id)
             .iter()
             .flatten()
-            .find(|place| is(place, parsed, id) && now_ms.saturating_sub(place.since_ms) < LIFE_MS)
-            .map(|place| place.ports)
+            .find(|place| is(place, parsed, id) && is_young(place, now_ms))
+            .map(|place| place.found)
     }
+}
+
+const fn is_young(place: &Place, now_ms: u64) -> bool {
+    now_ms.saturating_sub(place.since_ms) < LIFE_MS
 }
 
 fn is(place: &Place, parsed: &Parsed, id: u32) -> bool {

@@ -158,6 +158,10 @@ impl Packet {
             (tcp.fin, tcp.syn) = (self.flags & FIN != 0, self.flags & SYN != 0);
             (tcp.rst, tcp.ack) = (self.flags & RST != 0, self.flags & ACK != 0);
             tcp.acknowledgment_number = if tcp.ack { 2000 } else { 0 };
+            if tcp.syn && tcp.ack {
+                // What the client acknowledges.
+                tcp.sequence_number = 1999;
+            }
             tcp.checksum = match ips {
                 (IpAddr::V4(a), IpAddr::V4(b)) => {
                     tcp.calc_checksum_ipv4_raw(a.octets(), b.octets(), &self.payload)

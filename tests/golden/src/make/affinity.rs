@@ -1,7 +1,7 @@
 //! Session affinity: a client keeps its backend whatever its port and the frontend.
 
 use super::{Book, Family, Flow, Maker};
-use crate::packet::{SYN, tcp, udp};
+use crate::packet::{tcp, udp};
 
 /// Backends of both families by the last bytes of their addresses.
 fn list(last: &[u8], port: u16, word: &str) -> Vec<String> {
@@ -27,7 +27,7 @@ fn begin(m: &mut Maker, f: Family, (client, frontend_port, backend): (u8, u16, u
         10 => flow,
         far => flow.client(f.far_client(far, port), super::ROUTER_MAC),
     };
-    m.forward(&flow, &flow.up(tcp(SYN)));
+    m.handshake(&flow);
     flow
 }
 
@@ -49,7 +49,7 @@ pub(super) fn cases(book: &mut Book) {
         let old = begin(m, f, (10, 8710, 11));
         backends(m, &[12], &[11]);
         begin(m, f, (10, 8710, 12));
-        m.forward(&old, &old.down(tcp(SYN | crate::packet::ACK)));
+        m.forward(&old, &old.down(tcp(crate::packet::ACK)));
         backends(m, &[11, 12], &[]);
         begin(m, f, (10, 8711, 12));
     });
@@ -73,7 +73,11 @@ pub(super) fn cases(book: &mut Book) {
     book.both(746, "affinity_udp", "UDP flows of one client go to one backend", |m, f| {
         let flow = |m: &mut Maker, port| m.flow("stickydns", f, (port, 8710, 5353));
         let one = flow(m, 50_000);
+        // It is kept once the flow lasts.
         m.forward(&one, &one.up(udp(b"?")));
+        m.forward(&one, &one.down(udp(b"!")));
+        m.wait_ms(3_000);
+        m.forward(&one, &one.up(udp(b"??")));
         backends(m, &[11, 12, 13, 14], &[]);
         for port in 50_001..50_004 {
             let next = flow(m, port);

@@ -106,6 +106,44 @@ fn errors(book: &mut Book) {
             from_front(m, &flow, f.client(254, 0), (kind, code, 1300), &sent, f.of(548, 1232));
         },
     );
+    book.case(
+        515,
+        "too_big_below_the_floor_v4",
+        "IPv4: one client's narrow path isn't every client's: below 1280 routers may fragment instead",
+        |m| {
+            let flow = m.web(V4).client(V4.far_client(9, 1025), ROUTER_MAC);
+            m.handshake(&flow);
+            let mut sent = flow.down(tcp(ACK)).data(&[8; 1400]);
+            sent.df = true;
+            m.forward(&flow, &sent);
+            for mtu in [1279, 68, 0] {
+                let quoted = flow.forwarded(&sent).ip();
+                let ends = (V4.client(254, 0), flow.frontend);
+                let error = quoting(ROUTER, ends, (3, 4), mtu, &quoted[..548]);
+                m.drop(FRONT, error.bytes(), "path_mtu_floor");
+            }
+            for packet in 0..2 {
+                let mut out = flow.forwarded(&sent);
+                (out.df, out.id) = (false, m.identification(packet));
+                m.forward_as(&flow, &sent, (sent.bytes(), out.bytes()));
+            }
+            // What the client sends is as it was.
+            let mut up = flow.up(tcp(ACK)).data(b"mine");
+            up.df = true;
+            m.forward(&flow, &up);
+        },
+    );
+    book.case(516, "too_big_below_1280_v6", "IPv6: nobody may ask for less than 1280", |m| {
+        let flow = m.web(V6).client(V6.far_client(9, 1025), ROUTER_MAC);
+        m.handshake(&flow);
+        let sent = flow.down(tcp(ACK)).data(&[8; 1400]);
+        m.forward(&flow, &sent);
+        let quoted = flow.forwarded(&sent).ip();
+        let ends = (V6.client(254, 0), flow.frontend);
+        let error = quoting(ROUTER, ends, (2, 0), 1279, &quoted[..1232]);
+        m.drop(FRONT, error.bytes(), "path_mtu_floor");
+        m.forward(&flow, &sent);
+    });
     book.both(508, "time_exceeded_short", "an error that quotes no more than the ports", |m, f| {
         let flow = m.web(f);
         m.handshake(&flow);

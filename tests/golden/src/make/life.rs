@@ -69,13 +69,19 @@ fn removal(book: &mut Book) {
     book.both(
         906,
         "syn_on_established",
-        "a SYN on an established connection whose backend has gone",
+        "a SYN on an established connection whose backend has gone: its client is asked first",
         |m, f| {
             let old = m.web(f);
             m.handshake(&old);
             // As long as the backend is there, it is the backend's to answer.
             m.forward(&old, &old.up(tcp(SYN)).numbers(9_000_000, 0));
             m.backends("web", &WEB[2..]);
+            let syn = old.up(tcp(SYN)).numbers(9_000_001, 0);
+            m.drop(FRONT, syn.bytes(), "syn_in_doubt");
+            m.forward(&old, &old.up(tcp(ACK)).data(b"it wasn't me"));
+            m.drop(FRONT, syn.bytes(), "syn_in_doubt");
+            // One that has begun anew answers by a RST.
+            m.forward(&old, &old.up(tcp(RST)).numbers(0, 0));
             let new = m.web(f).backend(f, 12, 8080);
             let new = Flow { client: old.client, ..new };
             m.forward(&new, &new.up(tcp(SYN)).numbers(9_000_001, 0));
@@ -137,8 +143,9 @@ fn draining(book: &mut Book) {
                 let new = m.web(f).backend(f, 12, 8080);
                 m.forward(&new, &new.up(tcp(SYN)));
             }
-            // A SYN on the established one is the draining backend's to answer.
-            m.forward(&old, &old.up(tcp(SYN)));
+            // A SYN on the established one may be forged.
+            m.drop(FRONT, old.up(tcp(SYN)).bytes(), "syn_in_doubt");
+            m.forward(&old, &old.up(tcp(ACK)).data(b"still me"));
         },
     );
     book.both(922, "udp_draining", "a draining backend keeps its UDP flows too", |m, f| {
@@ -198,9 +205,7 @@ fn time(book: &mut Book) {
     book.both(940, "syn_on_closed", "a SYN on a closed connection selects anew", |m, f| {
         let old = m.web(f);
         m.handshake(&old);
-        m.forward(&old, &old.up(tcp(FIN | ACK)));
-        m.forward(&old, &old.down(tcp(FIN | ACK)));
-        m.forward(&old, &old.up(tcp(ACK)));
+        m.close(&old);
         m.backends("web", &WEB[2..]);
         let new = m.web(f).backend(f, 12, 8080);
         let new = Flow { client: old.client, ..new };
@@ -211,15 +216,16 @@ fn time(book: &mut Book) {
     book.both(
         942,
         "syn_on_reset",
-        "a SYN after a RST begins anew, with another NAT port",
+        "a SYN after a RST goes along it: the backend judges both",
         |m, f| {
-            let old = m.web(f);
-            m.handshake(&old);
-            m.forward(&old, &old.up(tcp(RST)));
-            let new = m.web(f);
-            let new = Flow { client: old.client, ..new };
-            m.forward(&new, &new.up(tcp(SYN)).numbers(70_000, 0));
-            m.one_less(f);
+            let flow = m.web(f);
+            m.handshake(&flow);
+            m.forward(&flow, &flow.up(tcp(RST)));
+            m.forward(&flow, &flow.up(tcp(SYN)).numbers(70_000, 0));
+            m.forward(&flow, &flow.down(tcp(SYN | ACK)).numbers(80_000, 70_001));
+            m.forward(&flow, &flow.up(tcp(ACK)).numbers(70_001, 80_001));
+            m.wait_ms(86_399_999);
+            m.forward(&flow, &flow.down(tcp(ACK)).numbers(80_001, 70_001));
         },
     );
     book.both(944, "udp_silent", "a flow that nobody has answered for 30 s ends", |m, f| {
@@ -233,9 +239,23 @@ fn time(book: &mut Book) {
         m.forward(&new, &new.up(udp(b"???")));
         m.one_less(f);
     });
-    book.both(946, "udp_answered", "an answered flow may be silent for five minutes", |m, f| {
+    book.both(952, "udp_answered", "an answered flow that doesn't last ends in 30 s", |m, f| {
         let flow = m.dns(f);
         m.forward(&flow, &flow.up(udp(b"?")));
+        m.forward(&flow, &flow.down(udp(b"!")));
+        m.wait_ms(1_999);
+        m.forward(&flow, &flow.up(udp(b"??")));
+        m.wait_ms(30_000);
+        let new = m.dns(f);
+        let new = Flow { client: flow.client, ..new };
+        m.forward(&new, &new.up(udp(b"???")));
+        m.one_less(f);
+    });
+    book.both(946, "udp_stream", "a flow that lasts may be silent for five minutes", |m, f| {
+        let flow = m.dns(f);
+        m.forward(&flow, &flow.up(udp(b"?")));
+        m.forward(&flow, &flow.down(udp(b"!")));
+        m.wait_ms(3_000);
         m.forward(&flow, &flow.down(udp(b"!")));
         m.wait_ms(299_999);
         m.forward(&flow, &flow.down(udp(b"!!")));
@@ -249,7 +269,7 @@ fn time(book: &mut Book) {
     book.both(948, "tcp_closed_ends", "an ended connection holds its port for 60 s", |m, f| {
         let flow = m.web(f);
         m.handshake(&flow);
-        m.forward(&flow, &flow.down(tcp(RST)));
+        m.close(&flow);
         m.wait_ms(59_999);
         m.forward(&flow, &flow.down(tcp(ACK)));
         m.wait_ms(60_000);

@@ -92,6 +92,9 @@ pub(super) fn cases(book: &mut Book) {
         for _ in 0..3 {
             m.drop(FRONT, flow.up(tcp(SYN)).bytes(), "neighbour_unresolved");
         }
+        // Nothing is kept for a packet that isn't forwarded.
+        m.one_less(V4);
+        m.counts("unresolved").connections = 0;
         m.wait_ms(1000);
         m.drop(FRONT, flow.up(tcp(SYN)).bytes(), "neighbour_unresolved");
         m.case.meta.requests = vec!["back 198.18.1.99".to_owned(); 2];
@@ -115,16 +118,20 @@ pub(super) fn cases(book: &mut Book) {
     );
     book.both(
         872,
-        "embryonic_overwritten",
-        "a full pool of embryonic connections: the oldest goes",
+        "half_open_overwritten",
+        "a full pool of half-open connections: after three seconds the oldest goes",
         |m, f| {
-            // A quarter of the table: one.
+            // An eighth of the table, and at least one.
             m.case.meta.capacity = Some([4, 4]);
             let kept = m.web(f);
             m.handshake(&kept);
             let first = m.web(f);
             m.forward(&first, &first.up(tcp(SYN)));
             let second = m.web(f);
+            m.drop(FRONT, second.up(tcp(SYN)).bytes(), "half_open_full");
+            m.wait_ms(2_999);
+            m.drop(FRONT, second.up(tcp(SYN)).bytes(), "half_open_full");
+            m.wait_ms(1);
             m.forward(&second, &second.up(tcp(SYN)));
             m.one_less(f);
             // The first's answer finds nothing, and is refused.
@@ -140,6 +147,24 @@ pub(super) fn cases(book: &mut Book) {
             m.answer(BACK, late.bytes(), ours(&late, body).bytes());
             m.forward(&second, &second.down(tcp(SYN | ACK)));
             m.forward(&kept, &kept.up(tcp(ACK)));
+        },
+    );
+    book.both(
+        876,
+        "new_connections_limited",
+        "more new connections than a worker takes: those that are there go on",
+        |m, f| {
+            m.case.meta.new_connections = Some([1, 1]);
+            let flow = m.web(f);
+            m.handshake(&flow);
+            for port in [7, 8] {
+                let sent = packet(CLIENT, f.client(10, port), f.frontend(10, 80), tcp(SYN));
+                m.drop(FRONT, sent.bytes(), "new_connections_limited");
+            }
+            m.forward(&flow, &flow.up(tcp(ACK)).data(b"not concerned"));
+            m.wait_ms(1000);
+            let next = m.web(f);
+            m.handshake(&next);
         },
     );
     book.case(874, "nat_ports_exhausted", "every NAT port towards a backend is in use", |m| {

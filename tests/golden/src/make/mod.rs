@@ -1,9 +1,10 @@
 //! Makes the cases: what comes in, and by the rules of the RFCs and the architecture what has to
-//! come out. Nothing here calls the pipeline; what a real connection can't know beforehand, the
-//! NAT ports that the key of the cases leads to, stands in [`NAT_PORTS`].
+//! come out. Nothing here calls the pipeline, but for what no rule tells: the order of the NAT ports
+//! towards a backend, to which the key of the cases leads ([`ports`]).
 
 mod affinity;
 mod cluster;
+mod doubt;
 mod fates;
 mod host;
 mod hygiene;
@@ -13,6 +14,7 @@ mod limits;
 mod link;
 mod neighbour;
 mod network;
+mod ports;
 mod ranges;
 mod refusal;
 mod reset;
@@ -29,9 +31,10 @@ const FRONT: usize = 0;
 /// Port `back`.
 const BACK: usize = 1;
 
-/// The ports that the first connections of a case get, in their order: learnt from the key.
-const NAT_PORTS: [u16; 12] =
-    [14929, 6676, 28749, 32564, 45480, 8301, 36060, 56541, 35032, 4103, 57629, 45383];
+/// What identifications of fragments count from: learnt from the key.
+const FIRST_FRAGMENT_ID: u32 = 0x67f3_60f9;
+/// The same of packets that routers may fragment.
+const FIRST_IDENTIFICATION: u16 = 0xf5a6;
 
 /// Both families have the same hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,8 +136,15 @@ impl Flow {
         self
     }
     /// With another backend on the back link.
-    fn backend(mut self, family: Family, last: u8, port: u16) -> Self {
-        (self.backend, self.backend_mac) = (family.back(last, port), backend_mac(last));
+    fn backend(self, family: Family, last: u8, port: u16) -> Self {
+        self.to(family.back(last, port), backend_mac(last))
+    }
+    /// With another backend, by way of this MAC.
+    fn to(mut self, backend: SocketAddr, mac: Mac) -> Self {
+        let udp = self.service.ends_with("dns");
+        ports::give_back(self.backend, udp);
+        (self.backend, self.backend_mac) = (backend, mac);
+        self.nat.set_port(ports::take(self.backend, udp));
         self
     }
 }
@@ -145,6 +155,7 @@ struct Maker {
     case: Case,
     us: u64,
     begun: usize,
+    fragmented: u32,
 }
 
 impl Maker {
@@ -160,7 +171,9 @@ impl Maker {
     }
     /// A connection of some service that begins now: ports of client, frontend and backend.
     fn flow(&mut self, service: &'static str, family: Family, ports: (u16, u16, u16)) -> Flow {
-        let nat_port = NAT_PORTS[self.begun];
+        let udp = service.ends_with("dns");
+        let backend = family.back(11, ports.2);
+        let nat = SocketAddr::new(family.back(200, 0).ip(), ports::take(backend, udp));
         self.begun += 1;
         let connections = &mut self.case.meta.connections[family.of(0, 1)];
         *connections += 1;
@@ -169,8 +182,8 @@ impl Maker {
             service,
             client: family.client(10, ports.0),
             frontend: family.frontend(10, ports.1),
-            nat: family.back(200, nat_port),
-            backend: family.back(11, ports.2),
+            nat,
+            backend,
             client_mac: CLIENT_MAC,
             backend_mac: backend_mac(11),
             client_tag: None,
@@ -180,15 +193,11 @@ impl Maker {
     /// A flow of `tagged`, whose backend is on VLAN 200.
     fn tagged(&mut self) -> Flow {
         let flow = self.flow("tagged", V4, (41_000, 8200, 8080));
-        let nat = SocketAddr::new(world::ip("198.18.2.200"), flow.nat.port());
+        ports::give_back(flow.backend, false);
+        let backend = at("198.18.2.11:8080");
+        let nat = SocketAddr::new(world::ip("198.18.2.200"), ports::take(backend, false));
         let backend_tag = Some(world::VLAN_BACK);
-        Flow {
-            nat,
-            backend: at("198.18.2.11:8080"),
-            backend_mac: backend_mac(0x2b),
-            backend_tag,
-            ..flow
-        }
+        Flow { nat, backend, backend_mac: backend_mac(0x2b), backend_tag, ..flow }
     }
     /// What becomes of a packet that isn't forwarded on a connection.
     fn counts(&mut self, service: &str) -> &mut ServiceCounts {
@@ -295,6 +304,22 @@ impl Maker {
         };
         self.case.meta.change.push(change);
     }
+    /// Both sides close, the client first, and each FIN is acknowledged.
+    fn close(&mut self, flow: &Flow) {
+        use crate::packet::{ACK, FIN, tcp};
+        self.forward(flow, &flow.up(tcp(FIN | ACK)).numbers(1000, 2000));
+        self.forward(flow, &flow.down(tcp(FIN | ACK)).numbers(2000, 1001));
+        self.forward(flow, &flow.up(tcp(ACK)).numbers(1001, 2001));
+    }
+    /// The identification that the fragments of the next packet leave with.
+    fn fragment_id(&mut self) -> u32 {
+        self.fragmented += 1;
+        FIRST_FRAGMENT_ID + self.fragmented
+    }
+    /// The identification of the packet after `before` others that routers may fragment.
+    const fn identification(&self, before: u16) -> u16 {
+        FIRST_IDENTIFICATION + 1 + before
+    }
     /// SYN, SYN-ACK and ACK of a connection.
     fn handshake(&mut self, flow: &Flow) {
         use crate::packet::{ACK, SYN, tcp};
@@ -315,6 +340,7 @@ struct Book(Vec<Case>);
 impl Book {
     /// A case.
     fn case(&mut self, number: u16, name: &str, about: &str, make: impl FnOnce(&mut Maker)) {
+        ports::reset();
         let mut maker = Maker { us: 1_000_000, ..Maker::default() };
         make(&mut maker);
         maker.case.name = format!("{number:03}_{name}");
@@ -338,6 +364,7 @@ impl Book {
 pub fn all() -> Vec<Case> {
     let mut book = Book::default();
     tcp::cases(&mut book);
+    doubt::cases(&mut book);
     udp::cases(&mut book);
     link::cases(&mut book);
     network::cases(&mut book);

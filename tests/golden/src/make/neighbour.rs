@@ -260,7 +260,6 @@ fn next_hops(book: &mut Book) {
         let mac = [2, 0, 0, 0, 1, 0x20];
         let flow = m.web(V4).client(V4.client(20, 2000), mac);
         m.forward(&flow, &flow.up(tcp(SYN)));
-        m.case.meta.requests.push(format!("front 198.18.0.20 {}", mac_text(mac)));
         m.neighbour("front", "198.18.0.20", Some([2, 0, 0, 0, 1, 0x21]));
         let moved = super::Flow { client_mac: [2, 0, 0, 0, 1, 0x21], ..flow };
         m.forward(&moved, &moved.down(tcp(SYN | ACK)));

@@ -1,6 +1,6 @@
 //! IP: options, extension headers, fragments, TTL, MTU, routes.
 
-use super::{BACK, Book, FRONT, V4, V6, ours, quoting};
+use super::{BACK, Book, FRONT, ROUTER_MAC, V4, V6, ours, quoting};
 use crate::packet::{ACK, PSH, SYN, icmp, tcp, udp};
 use crate::world::{BACK_MAC, at, backend_mac};
 
@@ -38,7 +38,8 @@ pub(super) fn cases(book: &mut Book) {
         {
             let forwarded = flow.forwarded(&sent);
             let cuts = [808, 1608];
-            for pair in sent.fragments(id, &cuts).into_iter().zip(forwarded.fragments(id, &cuts)) {
+            let out = forwarded.fragments(m.fragment_id(), &cuts);
+            for pair in sent.fragments(id, &cuts).into_iter().zip(out) {
                 m.forward_as(&flow, &sent, pair);
             }
         }
@@ -65,7 +66,7 @@ pub(super) fn cases(book: &mut Book) {
             let sent = flow.up(udp(&[5; 2400]));
             let cuts = [800, 1600];
             let parts = sent.fragments(99, &cuts);
-            let out = flow.forwarded(&sent).fragments(99, &cuts);
+            let out = flow.forwarded(&sent).fragments(m.fragment_id(), &cuts);
             m.drop(FRONT, parts[2].clone(), "fragment_unknown");
             m.forward_as(&flow, &sent, (parts[0].clone(), out[0].clone()));
             m.forward_as(&flow, &sent, (parts[1].clone(), out[1].clone()));
@@ -80,12 +81,31 @@ pub(super) fn cases(book: &mut Book) {
         |m, f| {
             let flow = m.dns(f);
             let sent = flow.up(udp(&[5; 1600]));
-            let out = flow.forwarded(&sent).fragments(5, &[800]);
+            let out = flow.forwarded(&sent).fragments(m.fragment_id(), &[800]);
             m.forward_as(&flow, &sent, (sent.fragments(5, &[800])[0].clone(), out[0].clone()));
             let other = sent.clone().from(f.client(77, 50_000)).fragments(5, &[800]).remove(1);
             m.drop(FRONT, other, "fragment_unknown");
             let later = sent.fragments(5, &[800]).remove(1);
             m.forward_as(&flow, &sent, (later, out[1].clone()));
+        },
+    );
+    book.both(
+        430,
+        "fragments_of_two_clients",
+        "two clients' fragments with one identification leave with two",
+        |m, f| {
+            let flows = [9, 8].map(|n| m.dns(f).client(f.far_client(n, 50_000), ROUTER_MAC));
+            let cut = [800];
+            let parts = flows.clone().map(|flow| {
+                let sent = flow.up(udp(&[5; 1600]));
+                let out = flow.forwarded(&sent).fragments(m.fragment_id(), &cut);
+                (flow, sent.clone(), sent.fragments(5, &cut), out)
+            });
+            for part in 0..2 {
+                for (flow, sent, from, to) in &parts {
+                    m.forward_as(flow, sent, (from[part].clone(), to[part].clone()));
+                }
+            }
         },
     );
     book.both(
@@ -96,7 +116,7 @@ pub(super) fn cases(book: &mut Book) {
             let flow = m.web(f);
             m.handshake(&flow);
             let sent = flow.up(tcp(PSH | ACK)).data(&[3; 1200]);
-            let out = flow.forwarded(&sent).fragments(0x0101, &[600]);
+            let out = flow.forwarded(&sent).fragments(m.fragment_id(), &[600]);
             for pair in sent.fragments(0x0101, &[600]).into_iter().zip(out) {
                 m.forward_as(&flow, &sent, pair);
             }
@@ -167,13 +187,13 @@ pub(super) fn cases(book: &mut Book) {
         m.drop(FRONT, sent.bytes(), "mtu_exceeded");
     });
     book.case(422, "node_as_next_hop", "a pod behind a node of ours: the node's MAC", |m| {
-        let mut flow = m.flow("pod", V4, (42_000, 8500, 8080));
-        (flow.backend, flow.backend_mac) = (at("10.244.3.7:8080"), backend_mac(12));
+        let flow = m.flow("pod", V4, (42_000, 8500, 8080));
+        let flow = flow.to(at("10.244.3.7:8080"), backend_mac(12));
         m.handshake(&flow);
     });
     book.case(423, "route_to_backend", "a backend behind a router: the router's MAC", |m| {
-        let mut flow = m.flow("routed", V4, (42_000, 8600, 8080));
-        (flow.backend, flow.backend_mac) = (at("10.244.3.8:8080"), backend_mac(14));
+        let flow = m.flow("routed", V4, (42_000, 8600, 8080));
+        let flow = flow.to(at("10.244.3.8:8080"), backend_mac(14));
         m.handshake(&flow);
     });
     book.both(424, "ttl_of_error", "an ICMP error with TTL 1 gets no answer", |m, f| {

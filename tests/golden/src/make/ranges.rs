@@ -81,10 +81,10 @@ pub(super) fn cases(book: &mut Book) {
             m.forward(&dns, &dns.up(udp(b"??")));
             let again = |port| old.up(tcp(SYN)).from(f.far_client(5, port)).bytes();
             m.drop(FRONT, again(40_001), "source_not_allowed");
-            // A SYN on an ended connection begins another one.
-            m.forward(&old, &old.up(tcp(RST)));
+            // A SYN on its connection isn't the backend's to judge any more, nor begins it another.
             m.drop(FRONT, again(40_000), "source_not_allowed");
-            m.one_less(f);
+            m.close(&old);
+            m.drop(FRONT, again(40_000), "source_not_allowed");
             m.source_ranges("walled", &["198.51.100.0/24", "2001:db8:c::/64"]);
             let new = far(m, f, 130, "walled", (40_002, 8700, 8080));
             m.forward(&new, &new.up(tcp(SYN)));

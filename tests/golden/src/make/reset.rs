@@ -1,7 +1,7 @@
 //! A RST to clients whose backend has gone, after the time that the service port gives.
 
 use super::{Book, FRONT, Family, Flow, Maker, ours, refusal::reset};
-use crate::packet::{ACK, Body, FIN, Packet, RST, SYN, tcp};
+use crate::packet::{ACK, Body, Packet, RST, SYN, tcp};
 
 const OTHER: [&str; 2] = ["198.18.1.12:8080", "[2001:db8:b::12]:8080"];
 
@@ -14,7 +14,18 @@ fn left(m: &mut Maker, f: Family) -> Flow {
 }
 
 /// Sequence numbers of challenges after one connection: the draws that NAT ports come from, too.
-const SEQUENCES: [u32; 4] = [0x67f3_60f9, 0x4fb7_e1f6, 0x07df_dce8, 0xfef9_763a];
+const SEQUENCES: [u32; 4] = [0x07df_dce8, 0xfef9_763a, 0xc54f_cc4f, 0x6a18_ba39];
+
+/// The sequence number of a challenge, after so many draws.
+pub(super) fn sequence(draws: usize) -> u32 {
+    SEQUENCES[draws - 1]
+}
+
+/// A sweep, which asks that the way to the backend be kept.
+fn sweep(m: &mut Maker, flow: &Flow) {
+    m.sweep();
+    m.case.meta.requests.push(format!("back {} in use", flow.backend.ip()));
+}
 
 /// The sweep challenges the client of the connection.
 fn challenge(m: &mut Maker, flow: &Flow) {
@@ -43,17 +54,17 @@ pub(super) fn cases(book: &mut Book) {
         "a client of a backend that has gone: forwarded, then challenged, then reset",
         |m, f| {
             let flow = left(m, f);
-            m.sweep();
+            sweep(m, &flow);
             m.forward(&flow, &flow.up(tcp(ACK)).data(b"still forwarded"));
             m.wait_ms(40_000);
-            m.sweep();
+            sweep(m, &flow);
             m.forward(&flow, &flow.up(tcp(ACK)).data(b"not a moment before"));
             m.wait_ms(15_000);
-            m.sweep();
+            sweep(m, &flow);
             challenge(m, &flow);
             m.forward(&flow, &flow.down(tcp(ACK)).data(b"the backend may still send"));
             m.wait_ms(15_000);
-            m.sweep();
+            sweep(m, &flow);
             challenge(m, &flow);
             let sent = flow.up(tcp(ACK)).numbers(7_000, 8_000);
             m.answer(FRONT, sent.bytes(), reset(&sent).bytes());
@@ -68,10 +79,10 @@ pub(super) fn cases(book: &mut Book) {
         "a client that is due may begin anew, or end by itself",
         |m, f| {
             let old = left(m, f);
-            m.sweep();
+            sweep(m, &old);
             m.forward(&old, &old.up(tcp(ACK)));
             m.wait_ms(41_000);
-            m.sweep();
+            sweep(m, &old);
             challenge(m, &old);
             m.forward(&old, &old.up(tcp(RST)));
             let new = m.flow("fading", f, (40_000, 8720, 8080)).backend(f, 12, 8080);
@@ -85,11 +96,11 @@ pub(super) fn cases(book: &mut Book) {
         "a silent client is challenged for as long as an ended connection stays",
         |m, f| {
             let flow = left(m, f);
-            m.sweep();
+            sweep(m, &flow);
             m.forward(&flow, &flow.down(tcp(ACK)));
             for wait in [41_000, 15_000, 15_000, 15_000] {
                 m.wait_ms(wait);
-                m.sweep();
+                sweep(m, &flow);
                 challenge(m, &flow);
                 let stray = flow.up(tcp(RST)).from(f.client(10, 7));
                 m.drop(FRONT, stray.bytes(), "tcp_no_connection");
@@ -110,15 +121,14 @@ pub(super) fn cases(book: &mut Book) {
             m.handshake(&kept);
             m.backends("web", &OTHER);
             let ended = left(m, f);
-            m.sweep();
-            m.forward(&ended, &ended.up(tcp(FIN | ACK)));
-            m.forward(&ended, &ended.down(tcp(FIN | ACK)));
+            sweep(m, &kept);
+            m.close(&ended);
             m.wait_ms(41_000);
-            m.sweep();
+            sweep(m, &kept);
             m.forward(&ended, &ended.up(tcp(ACK)));
             m.forward(&kept, &kept.up(tcp(ACK)));
             m.wait_ms(80_000_000);
-            m.sweep();
+            sweep(m, &kept);
             m.forward(&kept, &kept.up(tcp(ACK)));
             m.one_less(f);
         },
@@ -135,10 +145,10 @@ pub(super) fn cases(book: &mut Book) {
                 service: Some("fading".to_owned()),
                 ..crate::case::Change::default()
             });
-            m.sweep();
+            sweep(m, &flow);
             m.forward(&flow, &flow.up(tcp(ACK)));
             m.wait_ms(41_000);
-            m.sweep();
+            sweep(m, &flow);
             challenge(m, &flow);
             let sent = flow.up(tcp(ACK)).numbers(7_000, 8_000);
             m.answer(FRONT, sent.bytes(), reset(&sent).bytes());

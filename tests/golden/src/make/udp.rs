@@ -23,8 +23,11 @@ pub(super) fn cases(book: &mut Book) {
         |m| {
             let flow = m.dns(super::V6);
             let without = Body::Udp { checksum: false, data: b"question".to_vec() };
+            // It begins nothing.
+            m.drop(super::FRONT, flow.up(without.clone()).bytes(), "l4_checksum");
+            m.forward(&flow, &flow.up(udp(b"a right one")));
             m.forward(&flow, &flow.up(without));
-            m.case.meta.wrong_checksums.push(1);
+            m.case.meta.wrong_checksums.push(2);
         },
     );
     book.both(204, "udp_checksum_zero", "a checksum that comes to 0 is sent as 0xffff", |m, f| {

@@ -59,7 +59,7 @@ ranges = ["192.0.2.0/24"]
 
 [timeouts]
 tcp_established = "1h30m"
-udp_embryonic = 20
+udp = 20
 
 [answers]
 echo_per_second = 50
@@ -119,7 +119,7 @@ fn a_good_configuration_is_read_whole() {
     assert_eq!(config.node_port.range.to_string(), "30000-32767");
     assert_eq!(config.backend_ranges, None);
     assert_eq!(config.timeouts.tcp_established, Duration::from_secs(5_400));
-    assert_eq!(config.timeouts.udp_embryonic, Duration::from_secs(20));
+    assert_eq!(config.timeouts.udp, Duration::from_secs(20));
     assert_eq!(config.answers.echo.per_second.get(), 50);
     assert_eq!(config.answers.echo.burst.get(), 32);
     assert_eq!(config.answers.refusals.burst.get(), 1_000);

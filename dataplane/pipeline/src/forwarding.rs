@@ -1,0 +1,72 @@
+//! Forwarding kinds: which keys a connection has, who owns each direction, what is rewritten and
+//! which life applies. Whoever adds a kind answers these here, and nowhere else.
+
+use crate::connections::{Address, Direction, Entry, Key};
+use crate::parse::UDP;
+use model::record::ConnectionState;
+
+/// How packets reach the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Source and destination are rewritten (RFC 3022): replies come to a NAT address.
+    Nat = 1,
+}
+
+/// By what the owner of a direction's packets is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// By the hash of the packet's own addresses and ports.
+    Flow,
+    /// By the lease of its destination port.
+    PortLease,
+}
+
+impl Kind {
+    /// The kind with this number in an entry.
+    pub const fn of_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Nat),
+            _ => None,
+        }
+    }
+    /// Who owns packets that travel this way.
+    pub const fn owner(self, direction: Direction) -> Owner {
+        match (self, direction) {
+            (Self::Nat, Direction::ToBackend) => Owner::Flow,
+            (Self::Nat, Direction::ToClient) => Owner::PortLease,
+        }
+    }
+    /// The key of packets from the backend, whose address and port are given, as are those that it
+    /// is to see as the source.
+    pub const fn reply_key<A: Address>(
+        self,
+        client: &Key<A>,
+        backend: (A, u16),
+        source: (A, u16),
+    ) -> Key<A> {
+        match self {
+            Self::Nat => Key {
+                source: backend.0,
+                destination: source.0,
+                source_port: backend.1,
+                destination_port: source.1,
+                protocol: client.protocol,
+            },
+        }
+    }
+    /// The state that a connection of this protocol number begins in.
+    pub const fn first_state(self, protocol: u8) -> ConnectionState {
+        match (self, protocol) {
+            (Self::Nat, UDP) => ConnectionState::Unreplied,
+            (Self::Nat, _) => ConnectionState::SynSent,
+        }
+    }
+    /// What addresses and ports of a packet that travels this way become.
+    #[inline(always)]
+    pub fn rewritten<A: Address>(self, entry: &Entry<A>, direction: Direction) -> A::Tuple {
+        match self {
+            Self::Nat => A::turned(entry.other_tuple(direction)),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The ways of a connection: its next hops, found when it begins and again when routes change. The
+//! way to the backend is the connection's own for life, also when no snapshot knows the backend.
+
+use crate::adjacency::{Adjacency, AdjacencyRef, Hop, Mac};
+use crate::answer;
+use crate::connections::{Address, Cold, Direction, Entry, Flags};
+use crate::frame::Frame;
+use crate::journey::Now;
+use crate::mirror::Purpose;
+use crate::parse::Parsed;
+use crate::pipeline::Context;
+use crate::tables::Tables;
+use model::drops::DropReason;
+use model::ids::InterfaceId;
+use std::net::IpAddr;
+
+/// The next hop towards a backend: never by an interface that isn't for backends, where a default
+/// route would take it to the clients' side.
+pub fn to_backend(tables: &Tables, address: IpAddr, via: Option<IpAddr>) -> Option<Hop> {
+    let hop = tables.adjacencies.hop(address, via)?;
+    is_back(tables, hop.interface).then_some(hop)
+}
+
+fn is_back(tables: &Tables, interface: InterfaceId) -> bool {
+    tables.adjacencies.interface(interface).is_some_and(|interface| interface.role.is_back())
+}
+
+/// Finds both ways anew. Where the backend has gone, or has no way any more, the one it had stays.
+pub fn find<A: Address>(tables: &Tables, entry: &mut Entry<A>, cold: &mut Cold<A>) {
+    let backend = tables.snapshot.backend(entry.backend_id(cold));
+    let hop = backend.and_then(|held| to_backend(tables, held.address.ip(), held.via));
+    if let Some((hop, address)) = hop.and_then(|hop| Some((hop, A::from_ip(hop.address)?))) {
+        cold.next_hop = address.to_wire();
+        cold.next_hop_interface = hop.interface.0;
+    }
+    let (interface, address) = cold.next_hop();
+    entry.backend_adjacency = found(tables, interface, address);
+    let client = tables.adjacencies.hop(entry.client_key().source.to_ip(), None);
+    entry.client_adjacency = client.and_then(|hop| hop.adjacency).unwrap_or(AdjacencyRef::NONE);
+}
+
+fn found(tables: &Tables, interface: InterfaceId, address: IpAddr) -> AdjacencyRef {
+    tables.adjacencies.find(interface, address).unwrap_or(AdjacencyRef::NONE)
+}
+
+/// The adjacency that the packet leaves by. One that isn't in the published table is put in
+/// `learned`.
+#[inline]
+pub fn way<'a, A: Address>(
+    context: &mut Context,
+    tables: &'a Tables,
+    (entry, cold, direction): (&mut Entry<A>, &Cold<A>, Direction),
+    learned: &'a mut Option<Adjacency>,
+    now: Now,
+) -> Result<&'a Adjacency, DropReason> {
+    match tables.adjacencies.adjacency(entry.adjacency(direction)) {
+        Some(adjacency) => Ok(adjacency),
+        None => {
+            let known = unresolved(context, tables, (entry, cold, direction), now)?;
+            Ok(learned.insert(known))
+        }
+    }
+}
+
+/// The adjacency isn't that of the connection's next hop any more, or wasn't known: it is looked for
+/// again. A client on the link may have told its MAC itself; anything else is asked for.
+#[cold]
+fn unresolved<A: Address>(
+    context: &mut Context,
+    tables: &Tables,
+    (entry, cold, direction): (&mut Entry<A>, &Cold<A>, Direction),
+    now: Now,
+) -> Result<Adjacency, DropReason> {
+    let (interface, address) = match direction {
+        Direction::ToBackend => {
+            let (interface, address) = cold.next_hop();
+            if !is_back(tables, interface) {
+                return Err(DropReason::NoRoute);
+            }
+            (interface, address)
+        }
+        Direction::ToClient => {
+            let hop = tables.adjacencies.hop(entry.client_key().source.to_ip(), None);
+            let hop = hop.ok_or(DropReason::NoRoute)?;
+            (hop.interface, hop.address)
+        }
+    };
+    let known = found(tables, interface, address);
+    let published = tables.adjacencies.adjacency(known);
+    // What a client's own packet told is newer, until it is published.
+    let told = (direction == Direction::ToClient)
+        .then(|| context.learned.find(interface, address, published.map(Adjacency::destination)))
+        .flatten();
+    if let Some(adjacency) = published.filter(|_| told.is_none()) {
+        context.counters.revalidations.add(1);
+        match direction {
+            Direction::ToBackend => entry.backend_adjacency = known,
+            Direction::ToClient => entry.client_adjacency = known,
+        }
+        return Ok(*adjacency);
+    }
+    let Some(mac) = told else {
+        context.request(interface, address, Purpose::Resolve, now);
+        return Err(DropReason::NeighbourUnresolved);
+    };
+    by_mac(tables, interface, mac).ok_or(DropReason::NoRoute)
+}
+
+/// The adjacency of a station on the link of an interface.
+fn by_mac(tables: &Tables, id: InterfaceId, destination: Mac) -> Option<Adjacency> {
+    let interface = tables.adjacencies.interface(id)?;
+    Some(Adjacency::new(id, interface, destination))
+}
+
+/// True where the client is on the link that its packet came by, and told its own MAC with it: a
+/// router's is no client's.
+pub fn is_on_link(parsed: &Parsed, to_client: &Hop) -> bool {
+    to_client.address == parsed.addresses.source() && to_client.interface == parsed.interface
+}
+
+/// A client on the link that has another MAC than its adjacency, or none: its next packets go there.
+/// A router's MAC is no client's, whatever source a packet claims.
+pub fn follow_client<A: Address>(
+    context: &mut Context,
+    tables: &Tables,
+    (frame, parsed): (&Frame<'_>, &Parsed),
+    entry: &mut Entry<A>,
+    now: Now,
+) {
+    if !entry.flags.has(Flags::CLIENT_ON_LINK) {
+        return;
+    }
+    let Some(mac) = moved(tables, frame, entry) else { return };
+    let client = parsed.addresses.source();
+    if tables.adjacencies.is_router_mac(parsed.interface, mac) {
+        return;
+    }
+    entry.client_adjacency = AdjacencyRef::NONE;
+    let published = found(tables, parsed.interface, client);
+    let published = tables.adjacencies.adjacency(published).map(Adjacency::destination);
+    if published == Some(mac) {
+        context.learned.forget(parsed.interface, client);
+        return;
+    }
+    if context.learned.learn(parsed.interface, client, mac, published)
+        && entry.state().is_some_and(|state| !state.is_half_open())
+    {
+        context.request(parsed.interface, client, Purpose::Seen(mac), now);
+    }
+}
+
+/// The kernel is told of a verified client's MAC, where that isn't published.
+pub fn tell_client<A: Address>(
+    context: &mut Context,
+    tables: &Tables,
+    (frame, parsed): (&Frame<'_>, &Parsed),
+    entry: &Entry<A>,
+    now: Now,
+) {
+    if let Some(mac) = moved(tables, frame, entry)
+        && !tables.adjacencies.is_router_mac(parsed.interface, mac)
+    {
+        context.request(parsed.interface, parsed.addresses.source(), Purpose::Seen(mac), now);
+    }
+}
+
+/// The MAC that a packet of a client on the link came from, where it isn't that of its adjacency.
+#[inline(always)]
+pub fn moved<A: Address>(tables: &Tables, frame: &Frame<'_>, entry: &Entry<A>) -> Option<Mac> {
+    let mac = answer::sender(frame);
+    let known = tables.adjacencies.adjacency(entry.client_adjacency);
+    known.is_none_or(|known| known.destination() != mac).then_some(mac)
+}
