@@ -11,7 +11,7 @@ use crate::arch::memory::{Memory, OutOfMemory, Plain, Slab};
 use crate::arch::prefetch;
 use crate::parse::UDP;
 use model::limits::NAT_TARGETS_MAX;
-use model::record::ConnectionState::{self, Closed, TimeWait};
+use model::record::ConnectionState::{self, Closed, Stream, TimeWait};
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
 /// Index places for each key, in hundredths: buckets are three quarters full when the table is.
@@ -20,7 +20,7 @@ const INDEX_PLACES_PERCENT: usize = 133;
 const BUCKETS_MIN: usize = 32;
 /// One half-open connection of a protocol is allowed for so many places of the table.
 const ENTRIES_PER_HALF_OPEN: usize = 8;
-/// Places that are looked through for one to evict from a full table.
+/// Places, spread over a full table, that are looked through for one to evict.
 const EVICTION_TRIES: usize = 64;
 /// Sweeps that a connection stays beyond its time while the side is asked that a RST was for.
 const DOUBT_MS: u32 = 60_000;
@@ -67,6 +67,7 @@ where
     fresh: u32,
     used: usize,
     sweep_next: usize,
+    evict_next: usize,
     secret: u64,
 }
 
@@ -94,6 +95,7 @@ where
             fresh: 0,
             used: 0,
             sweep_next: 0,
+            evict_next: 0,
             secret,
         })
     }
@@ -224,9 +226,15 @@ where
         if let Some(displaced) = displaced {
             self.remove(displaced);
         }
-        if self.used == self.entries.len() && !self.evict_ended(now_ms as u32) {
+        if self.used == self.entries.len() && !self.evict(now_ms as u32, &[TimeWait, Closed]) {
             let oldest = self.half_open.iter().find_map(|ring| ring.oldest(now_ms as u32));
-            self.remove(oldest.ok_or(Refusal::TableFull)?);
+            match oldest {
+                Some(oldest) => self.remove(oldest),
+                // Whoever gets answers to datagrams has streams at will: a table full of them keeps
+                // nobody out. Those in use were heard of later.
+                None if self.evict(now_ms as u32, &[Stream]) => {}
+                None => return Err(Refusal::TableFull),
+            }
             evicted = true;
         }
         let at = self.free.first().ok_or(Refusal::TableFull)?;
@@ -379,17 +387,17 @@ where
         debug_assert!(found, "a used entry is in the index under both its keys");
     }
 
-    /// Takes out the oldest of the ended connections that lie next before the sweep: a full table
-    /// of ended ones takes new ones. False where none lies there.
-    fn evict_ended(&mut self, now_ms: u32) -> bool {
+    /// Takes out the longest silent of some connections in these states, from all over the table.
+    /// False where there is none among those that are looked at.
+    fn evict(&mut self, now_ms: u32, states: &[ConnectionState]) -> bool {
         let len = self.fresh as usize;
-        let places = (0..len.min(EVICTION_TRIES)).map(|i| (self.sweep_next + i) % len);
-        let ended = places.filter(|at| {
-            self.entries.get(*at).is_some_and(|e| matches!(e.state(), Some(TimeWait | Closed)))
-        });
-        let oldest = ended.max_by_key(|at| now_ms.wrapping_sub(self.entries[*at].last_seen_ms));
-        let Some(at) = oldest else { return false };
-        self.sweep_next = (at + 1) % len;
+        let step = (len / EVICTION_TRIES).max(1);
+        let places = (0..len.min(EVICTION_TRIES)).map(|i| (self.evict_next + i * step) % len);
+        let in_state = places
+            .filter(|at| self.entries[*at].state().is_some_and(|state| states.contains(&state)));
+        let silent = |at: &usize| now_ms.wrapping_sub(self.entries[*at].last_seen_ms);
+        let Some(at) = in_state.max_by_key(silent) else { return false };
+        self.evict_next = (at + 1) % len;
         self.remove(at as u32);
         true
     }

@@ -157,3 +157,22 @@ fn memory_is_as_promised() -> Result<(), OutOfMemory> {
     assert!(v6 <= 224_000_000, "{v6}");
     Ok(())
 }
+
+/// Whoever gets answers to datagrams has streams at will: they keep nobody out, wherever they lie.
+#[test]
+fn a_table_full_of_streams_takes_new_ones() -> Result<(), OutOfMemory> {
+    let mut shard = Shard::<u32>::new(&mut HeapMemory, 1000, 7)?;
+    for n in 0..1000 {
+        let state = if n < 600 { Established } else { Stream };
+        assert!(put(&mut shard, n, state, 5 + u64::from(n)).is_ok());
+    }
+    for n in 1000..1300 {
+        assert!(put(&mut shard, n, Established, 2000).is_ok(), "at {n}");
+    }
+    for n in 0..600 {
+        assert_eq!(find(&shard, n), BOTH, "{n} was established");
+    }
+    let late = (900..1000).filter(|n| find(&shard, *n) == BOTH).count();
+    assert!(late > 60, "{late} of the 100 that were heard of last");
+    Ok(())
+}
