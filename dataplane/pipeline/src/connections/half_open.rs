@@ -35,20 +35,31 @@ impl HalfOpen {
     pub fn memory_bytes(&self) -> usize {
         size_of_val(&*self.places)
     }
-    /// Looks for a place. `Err`: all that were looked at are younger than [`LIFE_MIN_MS`].
-    /// `Ok(Some(entry))`: that connection has to go for it.
+    /// Looks for a place, a free one where there is any among those that are looked at: as long as
+    /// there is room nobody has to go. `Ok(Some(entry))`: that connection has to go for it. `Err`: all
+    /// of them are younger than [`LIFE_MIN_MS`].
     pub fn find_place(&mut self, now_ms: u32) -> Result<Option<u32>, Refused> {
+        let mut oldest: Option<(usize, Admitted)> = None;
+        let mut at = self.next;
         for _ in 0..TRIES.min(self.places.len()) {
-            let place = self.places[self.next];
+            let place = self.places[at];
             if place.entry == NONE {
+                self.next = at;
                 return Ok(None);
             }
-            if now_ms.wrapping_sub(place.since_ms) >= LIFE_MIN_MS {
-                return Ok(Some(place.entry));
+            let age = now_ms.wrapping_sub(place.since_ms);
+            let older = |(_, than): (usize, Admitted)| age > now_ms.wrapping_sub(than.since_ms);
+            if age >= LIFE_MIN_MS && oldest.is_none_or(older) {
+                oldest = Some((at, place));
             }
-            self.next = self.after(self.next);
+            at = self.after(at);
         }
-        Err(Refused)
+        let Some((at, place)) = oldest else {
+            self.next = at;
+            return Err(Refused);
+        };
+        self.next = at;
+        Ok(Some(place.entry))
     }
     /// Takes the place that was found, which is free by now.
     pub fn take(&mut self, entry: u32, now_ms: u32) -> RingPlace {
@@ -105,5 +116,29 @@ mod tests {
         assert_eq!(ring.find_place(101), Ok(None));
         assert_eq!(ring.take(9, 101), places[2]);
         assert_eq!(ring.find_place(101), Err(Refused), "an entry leaves its own place alone");
+    }
+
+    /// Most of those that were admitted are verified soon: one that takes longer stays while there is
+    /// room, however often the ring comes round.
+    #[test]
+    fn one_that_takes_long_stays_among_free_places() {
+        let mut ring = HalfOpen::new(16);
+        let slow = ring.take(77, 0);
+        for n in 1..200u32 {
+            let now_ms = n * LIFE_MIN_MS;
+            assert_eq!(ring.find_place(now_ms), Ok(None), "at {n}");
+            let place = ring.take(n, now_ms);
+            assert_ne!(place, slow);
+            ring.leave(place, n);
+        }
+    }
+
+    #[test]
+    fn of_those_that_are_looked_at_the_oldest_goes() {
+        let mut ring = HalfOpen::new(4);
+        for (entry, since_ms) in [(0, 50), (1, 10), (2, 90), (3, 70)] {
+            ring.take(entry, since_ms);
+        }
+        assert_eq!(ring.find_place(10 + LIFE_MIN_MS), Ok(Some(1)));
     }
 }
