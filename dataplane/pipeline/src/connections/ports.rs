@@ -19,6 +19,8 @@ use model::record::ConnectionState::{
 const AHEAD: usize = 4;
 /// Ports that are looked at where none is free.
 const TRIES_FULL: usize = 32;
+/// Where fewer than one port in so many is free, free ones aren't looked for at length.
+const FREE_AT_LEAST: usize = 8;
 
 /// Who wants a port.
 #[derive(Clone, Copy, Debug)]
@@ -81,9 +83,11 @@ enum Rank {
 
 /// Walks the worker's ports by the backend's own cursor through a keyed permutation, so that what
 /// has rested longest comes first, and takes the first whose reply key has no connection. `fits`
-/// says which ports may be taken. Where none is free among those looked at, one that has rested is
-/// taken for a SYN that comes after; then the oldest short one met, then the UDP stream that was
-/// silent for longest. `None`: nothing may be had, which for a moment isn't tried again.
+/// says which ports may be taken. Where free ones are rare, the first is as good that has rested and
+/// that the SYN comes after; where none of either kind is among those looked at, the oldest short one
+/// met is taken, then the UDP stream that was silent for longest. `None`: nothing may be had, which
+/// for a moment isn't tried again. The cursor goes on behind the port that was taken, so that the
+/// walk passes over no others.
 pub fn choose<A: Address>(
     shard: &mut Shard<A>,
     wish: &Wish<'_, A>,
@@ -98,17 +102,18 @@ where
 {
     let ports = wish.blocks.len() * NAT_BLOCK_PORTS;
     let blank = reply_key(wish, A::default(), 0);
-    let (mut start, mut full) = (random as u32, false);
+    let (mut start, mut full, mut scarce) = (random as u32, false, false);
     let seed = shard.targets().seed(&blank);
     if let Some(target) = shard.targets().find_or_add(&blank) {
         start = target.cursor;
         full = target.used as usize >= ports;
+        scarce = target.used as usize >= ports - ports / FREE_AT_LEAST;
         let pause = target.none_before_ms.wrapping_sub(now_ms as u32);
         if full && pause != 0 && pause <= NAT_PORT_PAUSE_MS {
             return None;
         }
     }
-    let mut walk = Walk { shard, wish, seed, start, full, now_ms, timeouts };
+    let mut walk = Walk { shard, wish, seed, start, full, scarce, now_ms, timeouts };
     let (steps, chosen) = walk.run(ports, fits);
     if let Some(target) = shard.targets().find(&blank) {
         target.cursor = start.wrapping_add(steps) % (ports.max(1) as u32);
@@ -140,6 +145,8 @@ where
     start: u32,
     /// No port is free.
     full: bool,
+    /// Few are.
+    scarce: bool,
     now_ms: u64,
     timeouts: &'a TimeoutTable,
 }
@@ -152,7 +159,7 @@ where
     /// The steps that were made, and the port.
     fn run(&mut self, ports: usize, fits: impl Fn(A, u16) -> bool) -> (u32, Option<NatPort<A>>) {
         let tries = ports.min(if self.full { TRIES_FULL } else { NAT_PORT_TRIES });
-        let mut best: Option<(Rank, u32, NatPort<A>)> = None;
+        let mut best: Option<(Rank, u32, (u32, NatPort<A>))> = None;
         let mut ahead = [(A::NO_TUPLE, 0u64, A::default(), 0u16); AHEAD];
         for first in (0..tries).step_by(AHEAD) {
             let many = AHEAD.min(tries - first);
@@ -175,7 +182,7 @@ where
                     return (steps, Some(nat));
                 }
                 let Some((rank, idle)) = self.rank(found) else { continue };
-                if rank == Rank::Rested && self.full {
+                if rank == Rank::Rested && self.scarce {
                     return (steps, Some(nat));
                 }
                 let better = best.is_none_or(|(best_rank, best_idle, _)| {
@@ -183,11 +190,14 @@ where
                         || rank == best_rank && rank != Rank::Rested && idle > best_idle
                 });
                 if better {
-                    best = Some((rank, idle, nat));
+                    best = Some((rank, idle, (steps, nat)));
                 }
             }
         }
-        (tries as u32, best.map(|(_, _, nat)| nat))
+        match best {
+            Some((_, _, (steps, nat))) => (steps, Some(nat)),
+            None => (tries as u32, None),
+        }
     }
     fn port_at(&self, step: u32) -> Option<(A, u16)> {
         let blocks = self.wish.blocks.len() as u32;

@@ -155,6 +155,25 @@ fn where_none_is_free_one_that_rested_is_taken_for_a_syn_that_comes_after()
     Ok(())
 }
 
+/// The walk takes ports in the order in which they began to rest, and doesn't hurry past them as long
+/// as one is free somewhere: it would soon be round, and take what hasn't rested.
+#[test]
+fn where_few_ports_are_free_what_rested_longest_comes_first() -> Result<(), OutOfMemory> {
+    let mut world = World::new(4)?;
+    let stamped = |timestamp| Opening { sequence: 7, timestamp: Some(timestamp) };
+    let ports: Vec<u16> = (0..1024)
+        .filter_map(|n| world.begin(TCP, TimeWait, stamped(n), u64::from(n)))
+        .map(|(port, _)| port)
+        .collect();
+    assert_eq!(ports.len(), 1024);
+    world.shard.remove(900);
+    for n in 0..800u32 {
+        let got = world.begin(TCP, TimeWait, stamped(2000 + n), 3000 + u64::from(n));
+        assert_eq!(got, Some((ports[n as usize], true)), "at {n}");
+    }
+    Ok(())
+}
+
 /// UDP: the oldest short one gives way, and when there is none the stream that was silent longest.
 #[test]
 fn short_flows_give_way_before_streams() -> Result<(), OutOfMemory> {
