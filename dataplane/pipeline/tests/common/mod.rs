@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(dead_code)]
 
+pub mod counting;
+pub mod net;
 pub mod packets;
 pub mod raw;
+pub mod wire;
 pub mod workers;
 
 use model::answers::ConnectionFilter;
