@@ -110,6 +110,11 @@ pub const HALF_OPEN_LIFE_MIN_MS: u32 = 3_000;
 /// bytes would be 16 GiB.
 pub const CONNECTIONS_PER_WORKER_MAX: usize = 1 << 28;
 
+/// Bytes of a service port's key beside its slot: two names of 63, a port's of 15, what they are
+/// joined by, and 88 for the cluster's. With 65,536 slots 17 MB at most, of which the pages cost that
+/// are written.
+pub const SLOT_KEY_BYTES_MAX: usize = 256;
+
 /// Times that one packet may be handed from worker to worker: to the home of its fragments, and
 /// from there to the owner of the connection.
 pub const HANDOVERS_MAX: u8 = 2;

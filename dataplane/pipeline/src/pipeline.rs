@@ -2,8 +2,8 @@
 
 use crate::adjacency::{Hop, Interface};
 use crate::answer::{Bucket, Buckets, Class, Generated, Rate, Rates};
-use crate::arch::memory::{Memory, OutOfMemory};
-use crate::connections::{Shard, TimeoutTable, Timeouts};
+use crate::arch::memory::{Block, Memory, OutOfMemory};
+use crate::connections::{Adopted, Holders, NotAdopted, Origin, Shard, TimeoutTable, Timeouts};
 use crate::counters::Counters;
 use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
@@ -29,6 +29,12 @@ const GENERATED_MAX: usize = 32;
 pub struct Options {
     /// Which worker it is.
     pub worker: WorkerId,
+    /// How many workers there are.
+    pub workers: u8,
+    /// The worker's clock 0, in milliseconds of `CLOCK_BOOTTIME`: kept with the tables.
+    pub epoch_ms: u64,
+    /// What names the slot-to-key tables that are written beside the connection tables.
+    pub keys: u64,
     /// Connections that the tables hold: IPv4, IPv6.
     pub connections: [usize; 2],
     /// How long connections may be silent.
@@ -54,6 +60,9 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             worker: WorkerId(0),
+            workers: 1,
+            epoch_ms: 0,
+            keys: 0,
             connections: [1024, 1024],
             timeouts: Timeouts::default(),
             new_connections: Rate::per_second(NEW_CONNECTIONS_PER_SECOND),
@@ -63,6 +72,18 @@ impl Default for Options {
             selection_key: 0,
             affinity: Arc::new(AffinityTable::new(1024, 0)),
             prefetch: true,
+        }
+    }
+}
+
+impl Options {
+    const fn origin(&self) -> Origin {
+        Origin {
+            secret: self.secret,
+            worker: self.worker,
+            workers: self.workers,
+            epoch_ms: self.epoch_ms,
+            keys: self.keys,
         }
     }
 }
@@ -105,9 +126,29 @@ impl Pipeline {
         counters: Arc<Counters>,
         memory: &mut dyn Memory,
     ) -> Result<Self, OutOfMemory> {
+        let origin = options.origin();
+        let v4 = Shard::new(memory, options.connections[0], &origin)?;
+        let v6 = Shard::new(memory, options.connections[1], &origin)?;
+        Ok(Self::with(options, counters, v4, v6))
+    }
+    /// A pipeline that goes on with the connections of a process that is no more: of the same worker,
+    /// in the memory of its tables (IPv4, IPv6). The clock goes on too: `now` counts from the epoch
+    /// of that process, see [`Self::epoch_ms`].
+    pub fn adopt(
+        options: &Options,
+        counters: Arc<Counters>,
+        [v4, v6]: [Block; 2],
+        holders: &impl Holders,
+    ) -> Result<(Self, [Adopted; 2]), NotAdopted> {
+        let origin = options.origin();
+        let (v4, of_v4) = Shard::adopt(v4, &origin, holders)?;
+        let (v6, of_v6) = Shard::adopt(v6, &origin, holders)?;
+        Ok((Self::with(options, counters, v4, v6), [of_v4, of_v6]))
+    }
+    fn with(options: &Options, counters: Arc<Counters>, v4: Shard<u32>, v6: Shard<u128>) -> Self {
         let mut pipeline = Self {
-            v4: Shard::new(memory, options.connections[0], options.secret)?,
-            v6: Shard::new(memory, options.connections[1], options.secret)?,
+            v4,
+            v6,
             context: Context {
                 worker: options.worker,
                 timeouts: options.timeouts.by_number(),
@@ -133,7 +174,11 @@ impl Pipeline {
         let context = &mut pipeline.context;
         (context.identification, context.fragment_id) =
             (context.random() as u16, context.random() as u32);
-        Ok(pipeline)
+        pipeline
+    }
+    /// The worker's clock 0, in milliseconds of `CLOCK_BOOTTIME`.
+    pub fn epoch_ms(&self) -> u64 {
+        self.v4.header().epoch_ms()
     }
     /// The worker that it belongs to.
     pub const fn worker(&self) -> WorkerId {

@@ -14,12 +14,18 @@ use super::index::Direction;
 use super::key::{Address, Key};
 use crate::adjacency::AdjacencyRef;
 use crate::arch::memory::Plain;
+use crate::forwarding::Kind;
+use crate::parse::{TCP, UDP};
 use crate::rewrite::checksum;
 use model::ids::{BackendId, InterfaceId, ServiceId};
 use model::record::ConnectionState;
 
 /// A slot that nobody holds: of what has gone.
 pub const NO_SLOT: u32 = u32::MAX;
+
+/// The slot of a backend that left while no process was there to see: nobody holds it, and whoever
+/// looks at the entry first does what is due then.
+pub const GONE_SLOT: u32 = u32::MAX - 1;
 
 /// A connection. Holds ids and integers alone, so that the memory means the same to whoever reads
 /// it with the same layout version .
@@ -120,6 +126,9 @@ impl Flags {
     pub const MAY_FRAGMENT: Self = Self(4);
     /// The client is on a link of ours: its MAC is compared.
     pub const CLIENT_ON_LINK: Self = Self(8);
+
+    const ALL: u8 =
+        Self::FROM_BACKEND.0 | Self::TIMESTAMPS.0 | Self::MAY_FRAGMENT.0 | Self::CLIENT_ON_LINK.0;
 
     /// True where all of `other` are set.
     #[inline(always)]
@@ -256,6 +265,25 @@ impl<A: Address> Entry<A> {
     #[inline(always)]
     pub const fn is_steady(&self) -> bool {
         self.care == 0
+    }
+    /// True where this can be what a worker wrote of a connection: all of it, and nothing else. To be
+    /// asked of memory that comes from elsewhere; the sums over both keys are right by chance once in
+    /// 2^32.
+    pub fn makes_sense(&self) -> bool {
+        let Some(state) = self.state() else { return false };
+        let (client, reply) = (self.client_key(), self.reply_key());
+        let own = Self::new(&client, &reply);
+        let is_udp = matches!(
+            state,
+            ConnectionState::Unreplied | ConnectionState::Replied | ConnectionState::Stream
+        );
+        own.client == self.client
+            && own.reply == self.reply
+            && client != reply
+            && client.protocol == reply.protocol
+            && client.protocol == if is_udp { UDP } else { TCP }
+            && Kind::of_number(self.kind).is_some()
+            && self.flags.0 & !Flags::ALL == 0
     }
     /// True where it holds a connection.
     #[inline(always)]

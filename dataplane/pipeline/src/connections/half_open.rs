@@ -68,6 +68,11 @@ impl HalfOpen {
         self.next = self.after(at);
         at as u32 + 1
     }
+    /// Takes places anew for a connection that was admitted then: to be called in the order of
+    /// admission. `None` where all are taken.
+    pub fn restore(&mut self, entry: u32, since_ms: u32) -> Option<RingPlace> {
+        (self.places[self.next].entry == NONE).then(|| self.take(entry, since_ms))
+    }
     /// Frees the place of a connection that is verified, or gone.
     pub fn leave(&mut self, place: RingPlace, entry: u32) {
         let at = (place as usize).wrapping_sub(1);
@@ -85,6 +90,15 @@ impl HalfOpen {
     }
     const fn after(&self, at: usize) -> usize {
         if at + 1 < self.places.len() { at + 1 } else { 0 }
+    }
+}
+
+#[cfg(test)]
+impl HalfOpen {
+    /// The connections in it, each with its place.
+    pub fn admitted(&self) -> impl Iterator<Item = (RingPlace, u32)> {
+        let places = self.places.iter().enumerate();
+        places.filter(|(_, p)| p.entry != NONE).map(|(at, p)| (at as u32 + 1, p.entry))
     }
 }
 

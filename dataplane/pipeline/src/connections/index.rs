@@ -69,6 +69,8 @@ pub const fn pair(hash: u64, buckets: usize) -> (usize, usize) {
 }
 
 impl Bucket {
+    /// One without a place.
+    pub const EMPTY: Self = Self { tags: [0; BUCKET_PLACES], places: [0; BUCKET_PLACES] };
     /// The first place with this tag.
     #[inline(always)]
     pub fn first(&self, tag: u16) -> Option<Place> {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::arch::memory::{HeapMemory, OutOfMemory};
-use crate::connections::Timeouts;
+use crate::connections::{Origin, Timeouts};
 use crate::parse::{TCP, UDP};
 use model::record::ConnectionState::{self, Established};
 use std::collections::HashSet;
@@ -24,7 +24,7 @@ struct World {
 impl World {
     fn new(blocks_count: u16) -> Result<Self, OutOfMemory> {
         Ok(Self {
-            shard: Shard::new(&mut HeapMemory, 8000, 7)?,
+            shard: Shard::new(&mut HeapMemory, 8000, &Origin::of_secret(7))?,
             blocks: blocks(blocks_count),
             timeouts: Timeouts::default().by_number(),
             begun: 0,

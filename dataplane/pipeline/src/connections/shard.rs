@@ -1,13 +1,18 @@
 //! Entries and index of one family.
 
+mod adopt;
+
+pub use adopt::Adopted;
+
 use super::entry::{Cold, Entry};
 use super::free::FreePlaces;
 use super::half_open::HalfOpen;
+use super::header::{Header, Origin};
 use super::index::{self, BUCKET_PLACES, Bucket, Direction, Place};
 use super::key::{Address, Key};
 use super::life::TimeoutTable;
 use super::targets::Targets;
-use crate::arch::memory::{Memory, OutOfMemory, Plain, Slab};
+use crate::arch::memory::{Block, Memory, OutOfMemory, Plain, Slab};
 use crate::arch::prefetch;
 use crate::parse::UDP;
 use model::limits::NAT_TARGETS_MAX;
@@ -56,6 +61,7 @@ where
     Entry<A>: Plain,
     Cold<A>: Plain,
 {
+    header: Slab<Header>,
     entries: Slab<Entry<A>>,
     cold: Slab<Cold<A>>,
     buckets: Slab<Bucket>,
@@ -71,6 +77,12 @@ where
     secret: u64,
 }
 
+/// Buckets of the index of a table for `capacity` connections.
+pub(super) fn buckets_for(capacity: usize) -> usize {
+    let places = 2 * capacity * INDEX_PLACES_PERCENT / 100;
+    places.div_ceil(BUCKET_PLACES).max(BUCKETS_MIN)
+}
+
 const fn protocol_index(protocol: u8) -> usize {
     (protocol == UDP) as usize
 }
@@ -80,15 +92,29 @@ where
     Entry<A>: Plain,
     Cold<A>: Plain,
 {
-    /// An empty table for `capacity` connections. `secret` keys its hash.
-    pub fn new(memory: &mut dyn Memory, capacity: usize, secret: u64) -> Result<Self, OutOfMemory> {
+    /// An empty table for `capacity` connections, in one block of memory that begins with a header.
+    pub fn new(
+        memory: &mut dyn Memory,
+        capacity: usize,
+        origin: &Origin,
+    ) -> Result<Self, OutOfMemory> {
         let capacity = capacity.max(1);
-        let places = 2 * capacity * INDEX_PLACES_PERCENT / 100;
+        let header = Header::new::<A>(origin, capacity, buckets_for(capacity));
+        let bytes = header.bytes().ok_or(OutOfMemory(usize::MAX))?;
+        let mut shard = Self::over(memory.block(bytes)?, &header)?;
+        shard.header[0] = header;
+        shard.set_whole(true);
+        Ok(shard)
+    }
+    /// A table over memory as the header says: as if it were empty, whatever its entries are.
+    fn over(mut block: Block, header: &Header) -> Result<Self, OutOfMemory> {
+        let (capacity, secret) = (header.capacity(), header.secret());
         let ring = || HalfOpen::new(capacity / ENTRIES_PER_HALF_OPEN);
         Ok(Self {
-            entries: Slab::new(memory, capacity)?,
-            cold: Slab::new(memory, capacity)?,
-            buckets: Slab::new(memory, places.div_ceil(BUCKET_PLACES).max(BUCKETS_MIN))?,
+            header: Slab::take(&mut block, 1)?,
+            entries: Slab::take(&mut block, capacity)?,
+            cold: Slab::take(&mut block, capacity)?,
+            buckets: Slab::take(&mut block, buckets_for(capacity))?,
             half_open: [ring(), ring()],
             targets: Targets::new((capacity / 16).min(NAT_TARGETS_MAX), secret),
             free: FreePlaces::new(capacity, true),
@@ -98,6 +124,16 @@ where
             evict_next: 0,
             secret,
         })
+    }
+    /// Says in the header that the memory holds a whole table, or that it is being changed as a whole.
+    fn set_whole(&mut self, whole: bool) {
+        compiler_fence(SeqCst);
+        self.header[0].set_whole(whole);
+        compiler_fence(SeqCst);
+    }
+    /// What stands before the table in its memory.
+    pub fn header(&self) -> &Header {
+        &self.header[0]
     }
     /// Connections in the table.
     pub const fn len(&self) -> usize {
@@ -113,7 +149,8 @@ where
     }
     /// Bytes of entries, index and all that is kept for them.
     pub fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.entries)
+        size_of_val(&*self.header)
+            + size_of_val(&*self.entries)
             + size_of_val(&*self.cold)
             + size_of_val(&*self.buckets)
             + self.half_open.iter().map(HalfOpen::memory_bytes).sum::<usize>()

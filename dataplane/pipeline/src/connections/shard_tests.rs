@@ -50,7 +50,7 @@ const BOTH: [Option<Direction>; 2] = [Some(Direction::ToBackend), Some(Direction
 proptest! {
     #[test]
     fn behaves_as_a_map(steps in proptest::collection::vec((any::<bool>(), 0u32..48), 1..300)) {
-        let mut shard = Shard::<u32>::new(&mut HeapMemory, 32, 7)?;
+        let mut shard = Shard::<u32>::new(&mut HeapMemory, 32, &Origin::of_secret(7))?;
         let mut model: HashMap<u32, u32> = HashMap::new();
         for (insert, n) in steps {
             match (insert, model.get(&n).copied()) {
@@ -79,7 +79,7 @@ proptest! {
 #[test]
 fn a_full_table_takes_all_it_promised() -> Result<(), OutOfMemory> {
     for secret in 0..4 {
-        let mut shard = Shard::<u32>::new(&mut HeapMemory, 60_000, secret)?;
+        let mut shard = Shard::<u32>::new(&mut HeapMemory, 60_000, &Origin::of_secret(secret))?;
         for n in 0..60_000 {
             assert!(put(&mut shard, n, Established, 5).is_ok(), "at {n}, secret {secret}");
         }
@@ -90,7 +90,7 @@ fn a_full_table_takes_all_it_promised() -> Result<(), OutOfMemory> {
 
 #[test]
 fn a_table_full_of_ended_connections_takes_new_ones() -> Result<(), OutOfMemory> {
-    let mut shard = Shard::<u32>::new(&mut HeapMemory, 100, 7)?;
+    let mut shard = Shard::<u32>::new(&mut HeapMemory, 100, &Origin::of_secret(7))?;
     for n in 0..100 {
         let state = if n % 10 == 0 { Established } else { TimeWait };
         assert!(put(&mut shard, n, state, 5).is_ok());
@@ -109,7 +109,7 @@ fn a_table_full_of_ended_connections_takes_new_ones() -> Result<(), OutOfMemory>
 #[test]
 fn making_room_loses_nobody() -> Result<(), OutOfMemory> {
     for secret in 0..200 {
-        let mut shard = Shard::<u32>::new(&mut HeapMemory, 150, secret)?;
+        let mut shard = Shard::<u32>::new(&mut HeapMemory, 150, &Origin::of_secret(secret))?;
         let taken: Vec<u32> =
             (0..150).filter(|n| put(&mut shard, *n, Established, 5).is_ok()).collect();
         for n in taken {
@@ -121,7 +121,7 @@ fn making_room_loses_nobody() -> Result<(), OutOfMemory> {
 
 #[test]
 fn half_open_connections_are_bounded_and_never_push_out_others() -> Result<(), OutOfMemory> {
-    let mut shard = Shard::<u32>::new(&mut HeapMemory, 80, 7)?;
+    let mut shard = Shard::<u32>::new(&mut HeapMemory, 80, &Origin::of_secret(7))?;
     assert!(put(&mut shard, 0, Established, 0).is_ok());
     let admitted = (1..1000).filter(|n| put(&mut shard, *n, SynSent, 1).is_ok()).count();
     assert_eq!((admitted, shard.len()), (10, 11), "an eighth of 80 places");
@@ -138,7 +138,7 @@ fn half_open_connections_are_bounded_and_never_push_out_others() -> Result<(), O
 #[test]
 fn in_doubt_a_connection_stays_until_it_was_asked() -> Result<(), OutOfMemory> {
     let timeouts = Timeouts::default().by_number();
-    let mut shard = Shard::<u32>::new(&mut HeapMemory, 8, 7)?;
+    let mut shard = Shard::<u32>::new(&mut HeapMemory, 8, &Origin::of_secret(7))?;
     for (n, state) in [(0, TimeWait), (1, ConnectionState::Reset)] {
         assert!(put(&mut shard, n, state, 0).is_ok());
     }
@@ -151,8 +151,8 @@ fn in_doubt_a_connection_stays_until_it_was_asked() -> Result<(), OutOfMemory> {
 
 #[test]
 fn memory_is_as_promised() -> Result<(), OutOfMemory> {
-    let v4 = Shard::<u32>::new(&mut HeapMemory, 1_000_000, 7)?.memory_bytes();
-    let v6 = Shard::<u128>::new(&mut HeapMemory, 1_000_000, 7)?.memory_bytes();
+    let v4 = Shard::<u32>::new(&mut HeapMemory, 1_000_000, &Origin::of_secret(7))?.memory_bytes();
+    let v6 = Shard::<u128>::new(&mut HeapMemory, 1_000_000, &Origin::of_secret(7))?.memory_bytes();
     assert!(v4 <= 129_500_000, "{v4}: 128 bytes a connection, and 24 a backend");
     assert!(v6 <= 224_000_000, "{v6}");
     Ok(())
