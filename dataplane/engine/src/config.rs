@@ -77,7 +77,7 @@ pub struct EngineConfig {
     pub idle: Idle,
     /// Packet buffers.
     pub mbufs: u32,
-    /// Whether tables lie in DPDK's memory (huge pages) or on the heap.
+    /// Whether tables lie on huge pages, where those are free.
     pub huge_pages: bool,
     /// Whether there is a host mirror. Without one, tests publish adjacencies themselves.
     pub mirror: bool,

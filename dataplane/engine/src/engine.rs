@@ -4,7 +4,7 @@ use crate::config::EngineConfig;
 use crate::counters::WorkerCounters;
 use crate::idle::Idler;
 use crate::mailbox::{Mailbox, mailbox};
-use crate::memory::TableMemory;
+use crate::memory::{TableFile, TableMemory, boot_ms};
 use crate::mirror::{Mirror, MirrorConfig, MirrorError, MirrorPort, RING_FRAMES, TwinConfig};
 use crate::outlet::{Outlets, Ring};
 use crate::ports::{PortFailed, Queues, RunningPort, bring_up};
@@ -18,7 +18,8 @@ use dpdk::{
 use model::ids::{PortId, WorkerId};
 use model::limits::{AFFINITY_CLIENTS_MAX, BACKENDS_MAX, SERVICE_PORTS_MAX};
 use pipeline::adjacency::{Adjacencies, AdjacencyInput, Interface};
-use pipeline::arch::memory::{HeapMemory, OutOfMemory};
+use pipeline::arch::memory::OutOfMemory;
+use pipeline::connections::SlotKeys;
 use pipeline::counters::Counters;
 use pipeline::select::AffinityTable;
 use pipeline::snapshot::Snapshot;
@@ -87,6 +88,11 @@ pub struct Engine {
     pub(crate) started: Instant,
     pub(crate) affinity: Arc<AffinityTable>,
     pub(crate) ways: Mutex<crate::ways::Ways>,
+    /// Whose the slots are that the connection tables name.
+    pub(crate) keys: Mutex<SlotKeys>,
+    /// The files of the connection tables and of the keys, kept open: whoever is to keep the memory
+    /// when this process ends gets them.
+    files: Vec<TableFile>,
     _eal: Eal,
 }
 
@@ -122,6 +128,12 @@ impl Engine {
         } else {
             (None, Vec::new())
         };
+        let mut sparse = TableMemory::sparse();
+        let (started, epoch_ms) = (Instant::now(), boot_ms());
+        // No two processes' secrets are the same.
+        let keys_id = config.pipeline.secret.rotate_left(23) ^ epoch_ms;
+        let names: Vec<&str> = config.interfaces.iter().map(|i| &*i.name).collect();
+        let keys = SlotKeys::new(&mut sparse, SERVICE_PORTS_MAX, keys_id, &names)?;
         let mut engine = Self {
             workers: Vec::new(),
             stop: Arc::new(AtomicBool::new(false)),
@@ -129,9 +141,11 @@ impl Engine {
             mirror,
             ports,
             pool,
-            started: Instant::now(),
+            started,
             affinity: Arc::new(AffinityTable::new(AFFINITY_CLIENTS_MAX, config.pipeline.secret)),
             ways: Mutex::default(),
+            keys: Mutex::new(keys),
+            files: sparse.files,
             _eal: eal.clone(),
         };
         let parts = Parts {
@@ -139,7 +153,7 @@ impl Engine {
             host,
             rings: rings(&eal, workers)?,
             queues,
-            options: config.pipeline,
+            options: Options { workers: workers as u8, epoch_ms, keys: keys_id, ..config.pipeline },
             idle: config.idle,
             huge_pages: config.huge_pages,
         };
@@ -154,11 +168,7 @@ impl Engine {
         cores: &[u32],
         mut parts: Parts,
     ) -> Result<(), EngineError> {
-        let mut memory = if parts.huge_pages {
-            TableMemory::Dpdk(eal.clone())
-        } else {
-            TableMemory::Heap(HeapMemory)
-        };
+        let mut memory = TableMemory::new(parts.huge_pages);
         let mut host = parts.host.into_iter();
         for (number, (core, reader)) in cores.iter().zip(parts.readers).enumerate() {
             let id = WorkerId(number as u8);
@@ -197,6 +207,7 @@ impl Engine {
                 thread: Mutex::new(Some(thread)),
             });
         }
+        self.files.append(&mut memory.files);
         Ok(())
     }
 

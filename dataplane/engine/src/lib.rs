@@ -9,7 +9,7 @@ mod engine;
 pub mod fault;
 mod idle;
 pub mod mailbox;
-mod memory;
+pub mod memory;
 pub mod mirror;
 mod outlet;
 mod packet;

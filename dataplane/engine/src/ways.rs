@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::mirror::HostWay;
-use model::ids::{BackendId, InterfaceId};
+use model::ids::{BackendId, InterfaceId, ServiceId};
 use pipeline::adjacency::Adjacencies;
 use pipeline::snapshot::{Report, Snapshot};
 use std::collections::{HashMap, HashSet};
@@ -45,6 +45,7 @@ impl Engine {
     /// Publishes a snapshot as a whole. Returns the generation.
     pub fn publish(&self, snapshot: Arc<Snapshot>) -> u64 {
         let everything = Report {
+            services_begun: snapshot.services().map(|service| service.id).collect(),
             backends_changed: snapshot.backends().map(|(id, _)| id).collect(),
             addresses_touched: snapshot.frontend_addresses(),
             ..Report::default()
@@ -58,9 +59,18 @@ impl Engine {
     pub fn publish_change(&self, snapshot: Arc<Snapshot>, report: &Report) -> u64 {
         let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
         self.resolve(&mut ways, &snapshot, &report.backends_changed);
+        self.name_slots(&snapshot, &report.services_begun);
         let generation = self.publisher.update(|tables| tables.snapshot = Arc::clone(&snapshot));
         self.announce_new(&mut ways, &snapshot, &report.addresses_touched);
         generation
+    }
+
+    /// Says beside the connection tables whose the slots are, before an entry can name them.
+    fn name_slots(&self, snapshot: &Snapshot, begun: &[ServiceId]) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        for service in begun.iter().filter_map(|id| snapshot.service(*id)) {
+            keys.begin(service.id, &service.key);
+        }
     }
 
     /// Looks again at the ways to all backends, after routes or backends have changed. To be called

@@ -18,7 +18,6 @@ mod netns;
 pub mod pool;
 pub mod port;
 pub mod queue;
-pub mod region;
 pub mod ring;
 pub mod ring_port;
 pub mod stats;
@@ -36,7 +35,6 @@ pub use port::{
     Rss, RxOffloads, TxOffloads,
 };
 pub use queue::{RxQueue, Sent, TxQueue};
-pub use region::{Region, RegionError};
 pub use ring::{Consumer, Producer, RingError, SpscRing};
 pub use ring_port::{RingEnd, RingPort};
 pub use stats::{PortMonitor, PortStats, StatsError};

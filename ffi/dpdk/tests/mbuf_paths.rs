@@ -4,7 +4,7 @@
 mod common;
 
 use common::{eal, numbered, numbers, pool};
-use dpdk::{Burst, IpChecksum, L4Checksum, Mbuf, Pool, Region, mbuf::HEADROOM};
+use dpdk::{Burst, IpChecksum, L4Checksum, Mbuf, Pool, mbuf::HEADROOM};
 
 #[test]
 fn the_pool_is_whole_after_every_path() {
@@ -26,12 +26,6 @@ fn the_pool_is_whole_after_every_path() {
         assert_eq!(pool.in_use(), 0, "after {name}");
         assert_eq!(pool.available(), 127, "after {name}");
     }
-    let mut region = Region::new(&eal, 1 << 20, None).unwrap();
-    assert_eq!(region.as_mut_ptr() as usize % 64, 0);
-    assert!(region.as_mut_slice().iter().all(|&byte| byte == 0));
-    region.as_mut_slice().fill(0xa5);
-    drop(region);
-    assert!(Region::new(&eal, 1 << 40, None).is_err());
 
     // An mbuf that outlives its pool and the EAL handle: the memory stays.
     let mut late = numbered(&pool, 7);

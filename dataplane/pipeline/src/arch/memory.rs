@@ -42,6 +42,11 @@ impl Block {
         Self { start, len, keep: keep.into() }
     }
 
+    /// Its first byte.
+    pub const fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
     /// Its length in bytes.
     pub const fn bytes(&self) -> usize {
         self.len

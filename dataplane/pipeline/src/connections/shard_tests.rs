@@ -161,7 +161,7 @@ fn memory_is_as_promised() -> Result<(), OutOfMemory> {
 /// Whoever gets answers to datagrams has streams at will: they keep nobody out, wherever they lie.
 #[test]
 fn a_table_full_of_streams_takes_new_ones() -> Result<(), OutOfMemory> {
-    let mut shard = Shard::<u32>::new(&mut HeapMemory, 1000, 7)?;
+    let mut shard = Shard::<u32>::new(&mut HeapMemory, 1000, &Origin::of_secret(7))?;
     for n in 0..1000 {
         let state = if n < 600 { Established } else { Stream };
         assert!(put(&mut shard, n, state, 5 + u64::from(n)).is_ok());
