@@ -154,7 +154,7 @@ impl Traffic {
         } else {
             Ipv4Addr::from_bits(0x0a00_0001 + host).into()
         };
-        let vanishes = lane == TCP_LANE && random % 100 == 0;
+        let vanishes = lane == TCP_LANE && random.is_multiple_of(100);
         self.vanished += u64::from(vanishes);
         let unknown = at(ip, 0);
         let flow = Flow {

@@ -63,12 +63,12 @@ impl Flow {
         }
     }
     /// The client's segment in the middle of the connection.
-    pub fn from_client(&self, flags: u8) -> Segment {
+    pub fn client_sends(&self, flags: u8) -> Segment {
         let (mine, other) = (self.first.0.wrapping_add(1), self.first.1.wrapping_add(1));
         Segment::tcp(self.client, self.frontend, flags).numbers(mine, other)
     }
     /// The backend's.
-    pub fn from_backend(&self, flags: u8) -> Segment {
+    pub fn backend_sends(&self, flags: u8) -> Segment {
         let (mine, other) = (self.first.1.wrapping_add(1), self.first.0.wrapping_add(1));
         Segment::tcp(self.backend.unwrap(), self.nat.unwrap(), flags).numbers(mine, other)
     }
@@ -138,7 +138,7 @@ impl Test {
     fn send_data(&mut self, n: usize) {
         let flow = &self.flows[n];
         if flow.phase == Phase::Open {
-            let data = flow.from_client(ACK).data(n as u64);
+            let data = flow.client_sends(ACK).data(n as u64);
             self.net.push(GOOD_LANE, n as u64, FRONT_PORT, &data);
             self.data.0 += 2;
         }
@@ -182,7 +182,7 @@ impl Test {
         if let Some(data) = segment.data {
             assert_eq!(data, n as u64);
             self.data.1 += 1;
-            let answer = self.flows[n].from_backend(ACK).data(data);
+            let answer = self.flows[n].backend_sends(ACK).data(data);
             self.net.push(GOOD_LANE, n as u64, BACK_PORT, &answer);
         }
     }
@@ -193,7 +193,7 @@ impl Test {
         assert_eq!((segment.source, segment.destination), (flow.frontend, flow.client));
         assert_eq!(segment.flags & (RST | FIN), 0, "flow {n}");
         if segment.flags & SYN != 0 {
-            let answer = flow.from_client(ACK);
+            let answer = flow.client_sends(ACK);
             self.net.push(GOOD_LANE, n as u64, FRONT_PORT, &answer);
         } else if segment.data.is_some() {
             assert_eq!(segment.data, Some(n as u64));
@@ -213,9 +213,9 @@ impl Test {
         let n = *found.expect("nobody else is asked");
         let flow = &self.flows[n];
         let (answer, port) = if backend {
-            (flow.from_backend(ACK), BACK_PORT)
+            (flow.backend_sends(ACK), BACK_PORT)
         } else {
-            (flow.from_client(ACK), FRONT_PORT)
+            (flow.client_sends(ACK), FRONT_PORT)
         };
         self.net.push(GOOD_LANE, n as u64, port, &answer);
     }
@@ -228,7 +228,7 @@ impl Test {
         let ends = (Some(segment.source), Some(segment.destination));
         assert_eq!(ends, (flow.nat, flow.backend), "along the connection");
         if segment.flags & RST == 0 {
-            let answer = flow.from_backend(ACK);
+            let answer = flow.backend_sends(ACK);
             self.net.push(FLOOD_LANE, FORGED | n as u64, BACK_PORT, &answer);
         }
     }
