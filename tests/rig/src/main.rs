@@ -26,7 +26,7 @@ enum Subcommands {
         #[arg(long)]
         check: bool,
     },
-    /// Run tests: unit, golden, netns, kubernetes, fuzz; all unless named.
+    /// Run tests: unit, golden, netns, kubernetes, fuzz, flood; all unless named.
     Test {
         #[arg(value_parser = ["unit", "golden", "netns", "kubernetes", "fuzz"])]
         parts: Vec<String>,

@@ -34,12 +34,14 @@ pub enum Part {
     Kubernetes,
     /// The whole pipeline against random input.
     Fuzz,
+    /// Tests of the pipeline in their full size: floods, and an hour of traffic.
+    Flood,
 }
 
 impl Part {
     /// In the order in which they run.
-    pub const ALL: [Self; 5] =
-        [Self::Unit, Self::Golden, Self::Netns, Self::Kubernetes, Self::Fuzz];
+    pub const ALL: [Self; 6] =
+        [Self::Unit, Self::Golden, Self::Netns, Self::Kubernetes, Self::Fuzz, Self::Flood];
 
     /// The word for it.
     pub const fn name(self) -> &'static str {
@@ -49,23 +51,32 @@ impl Part {
             Self::Netns => "netns",
             Self::Kubernetes => "kubernetes",
             Self::Fuzz => "fuzz",
+            Self::Flood => "flood",
         }
     }
     /// The part of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|part| part.name() == name)
     }
+    const fn is_package(self) -> bool {
+        !matches!(self, Self::Unit | Self::Flood)
+    }
     fn cargo_args(self) -> Vec<&'static str> {
         let mut args = vec!["test", "--no-fail-fast"];
         match self {
             Self::Unit => {
                 args.push("--workspace");
-                for part in &Self::ALL[1..] {
+                for part in Self::ALL.iter().filter(|part| part.is_package()) {
                     args.extend(["--exclude", part.name()]);
                 }
                 args.extend(["--exclude", CONTRACT]);
             }
             Self::Kubernetes => args.extend(["--package", self.name(), "--package", CONTRACT]),
+            // Built for speed, they take their full size.
+            Self::Flood => {
+                args.extend(["--release", "--package", "pipeline"]);
+                args.extend(["--test", "flood", "--test", "an_hour"]);
+            }
             Self::Golden | Self::Netns | Self::Fuzz => args.extend(["--package", self.name()]),
         }
         args.extend(["--", "--show-output"]);
