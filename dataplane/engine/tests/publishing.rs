@@ -61,6 +61,7 @@ fn connections_outlive_thousands_of_publications() {
     // Flows of 60 packets that live through most of it, as often as it takes.
     let (mut rounds, mut packets, mut backends) = (0, 0, std::collections::BTreeSet::new());
     while published.load(Relaxed) < PUBLICATIONS {
+        assert!(!churn.is_finished(), "who publishes has panicked");
         rounds += 1;
         let load = Load {
             flows: 1_500,

@@ -3,13 +3,16 @@
 use crate::probe::Answer;
 use model::drops::DropReason;
 use model::ids::Protocol;
+use rig::command::{lines_of, wait_until};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 /// One step: what it is told, then what it is asked. `oracle.go` describes the fields.
 #[derive(Debug, Default, Serialize)]
@@ -88,12 +91,15 @@ pub struct Said {
     pub affinity_s: u32,
 }
 
+/// Time that a step gets, and far more than any needs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// A kube-proxy of one node.
 #[derive(Debug)]
 pub struct KubeProxy {
     process: Child,
     to: Option<ChildStdin>,
-    from: BufReader<ChildStdout>,
+    from: Receiver<String>,
 }
 
 impl KubeProxy {
@@ -108,7 +114,7 @@ impl KubeProxy {
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
         let to = process.stdin.take();
-        let from = BufReader::new(process.stdout.take().unwrap());
+        let from = lines_of(process.stdout.take().unwrap());
         Self { process, to, from }
     }
 
@@ -121,9 +127,12 @@ impl KubeProxy {
 
     /// What it said to the questions of the step that was sent.
     pub fn answers(&mut self) -> Vec<Said> {
-        let mut line = String::new();
-        self.from.read_line(&mut line).unwrap();
-        assert!(!line.is_empty(), "the oracle has ended; see what it wrote above");
+        let line = self.from.recv_timeout(PATIENCE).unwrap_or_else(|error| match error {
+            RecvTimeoutError::Timeout => panic!("the oracle says nothing for {PATIENCE:?}"),
+            RecvTimeoutError::Disconnected => {
+                panic!("the oracle has ended; see what it wrote above")
+            }
+        });
         let told: Told = serde_json::from_str(&line).unwrap();
         if let Some(error) = told.error {
             panic!("kube-proxy: {error}");
@@ -136,7 +145,7 @@ impl Drop for KubeProxy {
     /// Its standard input ends, and with it the process and its namespace.
     fn drop(&mut self) {
         self.to = None;
-        drop(self.process.wait());
+        drop(wait_until(&mut self.process, Instant::now() + PATIENCE));
     }
 }
 

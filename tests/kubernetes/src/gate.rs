@@ -1,6 +1,6 @@
 //! A gateway beside the cluster, asked as an operator asks: by kubectl, and by being a client.
 
-use crate::{PATIENCE, Test, wait};
+use crate::{AT_ONCE, PATIENCE, Test, wait};
 use anyhow::{Context, Result, ensure};
 use rig::cluster::{AuditEntry, AuditMark, ClusterOptions};
 use rig::load::{Load, Outcome, Running};
@@ -120,7 +120,7 @@ impl Test {
     /// Deletes pods without grace, and waits until they are gone and every worker knows.
     pub fn kill(&self, pods: &[String]) -> Result<()> {
         let names = pods.join(" ");
-        self.cluster.kubectl(&format!("delete pod {names} --grace-period=0 --force"))?;
+        self.cluster.kubectl(&format!("delete pod {names} {AT_ONCE}"))?;
         self.gone(pods)?;
         let named = "get endpointslices -o jsonpath={.items[*].endpoints[*].targetRef.name}";
         wait("the slices don't name them", || {

@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 /// What a cluster gets to do what it was asked: scheduling, starting, probing.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What `kubectl delete pod` is given to delete it without grace: it waits for the object's end.
+pub const AT_ONCE: &str = "--grace-period=0 --force --timeout=60s";
+
 /// A test that is under way: a cluster in its network, and no other such test beside it.
 pub struct Test {
     // Removed in this order, before others may begin.

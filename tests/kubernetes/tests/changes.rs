@@ -318,7 +318,7 @@ fn one_deleted(test: &Test, clients: &Clients) -> Result<()> {
     let before = kept(test)?;
     let victim = before.values().next().context("no client")?.clone();
     clients.unnoticed(test, "delete pod", || {
-        test.cluster.kubectl(&format!("delete pod {victim}"))?;
+        test.cluster.kubectl(&format!("delete pod {victim} --timeout=60s"))?;
         test.rolled_out("web")?;
         test.gone(std::slice::from_ref(&victim))?;
         known(test, 2)

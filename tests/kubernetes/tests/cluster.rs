@@ -1,7 +1,7 @@
 //! The test cluster itself, before any gateway: what other tests rely on.
 
 use anyhow::{Context, Result, ensure};
-use kubernetes::{get, wait, who_answers};
+use kubernetes::{AT_ONCE, get, wait, who_answers};
 use rig::cluster::{AuditMark, Cluster, ClusterOptions, Via};
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
@@ -160,7 +160,7 @@ fn a_deployment_is_served_scaled_and_loses_a_pod() -> Result<()> {
 
     // With no grace it is gone at once, with its namespace.
     let pod = endpoints(cluster, "web")?.remove(0).0;
-    cluster.kubectl(&format!("delete pod {pod} --grace-period=0 --force"))?;
+    cluster.kubectl(&format!("delete pod {pod} {AT_ONCE}"))?;
     wait("the pod's namespace is gone", || Ok(cluster.pod_namespace("default", &pod).is_err()))?;
     wait_for_ready(cluster, 5)?;
 
@@ -221,7 +221,7 @@ fn nothing_is_left_of_a_killed_run() -> Result<()> {
     rig::command::output_of(std::process::Command::new("kill").args(["-9", kubelets]))?;
     // The pid of a process that has ended stands for the dead owner's.
     let mut ended = std::process::Command::new("true").spawn()?;
-    ended.wait()?;
+    rig::command::wait_until(&mut ended, Instant::now() + kubernetes::PATIENCE)?;
     std::fs::write(instance.dir().join("owner"), format!("{} 1", ended.id()))?;
     ensure!(rig::instance::sweep()? >= 1, "nothing was swept");
     check_gone(&things, instance.tag(), instance.dir())

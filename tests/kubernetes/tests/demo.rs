@@ -1,15 +1,14 @@
 //! The demo on a cluster, as `./run demo kubernetes --check` runs it: all is well, and the last line
 //! says so in the words of the other demo.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use rig::command::finish;
 use rig::demo::Summary;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 /// A minute where nothing else is to be done.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -25,31 +24,12 @@ fn program() -> Result<PathBuf> {
 
 /// Runs it to its end; what it printed, and whether it says that all is well.
 fn run() -> Result<(String, bool)> {
-    let log = std::env::temp_dir().join(format!("headgate-demo-{}", std::process::id()));
-    let file = File::create(&log)?;
     let mut command = Command::new(program()?);
-    command.args(["demo", "kubernetes", "--check"]).stdin(Stdio::null());
-    let mut child = command.stdout(file.try_clone()?).stderr(file).spawn()?;
-    let begun = Instant::now();
-    let ended = loop {
-        if let Some(status) = child.try_wait()? {
-            break Some(status);
-        }
-        if begun.elapsed() > PATIENCE {
-            // What it leaves is removed by whoever makes namespaces next.
-            child.kill()?;
-            child.wait()?;
-            break None;
-        }
-        sleep(Duration::from_millis(200));
-    };
-    let text = fs::read_to_string(&log)?;
-    fs::remove_file(&log)?;
-    print!("{text}");
-    match ended {
-        Some(status) => Ok((text, status.success())),
-        None => bail!("the demo still ran after {PATIENCE:?}"),
-    }
+    // What it leaves where it is killed is removed by whoever makes namespaces next.
+    let said = finish(command.args(["demo", "kubernetes", "--check"]), PATIENCE)?;
+    let text = String::from_utf8(said.stdout)?;
+    print!("{text}\n{}", String::from_utf8_lossy(&said.stderr));
+    Ok((text, said.status.success()))
 }
 
 fn keys(value: &Value) -> Result<BTreeSet<&str>> {

@@ -69,7 +69,7 @@ fn a_deployment_is_served_while_it_changes() -> Result<()> {
     })?;
     let before = test.pods("web")?;
     change(&test, &targets, "delete pod", || {
-        test.cluster.kubectl(&format!("delete pod {}", before[0]))?;
+        test.cluster.kubectl(&format!("delete pod {} --timeout=60s", before[0]))?;
         test.rolled_out("web")?;
         test.at_workers("web", 2)
     })?;

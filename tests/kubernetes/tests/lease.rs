@@ -115,7 +115,7 @@ fn the_lease_moves_and_no_address_is_given_twice() -> Result<()> {
     // The killed one comes back, and leaves it at that.
     first.start_gateway()?;
     test.cluster.apply(&services("late", 2))?;
-    test.cluster.kubectl("delete svc orphan-1")?;
+    test.cluster.kubectl("delete svc orphan-1 --timeout=60s")?;
     given.wait_for(&test, used + 6 + 4 - 2)?;
     let until = Instant::now() + 3 * LEASE;
     while Instant::now() < until {

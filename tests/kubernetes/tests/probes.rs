@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use kubernetes::manifests::{self, BALANCED, HTTP};
-use kubernetes::{Test, gate, get, wait};
+use kubernetes::{AT_ONCE, Test, gate, get, wait};
 use rig::cluster::ClusterOptions;
 use rig::load;
 use rig::plan;
@@ -282,7 +282,7 @@ fn endpoints_by_hand(test: &Test) -> Result<()> {
     // No node is named in it, so that routes alone lead there: those of a moment ago.
     wait("the mirrored endpoint answers", || test.answers(&targets, 5).map(|_| true))?;
     test.answered_by(&targets, &[pod])?;
-    test.cluster.kubectl("delete endpoints hand")?;
+    test.cluster.kubectl("delete endpoints hand --timeout=60s")?;
     test.at_workers("hand", 0)
 }
 
@@ -324,7 +324,7 @@ fn gone_clients_are_told(test: &Test) -> Result<()> {
         let (mut reader, pod) = open(test, target)?;
         test.cluster.pod_namespace("default", &pod)?.ip("link set eth0 down")?;
         let begun = Instant::now();
-        test.cluster.kubectl(&format!("delete pod {pod} --grace-period=0 --force"))?;
+        test.cluster.kubectl(&format!("delete pod {pod} {AT_ONCE}"))?;
         let reset = until_reset(&mut reader, begun)?;
         println!(
             "{target}: {pod} was deleted, its client was reset {:.1} s later",

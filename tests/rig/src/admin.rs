@@ -1,6 +1,6 @@
 //! Asking a running gateway, by its own command line: what people see is what is tested.
 
-use crate::command::{output_of, said};
+use crate::command::{self, finish, output_of, said};
 use anyhow::{Context, Result, bail};
 use model::answers::{
     BackendRow, Connections, DropRow, Event, FlowExplanation, NeighbourRow, PortRow,
@@ -9,7 +9,7 @@ use model::answers::{
 use serde::de::DeserializeOwned;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -42,10 +42,7 @@ impl Admin {
     /// counts whatever the exit status is.
     pub fn text(&self, args: &[&str]) -> Result<String> {
         let mut command = self.command(args);
-        let output = command
-            .stdin(Stdio::null())
-            .output()
-            .with_context(|| format!("cannot start {}", said(&command)))?;
+        let output = finish(&mut command, command::PATIENCE)?;
         if output.stdout.is_empty() && !output.status.success() {
             let error = String::from_utf8_lossy(&output.stderr);
             bail!("{} ended with {}: {}", said(&command), output.status, error.trim());

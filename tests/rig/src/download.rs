@@ -2,7 +2,7 @@
 
 use crate::load::{connect, content_length};
 use crate::namespace::Namespace;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
@@ -11,6 +11,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const CHUNK: usize = 1 << 20;
+/// Time for all of it, and far more than it needs.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Writes `bytes` bytes that don't repeat to `path` and gives their SHA-256.
 pub fn make_blob(path: &Path, bytes: u64) -> Result<[u8; 32]> {
@@ -62,6 +64,7 @@ pub fn fetch(
             if length == 0 {
                 break;
             }
+            ensure!(begun.elapsed() < PATIENCE, "{got} of {announced} bytes in {PATIENCE:?}");
             digest.update(&chunk[..length]);
             got += length as u64;
         }

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// How often a waiting server looks whether it shall end.
 const TICK: Duration = Duration::from_millis(100);
+/// For a client that reads no more.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A TCP and a UDP server in a backend's namespace, both families. Dropped means gone.
 pub struct EchoServer {
@@ -80,6 +82,7 @@ fn serve_tcp(listener: &TcpListener, name: &str, stop: &Arc<AtomicBool>, accepte
 fn echo_lines(stream: TcpStream, name: &str, stop: &AtomicBool) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(TICK))?;
+    stream.set_write_timeout(Some(WRITE_PATIENCE))?;
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::with_capacity(512, stream);
     writeln!(writer, "{name}")?;

@@ -230,6 +230,7 @@ pub fn connect(source: Option<IpAddr>, target: SocketAddr) -> Result<TcpStream> 
     }
     socket.connect_timeout(&target.into(), PATIENCE).context("connect")?;
     socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
     socket.set_tcp_nodelay(true)?;
     Ok(socket.into())
 }

@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+/// For one try to connect.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// An nginx in a backend's namespace. Dropped means gone.
 pub struct Nginx {
     process: Process,
@@ -39,7 +42,8 @@ impl Nginx {
         let begun = Instant::now();
         for address in host.addresses {
             let address = SocketAddr::new(address, HTTP_PORT);
-            while host.namespace.within(|| TcpStream::connect(address).is_err())? {
+            let refused = || TcpStream::connect_timeout(&address, CONNECT_PATIENCE).is_err();
+            while host.namespace.within(refused)? {
                 self.process.check_runs()?;
                 if begun.elapsed() > Duration::from_secs(30) {
                     bail!("nginx of {} doesn't listen on {address} after 30 s", host.name);

@@ -120,7 +120,7 @@ impl Process {
         if self.ended().is_none() {
             // The group may have gone this very moment: then there is nothing to do.
             let _ = killpg(Pid::from_raw(self.pid()), Signal::SIGKILL);
-            self.ended = self.child.wait().ok();
+            self.ended = crate::command::reap(&mut self.child).ok();
         }
     }
 }

@@ -119,7 +119,8 @@ impl World {
     pub fn check(&self) -> Result<String> {
         let program = crate::gateway::program()?;
         let mut command = self.net.gateway.command(&program.display().to_string());
-        let output = command.args(["check", "--config"]).arg(&self.places.config).output()?;
+        command.args(["check", "--config"]).arg(&self.places.config);
+        let output = crate::command::finish(&mut command, crate::command::PATIENCE)?;
         Ok(String::from_utf8(output.stdout)?)
     }
     /// The usual Services, with all backends as their endpoints.

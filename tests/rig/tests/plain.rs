@@ -8,6 +8,7 @@ use rig::{download, echo::EchoServer, instance, lines::LineClients, plan, snmp, 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 fn plain_sources() -> Vec<IpAddr> {
     (0..plan::CLIENTS).flat_map(|index| plan::back(101 + index)).collect()
@@ -105,7 +106,7 @@ fn nothing_is_left_of_an_instance() {
     // As if the owner had been killed: a sweep must find it all. The pid of a process that has
     // ended stands for the dead owner's.
     let mut ended = Command::new("true").spawn().unwrap();
-    ended.wait().unwrap();
+    rig::command::wait_until(&mut ended, Instant::now() + Duration::from_secs(20)).unwrap();
     std::fs::write(dir.join("owner"), format!("{} 1", ended.id())).unwrap();
     assert!(instance::sweep().unwrap() >= 1);
     for name in &names {

@@ -2,7 +2,7 @@
 
 use super::{Cluster, plan};
 use crate::command::{feed, output_of};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -172,7 +172,9 @@ impl Cluster {
         make_pki(self.program.role("pki", None).words(), &self.dir, lines)
     }
     /// `kubectl ARGS` as the administrator; the arguments are words with spaces between them.
+    /// What waits (`delete`, `wait`, `rollout status`) says for how long.
     pub fn kubectl(&self, args: &str) -> Result<String> {
+        check_bounded(args)?;
         output_of(self.kubectl_command(0)?.args(args.split_whitespace()))
     }
     /// A kubectl of the administrator that asks the API server of this index, for arguments that
@@ -213,6 +215,14 @@ impl Cluster {
     }
 }
 
+/// Without a flag these wait for ever, and the error would be that of whoever gives up first.
+fn check_bounded(args: &str) -> Result<()> {
+    let waits = ["delete ", "wait ", "rollout status "].iter().any(|verb| args.starts_with(verb));
+    let is_bounded = args.contains("--timeout=") || args.contains("--wait=false");
+    ensure!(is_bounded || !waits, "kubectl {args} needs a --timeout");
+    Ok(())
+}
+
 /// Runs the role `pki` with these lines.
 pub(super) fn make_pki(role: &[std::ffi::OsString], dir: &Path, lines: &[&str]) -> Result<()> {
     let (program, args) = role.split_first().context("no program")?;
@@ -221,4 +231,19 @@ pub(super) fn make_pki(role: &[std::ffi::OsString], dir: &Path, lines: &[&str]) 
 
 pub(super) fn url(address: IpAddr, port: u16) -> String {
     format!("https://{}", std::net::SocketAddr::new(address, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_says_for_how_long() {
+        for good in ["get pods", "delete pod a --wait=false", "wait pod/a --timeout=3s"] {
+            check_bounded(good).unwrap();
+        }
+        for bad in ["delete pod a", "wait --for=delete pod/a", "rollout status deployment/a"] {
+            assert!(check_bounded(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -9,6 +9,10 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
+
+/// For a connection inside. One that waits keeps those behind it waiting.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A listener in front of one address in a namespace. Dropped means that it accepts no more.
 pub(super) struct Forward {
@@ -28,7 +32,7 @@ impl Forward {
                     return;
                 }
                 let Ok(outer) = accepted else { continue };
-                let connected = inside.within(|| TcpStream::connect(target));
+                let connected = inside.within(|| TcpStream::connect_timeout(&target, PATIENCE));
                 // Where nobody listens in there, the connection ends, as a refused one would.
                 if let Ok(Ok(inner)) = connected {
                     join(outer, inner);
@@ -46,7 +50,8 @@ impl Drop for Forward {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         // Wakes the listener, so that it sees that it shall end.
-        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+        let own = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let _ = TcpStream::connect_timeout(&own, PATIENCE);
     }
 }
 

@@ -4,6 +4,7 @@ use super::access::url;
 use super::forward::Forward;
 use super::program::Role;
 use super::{Cluster, ClusterOptions, Via, audit, plan};
+use crate::command::finish;
 use crate::namespace::Namespace;
 use crate::process::Process;
 use anyhow::{Context, Result, bail};
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// The API server's own patience with its etcd is below this.
 const START_PATIENCE: Duration = Duration::from_secs(60);
+/// One look at whether it is ready.
+const LOOK_PATIENCE: Duration = Duration::from_secs(20);
 /// It ends its watches first, and waits for clients to go.
 const STOP_PATIENCE: Duration = Duration::from_secs(90);
 
@@ -205,14 +208,12 @@ impl Cluster {
             }
             self.process(index)?.check_runs()?;
             // A kubectl costs a tenth of a second, a connection nothing.
-            let listens = self.control.within(|| TcpStream::connect(target).is_ok())?;
-            let ready = listens
-                && self
-                    .kubectl_command(index)?
-                    .args(["get", "--raw", "/readyz"])
-                    .output()
-                    .is_ok_and(|output| output.stdout == b"ok");
-            if ready {
+            let listens = self
+                .control
+                .within(|| TcpStream::connect_timeout(&target, LOOK_PATIENCE).is_ok())?;
+            let mut ask = self.kubectl_command(index)?;
+            ask.args(["get", "--raw", "/readyz"]);
+            if listens && finish(&mut ask, LOOK_PATIENCE).is_ok_and(|said| said.stdout == b"ok") {
                 return Ok(());
             }
             // Two seconds on a machine that has nothing else to do.

@@ -1,16 +1,16 @@
 //! The cluster's programs: ours, built from `tests/cluster` with Go's own cache, or those of
 //! `KUBEBUILDER_ASSETS`.
 
-use crate::command::output_of;
+use crate::command::{lines_of, output_of, wait_until};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The version of Kubernetes, as `go.mod` has it.
 pub const VERSION: &str = "v1.36.3";
@@ -20,6 +20,9 @@ const ASSETS: &str = "KUBEBUILDER_ASSETS";
 /// The one that the folder is named for. Of the others ours take the place of what isn't there.
 const API_SERVER: &str = "kube-apiserver";
 const OTHERS: [&str; 2] = ["etcd", "kubectl"];
+
+/// Time that building gets: ten times what it takes.
+const BUILD_PATIENCE: Duration = Duration::from_secs(60 * 60);
 
 /// A program that plays a role, as the words before its arguments.
 #[derive(Clone, Debug)]
@@ -115,18 +118,23 @@ fn build_anew() -> Result<PathBuf> {
         .stderr(Stdio::piped())
         .spawn()
         .context("cannot start go")?;
+    let said = lines_of(child.stderr.take().context("go's output")?);
+    let until = begun + BUILD_PATIENCE;
     let mut words = Vec::new();
-    if let Some(output) = child.stderr.take() {
-        for (number, line) in BufReader::new(output).lines().map_while(Result::ok).enumerate() {
-            if number % 100 == 99 {
-                eprintln!("  {} modules and packages, {} s", number + 1, begun.elapsed().as_secs());
-            }
-            words.push(line);
+    loop {
+        match said.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(line) => words.push(line),
+            Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout) => break,
+        }
+        if words.len() % 100 == 0 {
+            eprintln!("  {} modules and packages, {} s", words.len(), begun.elapsed().as_secs());
         }
     }
-    if !child.wait()?.success() {
-        let tail = words[words.len().saturating_sub(20)..].join("\n");
-        bail!("go can't build {}:\n{tail}", source.display());
+    let tail = || words[words.len().saturating_sub(20)..].join("\n");
+    match wait_until(&mut child, until)? {
+        Some(status) if status.success() => {}
+        Some(_) => bail!("go can't build {}:\n{}", source.display(), tail()),
+        None => bail!("go still built after {BUILD_PATIENCE:?}: killed\n{}", tail()),
     }
     Ok(program)
 }

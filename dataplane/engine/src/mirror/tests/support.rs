@@ -194,7 +194,7 @@ impl FakeWorker {
     ) -> T {
         let (give, take) = channel();
         self.orders.send(Box::new(move |port| give.send(order(port)).unwrap())).unwrap();
-        take.recv().unwrap()
+        take.recv_timeout(Duration::from_secs(20)).unwrap()
     }
     pub fn request(&self, interface: u8, address: &str, purpose: Purpose) {
         let interface = InterfaceId(interface);
