@@ -131,7 +131,7 @@ fn tag_of(pid: i32, number: u32) -> String {
 }
 
 /// Where logs stay: `rig` in the folder that cargo builds in, else in that for temporary files.
-fn logs_folder() -> PathBuf {
+pub(crate) fn logs_folder() -> PathBuf {
     let exe = std::env::current_exe().unwrap_or_default();
     let target = exe.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
     target.map_or_else(std::env::temp_dir, Path::to_path_buf).join("rig")
@@ -159,6 +159,19 @@ pub fn sweep() -> Result<usize> {
         }
     }
     Ok(swept)
+}
+
+/// Processes that were recorded with the instances of these owners.
+pub(crate) fn recorded_of(owners: &[Identity]) -> Vec<Identity> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(BASE).into_iter().flatten().flatten() {
+        let owner = fs::read_to_string(entry.path().join("owner")).unwrap_or_default();
+        if process_of(&format!("process {owner}")).is_some_and(|one| owners.contains(&one)) {
+            let things = fs::read_to_string(entry.path().join("things")).unwrap_or_default();
+            found.extend(things.lines().filter_map(process_of).filter(|one| one.is_alive()));
+        }
+    }
+    found
 }
 
 fn age(path: &Path) -> Option<Duration> {

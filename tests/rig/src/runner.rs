@@ -1,21 +1,29 @@
 //! What stands behind `./run test`: the parts, one after the other, and one line for each.
 
+mod explain;
+mod tree;
+pub mod watch;
+
+use self::watch::{Limits, Still};
 use crate::cluster;
+use crate::command;
 use crate::hugepages;
 use crate::instance::Instance;
 use anyhow::{Context, Result, bail};
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Skips that are allowed: lines of a part's name and words that its reason holds.
 const ALLOWED_SKIPS: &str = "tests/allowed-skips";
 
 /// The package that asks kube-proxy, which is built with the test cluster.
 const CONTRACT: &str = "contract";
+
+/// Time that the build of the gateway gets, and far more than it needs.
+const BUILD_PATIENCE: Duration = Duration::from_secs(60 * 60);
 
 /// How much of a failed test's output is shown again at the end: lines, and characters of each.
 const FAILURE_LINES: usize = 20;
@@ -171,6 +179,15 @@ impl Tally {
             _ => {}
         }
     }
+    /// Takes in what stood still: its end is told by nobody else.
+    pub fn add_still(&mut self, stood: Vec<Still>) {
+        for Still { name, lines } in stood {
+            self.failed += 1;
+            let end = lines.into_iter().take(FAILURE_LINES);
+            let end = end.map(|line| line.chars().take(FAILURE_WIDTH).collect()).collect();
+            self.failures.push(Failure { name, end });
+        }
+    }
     fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
@@ -239,12 +256,9 @@ fn run_part(workspace: &Path, part: Part) -> Result<Tally> {
     }
     if matches!(part, Part::Netns | Part::Kubernetes) {
         // The tests start the binary: it must be there, and of this very source.
-        let built = Command::new("cargo")
-            .args(["build", "--package", "headgate"])
-            .current_dir(workspace)
-            .status()
-            .context("cannot start cargo")?;
-        if !built.success() {
+        let mut build = Command::new("cargo");
+        build.args(["build", "--package", "headgate"]).current_dir(workspace);
+        if !command::succeeds(&mut build, BUILD_PATIENCE)? {
             tally.failed += 1;
             return Ok(tally);
         }
@@ -256,24 +270,16 @@ fn run_part(workspace: &Path, part: Part) -> Result<Tally> {
             huge_pages = Some(instance);
         }
     }
-    let mut child = Command::new("cargo")
-        .args(part.cargo_args())
-        .current_dir(workspace)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start cargo")?;
-    let output = child.stdout.take().context("cargo's output")?;
-    let mut reader = BufReader::new(output);
-    let mut line = Vec::new();
-    while reader.read_until(b'\n', &mut line)? > 0 {
-        let text = String::from_utf8_lossy(&line);
-        print!("{text}");
-        tally.read(&text);
-        line.clear();
-    }
+    let mut cargo = Command::new("cargo");
+    cargo.args(part.cargo_args()).current_dir(workspace);
+    let mut hear = |line: &str| {
+        print!("{line}");
+        tally.read(line);
+    };
+    let (ended_well, stood) = watch::run(&mut cargo, Limits::usual(), &mut hear)?;
+    tally.add_still(stood);
     // What fails without a failed test (it can't be built, it crashed) is a failure too.
-    if !child.wait()?.success() && tally.failed == 0 {
+    if !ended_well && tally.failed == 0 {
         tally.failed += 1;
     }
     drop(huge_pages);
