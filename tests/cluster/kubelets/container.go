@@ -2,7 +2,9 @@ package kubelets
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log"
 	"os"
 	"os/exec"
 	"path"
@@ -24,6 +26,7 @@ type container struct {
 	spec    *v1.Container
 	network *podNetwork
 
+	// Comes after the pod's: see there.
 	mutex   sync.Mutex
 	command *exec.Cmd
 	// By the probe, or because it listens.
@@ -35,7 +38,9 @@ type container struct {
 	ended   *v1.ContainerStateTerminated
 	// How the process before this one ended.
 	last *v1.ContainerStateTerminated
-	// Nothing will be started again.
+	// It was told to end: nothing is started from then on.
+	ending bool
+	// Nothing will be started again, and nothing runs.
 	over bool
 }
 
@@ -48,12 +53,13 @@ func (c *container) keep() {
 	defer poke(c.pod.wake)
 	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
 		code, err := c.runOnce()
-		c.mutex.Lock()
+		// The pod is asked before the lock is taken.
 		policy := c.pod.latest().Spec.RestartPolicy
 		again := policy == v1.RestartPolicyAlways || policy == v1.RestartPolicyOnFailure && code != 0
-		c.over = c.pod.isStopping() || err == nil && !again
+		over := c.pod.isStopping() || err == nil && !again
 		started := err == nil
-		over := c.over
+		c.mutex.Lock()
+		c.over = over
 		c.mutex.Unlock()
 		poke(c.pod.wake)
 		if over {
@@ -83,19 +89,14 @@ func (c *container) runOnce() (int, error) {
 		c.wait("ErrImagePull", err)
 		return 0, err
 	}
-	c.mutex.Lock()
-	err = within(c.network.handle, command.Start)
-	if err == nil {
-		c.command, c.since, c.waiting, c.ready = command, now(), nil, false
-		c.last, c.ended = c.ended, nil
-	}
-	c.mutex.Unlock()
-	if err != nil {
+	if err := c.start(command); err != nil {
 		c.wait("RunContainerError", err)
 		return 0, err
 	}
 	if err := c.pod.note(fmt.Sprintf("process %d %d", command.Process.Pid, startOf(command.Process.Pid))); err != nil {
-		return 0, err
+		// What nobody would remove mustn't run.
+		log.Printf("%s: recording its process: %v", c.pod.dir, err)
+		_ = syscall.Kill(-command.Process.Pid, syscall.SIGKILL)
 	}
 	poke(c.pod.wake)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -119,6 +120,22 @@ func (c *container) runOnce() (int, error) {
 		c.ended.ExitCode = 128 + int32(status.Signal())
 	}
 	return int(c.ended.ExitCode), nil
+}
+
+// start begins the process, unless the container was told to end meanwhile: its signal has found
+// nothing then, and what began now would run until the grace period is over.
+func (c *container) start(command *exec.Cmd) error {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if c.ending {
+		return errors.New("the pod is being ended")
+	}
+	if err := within(c.network.handle, command.Start); err != nil {
+		return err
+	}
+	c.command, c.since, c.waiting, c.ready = command, now(), nil, false
+	c.last, c.ended = c.ended, nil
+	return nil
 }
 
 // wait says why nothing runs.

@@ -53,6 +53,8 @@ type kubelets struct {
 	pods  map[types.UID]*pod
 	// Pods that were bound, with their nodes: the informer knows it a moment later.
 	bound map[types.UID]string
+	// The keepers of all pods that there were.
+	keepers sync.WaitGroup
 
 	recording sync.Mutex
 }
@@ -174,7 +176,7 @@ func (k *kubelets) dispatch(ctx context.Context, pods []*v1.Pod) {
 			}
 			keeper = newPod(k, node, object)
 			k.pods[object.UID] = keeper
-			go keeper.keep(ctx)
+			k.keepers.Go(func() { keeper.keep(ctx) })
 		}
 		keeper.tell(object)
 	}
@@ -191,8 +193,10 @@ func (k *kubelets) dispatch(ctx context.Context, pods []*v1.Pod) {
 	}
 }
 
-// end kills all pods and removes their namespaces. The API server may be gone already.
+// end kills all pods and removes their namespaces, once their keepers have seen that the context has
+// ended. The API server may be gone already.
 func (k *kubelets) end() {
+	k.keepers.Wait()
 	var all sync.WaitGroup
 	for _, keeper := range k.pods {
 		all.Go(func() {

@@ -47,6 +47,7 @@ type node struct {
 	// The file's time of change when it was read last.
 	read time.Time
 
+	// Comes last: see pod.
 	mutex sync.Mutex
 	// Which numbers of the pod CIDRs are taken, and the one given last.
 	taken map[int]bool

@@ -15,13 +15,18 @@ import (
 )
 
 // pod keeps one pod: it makes its namespace and processes, tells its status, and ends it.
+//
+// Locks are taken in one order: a pod's, then a container's, since a status is put together from
+// both. Who holds a container's mutex asks its pod nothing (latest, isStopping, graceLeft). A
+// node's mutex and that of the record come last: who holds one of them takes no other.
 type pod struct {
 	*kubelets
 	node *node
 	// Its folder: what its processes find as $POD_DIR, and where they are.
 	dir     string
-	network *podNetwork
 	started metav1.Time
+	// The keeper's own, and nobody else's before it has ended.
+	network *podNetwork
 	// Holds a word where there is something to look at.
 	wake chan struct{}
 	// Closed when the object has gone.
@@ -83,7 +88,7 @@ func (p *pod) keep(ctx context.Context) {
 		if p.network == nil && !leaving {
 			p.begin(object)
 		}
-		if leaving && p.stopping.IsZero() {
+		if leaving && !p.isStopping() {
 			p.stop()
 		}
 		if err := p.report(ctx); err != nil && !errors.IsNotFound(err) {
@@ -192,12 +197,9 @@ func (p *pod) kill() {
 }
 
 func (p *pod) removeNetwork() {
-	p.mutex.Lock()
-	network := p.network
-	p.network = nil
-	p.mutex.Unlock()
-	if network != nil {
-		network.remove(p.node)
+	if p.network != nil {
+		p.network.remove(p.node)
+		p.network = nil
 	}
 }
 

@@ -83,6 +83,8 @@ func (c *container) perform(ctx context.Context, hook *v1.LifecycleHandler) {
 // execute runs a command beside the container's process.
 func (c *container) execute(ctx context.Context, words []string) error {
 	command := c.inPod(exec.CommandContext(ctx, words[0], words[1:]...))
+	// With all that it has started.
+	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
 	if err := within(c.network.handle, command.Start); err != nil {
 		return err
 	}
@@ -92,6 +94,7 @@ func (c *container) execute(ctx context.Context, words []string) error {
 func (c *container) signal(signal syscall.Signal) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
+	c.ending = true
 	if c.command != nil {
 		_ = c.command.Process.Signal(signal)
 	}
@@ -101,6 +104,7 @@ func (c *container) signal(signal syscall.Signal) {
 func (c *container) kill() {
 	for !c.hasEnded() {
 		c.mutex.Lock()
+		c.ending = true
 		if c.command != nil {
 			_ = syscall.Kill(-c.command.Process.Pid, syscall.SIGKILL)
 		}
