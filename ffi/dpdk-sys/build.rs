@@ -15,12 +15,13 @@ const OLDEST: &str = "22.11";
 const LIBRARIES: [&str; 6] =
     ["rte_eal", "rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_net_ring"];
 
-const FUNCTIONS: [&str; 37] = [
+const FUNCTIONS: [&str; 39] = [
     "dk_.*",
     "rte_dev_probe",
     "rte_dev_remove",
     "rte_eal_cleanup",
     "rte_eal_init",
+    "rte_eth_allmulticast_enable",
     "rte_eth_dev_adjust_nb_rx_tx_desc",
     "rte_eth_dev_configure",
     "rte_eth_dev_default_mac_addr_set",
@@ -28,6 +29,7 @@ const FUNCTIONS: [&str; 37] = [
     "rte_eth_dev_get_port_by_name",
     "rte_eth_dev_info_get",
     "rte_eth_dev_rss_reta_update",
+    "rte_eth_dev_set_mc_addr_list",
     "rte_eth_dev_socket_id",
     "rte_eth_dev_start",
     "rte_eth_dev_stop",

@@ -32,7 +32,7 @@ pub use mbuf::{IpChecksum, L4Checksum, Mbuf, NoRoom, OutOfBuffer};
 pub use pool::{Pool, PoolError};
 pub use port::{
     Configured, DeviceString, DeviceStringError, Direction, Port, PortConfig, PortError, PortInfo,
-    Rss, RxOffloads, TxOffloads,
+    Reception, Rss, RxOffloads, TxOffloads,
 };
 pub use queue::{RxQueue, Sent, TxQueue};
 pub use ring::{Consumer, Producer, RingError, SpscRing};

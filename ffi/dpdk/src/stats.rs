@@ -95,6 +95,12 @@ impl PortMonitor {
         Errno::check(code).map(|up| up == 1).map_err(StatsError::Refused)
     }
 
+    /// Lets in frames for exactly these groups, beside those for the port's MAC and broadcasts.
+    /// Of use where the port doesn't let all groups in ([`Reception`](crate::Reception)).
+    pub fn set_groups(&self, groups: &[[u8; 6]]) -> Result<(), StatsError> {
+        self.port()?.set_groups(groups).map_err(StatsError::Refused)
+    }
+
     /// Everything that the driver counts, by its names (`rte_eth_xstats_get`).
     pub fn xstats(&self) -> Result<Vec<(String, u64)>, StatsError> {
         let port = self.port()?;

@@ -138,7 +138,8 @@ pub struct PortConfig {
     pub mtu: Option<u16>,
     /// Spreading; an error on devices without.
     pub rss: Option<Rss>,
-    /// Receive everything, not only what is for the port's MAC.
+    /// Receive everything, not only what is for the port's MAC. Where the device doesn't, as some
+    /// virtual functions, what is for groups at least: [`Reception`].
     pub promiscuous: bool,
     /// Verify checksums, if the device can.
     pub rx_checksum: bool,
@@ -264,6 +265,19 @@ impl Rss {
         }
         groups
     }
+}
+
+/// Which frames a started port lets in, beside those for its MAC and broadcasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reception {
+    /// All.
+    Everything,
+    /// Those for any group.
+    AllGroups,
+    /// Those for groups that it was told
+    /// ([`PortMonitor::set_groups`](crate::PortMonitor::set_groups)). Software devices that have
+    /// no filter at all are here, too.
+    ToldGroups,
 }
 
 /// What a device has granted.

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use dpdk_sys::{rte_eth_dev_info, rte_ether_addr};
 
 use crate::netns::{Netns, run_in};
-use crate::port::config::{Configured, PortConfig, PortInfo};
+use crate::port::config::{Configured, PortConfig, PortInfo, Reception};
 use crate::port::error::PortError;
 use crate::{Eal, Errno, logs, ring_port};
 
@@ -165,7 +165,7 @@ impl PortInner {
         Ok(())
     }
 
-    pub(crate) fn start(&self, config: &PortConfig) -> Result<(), PortError> {
+    pub(crate) fn start(&self, config: &PortConfig) -> Result<Reception, PortError> {
         let info = self.info()?;
         let _control = self.lock();
         if info.driver == "net_tap" {
@@ -173,7 +173,7 @@ impl PortInner {
             // sets the handler for queues that it opens.
             crate::ignore_tap_signals().map_err(PortError::Signals)?;
         }
-        self.there(|| {
+        let reception = self.there(|| {
             call("rte_eth_dev_start", || {
                 // SAFETY: attached, configured, every queue set up.
                 unsafe { dpdk_sys::rte_eth_dev_start(self.id) }
@@ -183,18 +183,37 @@ impl PortInner {
         if info.driver == "net_tap" {
             crate::ignore_tap_signals().map_err(PortError::Signals)?;
         }
-        Ok(())
+        Ok(reception)
     }
 
-    fn after_start(&self, config: &PortConfig, info: &PortInfo) -> Result<(), PortError> {
-        if config.promiscuous {
-            // SAFETY: the port is attached.
-            let code = unsafe { dpdk_sys::rte_eth_promiscuous_enable(self.id) };
-            // Some devices (net_ring) have no such thing and receive everything anyway.
-            if code < 0 && code != -libc::ENOTSUP {
-                call("rte_eth_promiscuous_enable", || code)?;
-            }
+    /// Opens the port as far as it goes. A device that refuses isn't broken: a virtual function
+    /// may be trusted with no more than groups.
+    fn open(&self, config: &PortConfig) -> Reception {
+        // SAFETY: the port is attached.
+        let everything = || unsafe { dpdk_sys::rte_eth_promiscuous_enable(self.id) };
+        if config.promiscuous && everything() >= 0 {
+            return Reception::Everything;
         }
+        // SAFETY: the port is attached.
+        let groups = unsafe { dpdk_sys::rte_eth_allmulticast_enable(self.id) };
+        if groups >= 0 { Reception::AllGroups } else { Reception::ToldGroups }
+    }
+
+    /// Lets in frames for exactly these groups, where not all are let in.
+    pub(crate) fn set_groups(&self, groups: &[[u8; 6]]) -> Result<(), Errno> {
+        let _control = self.lock();
+        let mut list: Vec<rte_ether_addr> =
+            groups.iter().map(|group| rte_ether_addr { addr_bytes: *group }).collect();
+        // SAFETY: the port is attached; DPDK copies the list, which is as long as it says.
+        let code = unsafe {
+            let (list, count) = (list.as_mut_ptr(), list.len() as u32);
+            dpdk_sys::rte_eth_dev_set_mc_addr_list(self.id, list, count)
+        };
+        Errno::check(code).map(|_| ())
+    }
+
+    fn after_start(&self, config: &PortConfig, info: &PortInfo) -> Result<Reception, PortError> {
+        let reception = self.open(config);
         let mut reta = config.rss.as_ref().map_or(Vec::new(), |rss| rss.reta_raw(info.reta_size));
         if !reta.is_empty() {
             call("rte_eth_dev_rss_reta_update", || {
@@ -203,7 +222,7 @@ impl PortInner {
                 unsafe { dpdk_sys::rte_eth_dev_rss_reta_update(self.id, entries, info.reta_size) }
             })?;
         }
-        Ok(())
+        Ok(reception)
     }
 
     pub(crate) fn stop(&self) -> Result<(), PortError> {

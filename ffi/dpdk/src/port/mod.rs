@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::netns::{Netns, run_in};
 use crate::{Eal, Errno, PortMonitor, PortStats, RxQueue, StatsError, TxQueue, logs, ring_port};
 
-pub use config::{Configured, PortConfig, PortInfo, Rss, RxOffloads, TxOffloads};
+pub use config::{Configured, PortConfig, PortInfo, Reception, Rss, RxOffloads, TxOffloads};
 pub use device::{DeviceString, DeviceStringError};
 pub use error::{Direction, PortError};
 use inner::PortInner;
@@ -98,17 +98,17 @@ impl Port {
     }
 
     /// Starts a configured port. For net_tap it ignores the driver's signals
-    /// ([`ignore_tap_signals`](crate::ignore_tap_signals)).
-    pub fn start(&mut self) -> Result<(), PortError> {
+    /// ([`ignore_tap_signals`](crate::ignore_tap_signals)). Says what it lets in.
+    pub fn start(&mut self) -> Result<Reception, PortError> {
         let State::Configured(config, granted) = &self.state else {
             return Err(PortError::State { needed: "configured and stopped" });
         };
         let (config, granted) = (config.clone(), *granted);
-        self.inner.start(&config)?;
+        let reception = self.inner.start(&config)?;
         let rx = vec![false; granted.rx_queues.into()];
         let tx = vec![false; granted.tx_queues.into()];
         self.state = State::Started { config, granted, rx, tx };
-        Ok(())
+        Ok(reception)
     }
 
     /// Receive queue `index` of a started port, once until it is stopped.
