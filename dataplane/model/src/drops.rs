@@ -49,6 +49,8 @@ reasons! {
         => "Look at the sender.";
     ArpNotOurs "arp_not_ours" "An ARP request for an address that isn't ours."
         => "Normal on a shared link: others ask for each other.";
+    AddressClaimed "address_claimed" "Another station says by ARP or ND that one of our addresses is its own."
+        => "headgate status names the address and the MAC: find that host, or list another gateway in [announce] gateways.";
     IpTruncated "ip_truncated" "The packet ends within its IP header."
         => "Look at the sender.";
     IpVersion "ip_version" "The version in the IP header contradicts the Ethertype."

@@ -122,5 +122,17 @@ pub const HANDOVERS_MAX: u8 = 2;
 /// Length of the name of a network interface without the final NUL (`IFNAMSIZ` of Linux).
 pub const INTERFACE_NAME_MAX: usize = 15;
 
+/// Solicited-node groups that are joined, all interfaces together: what a Linux bridge and many
+/// switches remember of a snooped link (`mcast_hash_max`). The kernel walks the groups of a link
+/// for each that joins, 0.1 s for all of them, and its answer to a querier is 60 frames.
+pub const GROUPS_MAX: usize = 4_096;
+
+/// Addresses of ours that other stations use, which are remembered, shown and defended: 256 x 6
+/// announcements in a minute at most, and as many lines for a person.
+pub const CONFLICTS_MAX: usize = 256;
+
+/// Other gateways that the configuration can name.
+pub const GATEWAYS_MAX: usize = 64;
+
 /// Events that `show events` remembers.
 pub const EVENTS_KEPT: usize = 1_024;

@@ -2,6 +2,7 @@
 
 use crate::answer::{self, Class};
 use crate::arch::memory::Plain;
+use crate::claims;
 use crate::connections::{Address, Cold, Direction, Entry, Flags, Key, Shard};
 use crate::established::{self, Validity};
 use crate::frame::{Frame, Verdict};
@@ -20,6 +21,7 @@ use std::net::{IpAddr, Ipv6Addr};
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REQUEST_V6: u8 = 128;
 const SOLICITATION: u8 = 135;
+const ADVERTISEMENT: u8 = 136;
 /// Router and neighbour discovery and redirects: from the link alone, which their hop limit proves.
 const DISCOVERY_TYPES: std::ops::RangeInclusive<u8> = 133..=137;
 
@@ -202,6 +204,9 @@ fn neighbour_discovery(
     if parsed.ttl != 255 {
         return Verdict::Drop(DropReason::NdMalformed);
     }
+    if claimed(context, tables, frame, parsed, (kind, now)) {
+        return Verdict::Drop(DropReason::AddressClaimed);
+    }
     if kind != SOLICITATION {
         return to_host_as(context, Class::HostNeighbour, frame, parsed, now);
     }
@@ -223,4 +228,26 @@ fn neighbour_discovery(
     context.answer(Class::Neighbour, tables, (frame, parsed), now, |frame, interface| {
         answer::neighbour_advertisement(frame, parsed, interface, target)
     })
+}
+
+/// True where another station advertises an address of ours, or solicits from it.
+fn claimed(
+    context: &mut Context,
+    tables: &Tables,
+    frame: &Frame<'_>,
+    parsed: &Parsed,
+    (kind, now): (u8, Now),
+) -> bool {
+    let address = match kind {
+        ADVERTISEMENT => be128(frame.bytes(), usize::from(parsed.l4) + 8)
+            .map(|target| IpAddr::V6(Ipv6Addr::from_bits(target))),
+        SOLICITATION => Some(parsed.addresses.source()),
+        _ => None,
+    };
+    let Some(address) = address.filter(|_| parsed.l4_len() >= 24) else { return false };
+    let Some(mac) = claims::discovery_sender(frame, parsed, kind) else { return false };
+    // The checksum last: it is what costs, and only of what would be told.
+    claims::is_another_s(tables, (parsed.interface, address, mac))
+        && answer::verify(frame, parsed)
+        && context.claims.see(tables, (parsed.interface, address, mac), now)
 }

@@ -7,6 +7,7 @@ pub mod adjacency;
 pub mod answer;
 pub mod arch;
 mod begin;
+pub mod claims;
 pub mod connections;
 pub mod counters;
 mod established;

@@ -3,6 +3,7 @@
 use crate::answer::{self, Class, IcmpError};
 use crate::arch::memory::Plain;
 use crate::begin::{Beginning, begin};
+use crate::claims;
 use crate::connections::{Address, Cold, Entry, Found, Shard};
 use crate::established::refuse;
 use crate::frame::{Frame, Verdict};
@@ -167,6 +168,13 @@ pub fn arp(
     let Addresses::V4 { source, destination } = parsed.addresses else {
         return Verdict::Drop(DropReason::ArpMalformed);
     };
+    let source_ip = parsed.addresses.source();
+    if matches!(operation, Some(REQUEST | REPLY))
+        && let Some(mac) = claims::arp_sender(frame, parsed)
+        && context.claims.see(tables, (parsed.interface, source_ip, mac), now)
+    {
+        return Verdict::Drop(DropReason::AddressClaimed);
+    }
     match operation {
         Some(REPLY) => to_host_as(context, Class::HostNeighbour, frame, parsed, now),
         Some(REQUEST) if holds(tables, parsed.interface, parsed.addresses.destination()) => context

@@ -3,6 +3,7 @@
 use crate::adjacency::{Hop, Interface};
 use crate::answer::{Bucket, Buckets, Class, Generated, Rate, Rates};
 use crate::arch::memory::{Block, Memory, OutOfMemory};
+use crate::claims::Claims;
 use crate::connections::{Adopted, Holders, NotAdopted, Origin, Shard, TimeoutTable, Timeouts};
 use crate::counters::Counters;
 use crate::frame::{Frame, Verdict};
@@ -110,6 +111,7 @@ pub(crate) struct Context {
     pub selection_key: u64,
     pub affinity: Arc<AffinityTable>,
     pub prefetch: bool,
+    pub claims: Claims,
     buckets: Buckets,
     begins: Bucket,
     identification: u16,
@@ -160,6 +162,7 @@ impl Pipeline {
                 selection_key: options.selection_key,
                 affinity: Arc::clone(&options.affinity),
                 prefetch: options.prefetch,
+                claims: Claims::default(),
                 buckets: options.rates.buckets(),
                 begins: Bucket::new(options.new_connections),
                 identification: 0,
@@ -203,6 +206,10 @@ impl Pipeline {
     /// True where requests about next hops wait.
     pub const fn has_requests(&self) -> bool {
         !self.context.requests.is_empty()
+    }
+    /// What other stations say of our addresses.
+    pub const fn claims(&mut self) -> &mut Claims {
+        &mut self.context.claims
     }
     /// Takes one of the frames that were made here, of no packet that came in.
     pub fn take_generated(&mut self) -> Option<Generated> {

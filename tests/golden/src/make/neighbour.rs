@@ -66,6 +66,7 @@ fn advertisement(ours: Mac, target: &str, asker: (Mac, &str)) -> Packet {
 pub(super) fn cases(book: &mut Book) {
     answered(book);
     not_answered(book);
+    claimed(book);
     next_hops(book);
 }
 
@@ -224,6 +225,89 @@ fn not_answered(book: &mut Book) {
         let mut sent = solicitation(CLIENT, ASKER_V6.1, "2001:db8:a::10").bytes();
         sent[56] ^= 0xff;
         m.drop(FRONT, sent, "l4_checksum");
+    });
+}
+
+/// Another station says that it has an address of ours (RFC 5227 section 2.4).
+fn claimed(book: &mut Book) {
+    const STRANGER: Mac = [2, 0, 0, 0, 1, 0x66];
+    let said = |mac, operation, address| {
+        let me = (mac, four(address));
+        arp((mac, BROADCAST), operation, me, (NOBODY, me.1))
+    };
+    book.case(
+        620,
+        "arp_claimed",
+        "ARP whose sender says that a frontend, a NAT address or the gateway's own address is its",
+        move |m| {
+            for (port, address) in [
+                (FRONT, "203.0.113.10"),
+                (FRONT, "198.18.0.1"),
+                (BACK, "198.18.1.200"),
+                (BACK, "198.18.1.1"),
+            ] {
+                for operation in [1, 2] {
+                    m.drop(port, said(STRANGER, operation, address), "address_claimed");
+                }
+            }
+            // It asks for somebody else, or for us.
+            for asked in ["198.18.0.77", "203.0.113.20", "198.18.0.1"] {
+                m.drop(FRONT, who_has((STRANGER, "203.0.113.10"), asked), "address_claimed");
+            }
+        },
+    );
+    book.case(
+        621,
+        "arp_not_claimed",
+        "our own announcement comes back, from a port of ours, and a frontend on a back link is \
+         nobody's",
+        move |m| {
+            for mac in [FRONT_MAC, BACK_MAC] {
+                let sent = said(mac, 1, "203.0.113.10");
+                m.answer(FRONT, sent, is_at(FRONT_MAC, "203.0.113.10", (mac, "203.0.113.10")));
+            }
+            let sent = said(STRANGER, 2, "203.0.113.10");
+            m.host((BACK, 1), sent.clone(), sent);
+        },
+    );
+    book.case(622, "na_claimed", "an advertisement of an address of ours", move |m| {
+        let to_all = (STRANGER, "::");
+        for (port, target) in [
+            (FRONT, "2001:db8:a::10"),
+            (FRONT, "2001:db8:f::1"),
+            (BACK, "2001:db8:b::200"),
+            (BACK, "2001:db8:b::1"),
+        ] {
+            m.drop(port, advertisement(STRANGER, target, to_all).bytes(), "address_claimed");
+            // From another address, and without the option: the frame's sender it is.
+            let bare = icmp(136, 0, 0, &octets(target));
+            let sent = advertisement(STRANGER, "2001:db8:f::77", to_all).body(bare);
+            m.drop(port, sent.bytes(), "address_claimed");
+        }
+    });
+    book.case(
+        623,
+        "na_not_claimed",
+        "our own advertisement comes back; one with a wrong checksum or from afar claims nothing",
+        |m| {
+            let target = "2001:db8:a::10";
+            let ours = advertisement(FRONT_MAC, target, (STRANGER, "::")).bytes();
+            m.host((FRONT, 0), ours.clone(), ours);
+            let claim = advertisement(STRANGER, target, (STRANGER, "::"));
+            let mut wrong = claim.clone().bytes();
+            wrong[56] ^= 0xff;
+            m.host((FRONT, 0), wrong.clone(), wrong);
+            m.drop(FRONT, claim.ttl(254).bytes(), "nd_malformed");
+        },
+    );
+    book.case(624, "ns_claimed", "a solicitation from an address of ours", |m| {
+        let sent = solicitation((STRANGER, FRONT_MAC), "2001:db8:a::10", "2001:db8:f::1");
+        m.drop(FRONT, sent.bytes(), "address_claimed");
+    });
+    book.case(625, "arp_claimed_vlan", "the same on a VLAN", move |m| {
+        let sent = said(STRANGER, 1, "203.0.113.10");
+        let tagged = [&sent[..12], &[0x81, 0, 0, 100], &sent[12..]].concat();
+        m.drop(FRONT, tagged, "address_claimed");
     });
 }
 
