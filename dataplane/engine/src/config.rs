@@ -1,7 +1,7 @@
 //! What an engine is made from. Everything here has been validated by whoever made it.
 
 use crate::idle::Idle;
-use crate::mirror::{StaticNeighbour, StaticRoute};
+use crate::mirror::{AnnounceConfig, StaticNeighbour, StaticRoute};
 use dpdk::{DeviceString, Port};
 use ipnet::IpNet;
 use model::ids::PortId;
@@ -81,6 +81,8 @@ pub struct EngineConfig {
     pub huge_pages: bool,
     /// Whether there is a host mirror. Without one, tests publish adjacencies themselves.
     pub mirror: bool,
+    /// How the mirror announces addresses.
+    pub announce: AnnounceConfig,
     /// Cores that the mirror may run on; empty: any.
     pub mirror_cores: Vec<usize>,
 }

@@ -3,6 +3,7 @@
 use crate::config::EngineConfig;
 use crate::counters::WorkerCounters;
 use crate::idle::Idler;
+use crate::links::Links;
 use crate::mailbox::{Mailbox, mailbox};
 use crate::memory::{TableFile, TableMemory, boot_ms};
 use crate::mirror::{Mirror, MirrorConfig, MirrorError, MirrorPort, RING_FRAMES, TwinConfig};
@@ -15,7 +16,7 @@ use dpdk::{
     Burst, Consumer, Eal, Pool, PoolError, RegistrationError, RingError, SpscRing,
     ThreadRegistration, pin_current_thread,
 };
-use model::ids::{PortId, WorkerId};
+use model::ids::{InterfaceId, PortId, WorkerId};
 use model::limits::{AFFINITY_CLIENTS_MAX, BACKENDS_MAX, SERVICE_PORTS_MAX};
 use pipeline::adjacency::{Adjacencies, AdjacencyInput, Interface};
 use pipeline::arch::memory::OutOfMemory;
@@ -83,6 +84,8 @@ pub struct Engine {
     stop: Arc<AtomicBool>,
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) mirror: Option<Mirror>,
+    /// Watches the links, where there is a mirror.
+    pub(crate) links: Option<Links>,
     pub(crate) ports: Vec<RunningPort>,
     pub(crate) pool: Pool,
     pub(crate) started: Instant,
@@ -124,7 +127,14 @@ impl Engine {
         let (publisher, readers) = Publisher::new(tables, workers);
         let publisher = Arc::new(publisher);
         let (mirror, host) = if config.mirror {
-            start_mirror(twins, workers, config.mirror_cores, &publisher)?
+            let mirror = MirrorConfig {
+                twins,
+                workers,
+                ring_frames: RING_FRAMES,
+                cores: config.mirror_cores.clone(),
+                announce: config.announce,
+            };
+            start_mirror(mirror, &publisher)?
         } else {
             (None, Vec::new())
         };
@@ -134,11 +144,18 @@ impl Engine {
         let keys_id = config.pipeline.secret.rotate_left(23) ^ epoch_ms;
         let names: Vec<&str> = config.interfaces.iter().map(|i| &*i.name).collect();
         let keys = SlotKeys::new(&mut sparse, SERVICE_PORTS_MAX, keys_id, &names)?;
+        let links = match &mirror {
+            Some(mirror) => {
+                Some(watch(&ports, &config.interfaces, mirror, &publisher, config.mirror_cores)?)
+            }
+            None => None,
+        };
         let mut engine = Self {
             workers: Vec::new(),
             stop: Arc::new(AtomicBool::new(false)),
             publisher,
             mirror,
+            links,
             ports,
             pool,
             started,
@@ -231,6 +248,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.stop_workers();
+        self.links = None;
         self.mirror = None;
         self.ports.clear();
     }
@@ -317,12 +335,9 @@ fn interfaces(
 }
 
 fn start_mirror(
-    twins: Vec<TwinConfig>,
-    workers: usize,
-    cores: Vec<usize>,
+    config: MirrorConfig,
     publisher: &Arc<Publisher>,
 ) -> Result<(Option<Mirror>, Vec<MirrorPort>), MirrorError> {
-    let config = MirrorConfig { twins, workers, ring_frames: RING_FRAMES, cores };
     let publisher = Arc::clone(publisher);
     let (mirror, ports) = Mirror::start(config, move |change| {
         // Nobody else publishes adjacencies meanwhile; routes take longer to compile than others
@@ -331,6 +346,25 @@ fn start_mirror(
         publisher.update(|tables| tables.adjacencies = adjacencies);
     })?;
     Ok((Some(mirror), ports))
+}
+
+/// Begins to watch the links of the ports.
+fn watch(
+    ports: &[RunningPort],
+    interfaces: &[crate::config::InterfaceSpec],
+    mirror: &Mirror,
+    publisher: &Arc<Publisher>,
+    cores: Vec<usize>,
+) -> Result<Links, MirrorError> {
+    let of_port = |port: usize| {
+        let numbered = interfaces.iter().enumerate();
+        let carried = numbered.filter(|(_, interface)| interface.port.index() == port);
+        carried.map(|(number, _)| InterfaceId(number as u8)).collect()
+    };
+    let watched = ports.iter().enumerate().map(|(n, port)| port.watched(of_port(n))).collect();
+    let publisher = Arc::clone(publisher);
+    Links::start(watched, mirror.twin_numbers(), publisher, mirror.on_link_up(), cores)
+        .map_err(MirrorError::Thread)
 }
 
 /// Starts a worker's thread, and waits until it is pinned and registered.

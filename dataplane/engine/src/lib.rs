@@ -8,6 +8,7 @@ mod engine;
 #[cfg(feature = "lose-one-packet")]
 pub mod fault;
 mod idle;
+mod links;
 pub mod mailbox;
 pub mod memory;
 pub mod mirror;
@@ -25,6 +26,7 @@ pub use dpdk::{DeviceString, DeviceStringError, Eal, EalError, EalOptions};
 pub use config::{Device, EngineConfig, InterfaceSpec, PortSpec};
 pub use engine::{Engine, EngineError};
 pub use idle::Idle;
+pub use links::{LinkReport, PortLink};
 pub use mailbox::NoAnswer;
 pub use mirror::HostWay;
 pub use ports::PortFailed;

@@ -1,11 +1,14 @@
 //! Bringing ports up, and dealing their queues out to the workers.
 
 use crate::config::{Device, PortSpec};
+use crate::links::Watched;
 use crate::outlet::Outlet;
 use crate::worker::Inlet;
-use dpdk::{Burst, Eal, Pool, Port, PortConfig, PortError, PortMonitor, RxQueue, TxQueue};
+use dpdk::{
+    Burst, Eal, Pool, Port, PortConfig, PortError, PortMonitor, Reception, RxQueue, TxQueue,
+};
 use model::answers::{DeviceCounters, PortRow};
-use model::ids::{PortId, WorkerId};
+use model::ids::{InterfaceId, PortId, WorkerId};
 use pipeline::adjacency::Mac;
 use std::sync::Arc;
 
@@ -27,6 +30,7 @@ pub struct RunningPort {
     mac: Mac,
     queues: (u16, u16),
     monitor: PortMonitor,
+    reception: Reception,
     port: Port,
 }
 
@@ -77,7 +81,7 @@ fn try_bring_up(
     if let Some(mac) = spec.mac {
         port.set_mac(mac.0)?;
     }
-    port.start()?;
+    let reception = port.start()?;
     let mac = Mac(port.mac()?);
     let rx = (0..rx).map(|q| port.rx_queue(q)).collect::<Result<Vec<_>, _>>()?;
     let tx = (0..tx).map(|q| port.tx_queue(q)).collect::<Result<Vec<_>, _>>()?;
@@ -87,6 +91,7 @@ fn try_bring_up(
         mac,
         queues: (rx.len() as u16, tx.len() as u16),
         monitor: port.monitor(),
+        reception,
         port,
     };
     let frame_max = usize::from(granted.mtu.max(mtu)) + LINK_LEN_MAX;
@@ -132,9 +137,23 @@ impl Queues {
 }
 
 impl RunningPort {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
     /// Its MAC.
     pub const fn mac(&self) -> Mac {
         self.mac
+    }
+    /// What watches its link; it carries these interfaces.
+    pub(crate) fn watched(&self, interfaces: Vec<InterfaceId>) -> Watched {
+        Watched {
+            name: Arc::clone(&self.name),
+            driver: self.driver.clone(),
+            monitor: self.monitor.clone(),
+            reception: self.reception,
+            interfaces,
+        }
     }
     /// Its row in `show ports`.
     pub fn row(&self) -> PortRow {

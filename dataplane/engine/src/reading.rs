@@ -4,12 +4,12 @@ use crate::engine::Engine;
 use crate::mailbox::NoAnswer;
 use crate::mirror::Mirror;
 use model::answers::{
-    AffinityCounts, ConnectionFilter, Connections, DropRow, FlowAnswer, Ledger, NeighbourRow,
-    PortRow, Traffic, WorkerRow, Workers,
+    AffinityCounts, ConflictRow, ConnectionFilter, Connections, DropRow, FlowAnswer, Ledger,
+    LinkRow, Links, NeighbourRow, PortRow, Traffic, WorkerRow, Workers,
 };
 use model::drops::DropReason;
-use model::ids::{BackendId, FiveTuple, ServiceId, WorkerId};
-use pipeline::adjacency::{Adjacencies, AdjacencyInput};
+use model::ids::{BackendId, FiveTuple, InterfaceId, ServiceId, WorkerId};
+use pipeline::adjacency::{Adjacencies, AdjacencyInput, Interface};
 use pipeline::counters::{BackendCounters, ServiceCounters};
 use pipeline::snapshot::Snapshot;
 use pipeline::tables::Tables;
@@ -100,6 +100,46 @@ impl Engine {
             backends: behind.get(&(neighbour.interface, neighbour.address)).copied().unwrap_or(0),
         };
         mirror.neighbours().iter().map(row).collect()
+    }
+    /// Interfaces of which the port has no link, or the host's twin is down, and the groups that
+    /// we are in.
+    pub fn links(&self) -> Links {
+        let report = self.links.as_ref().map(crate::links::Links::report).unwrap_or_default();
+        let adjacencies = self.adjacencies();
+        let row = |(number, interface): (usize, &Interface)| {
+            let name = self.ports.get(interface.port.index()).map_or("", |port| port.name());
+            let id = InterfaceId(number as u8);
+            LinkRow {
+                interface: interface.name.to_string(),
+                port: name.to_owned(),
+                is_front: interface.role.is_front(),
+                // Not looked at yet, or nobody looks.
+                up: report.ports.iter().all(|port| &*port.port != name || port.up),
+                twin_up: !self.mirror.as_ref().is_some_and(|mirror| mirror.is_twin_down(id)),
+            }
+        };
+        Links {
+            interfaces: adjacencies.interfaces().iter().enumerate().map(row).collect(),
+            groups: report.groups as u64,
+            problems: report.problems,
+        }
+    }
+    /// Addresses of ours that other stations use.
+    pub fn conflicts(&self) -> Vec<ConflictRow> {
+        let Some(mirror) = &self.mirror else { return Vec::new() };
+        let adjacencies = self.adjacencies();
+        let row = |conflict: &crate::mirror::Conflict| ConflictRow {
+            interface: adjacencies
+                .interface(conflict.place.0)
+                .map_or_else(String::new, |interface| interface.name.to_string()),
+            address: conflict.place.1,
+            mac: conflict.mac.to_string(),
+            is_gateway: conflict.is_gateway,
+            since_s: conflict.since_s,
+            claims: conflict.claims,
+            defences: u64::from(conflict.defences),
+        };
+        mirror.conflicts().iter().map(row).collect()
     }
     /// What could not be had at start and isn't essential.
     pub fn notes(&self) -> Vec<String> {

@@ -146,28 +146,43 @@ impl Engine {
     }
 
     fn announce_new(&self, ways: &mut Ways, snapshot: &Snapshot, touched: &[IpAddr]) {
+        if self.mirror.is_none() {
+            return;
+        }
         let adjacencies = self.adjacencies();
         let front = || {
             let interfaces = adjacencies.interfaces().iter().enumerate();
             interfaces.filter(|(_, i)| i.role.is_front()).map(|(id, _)| InterfaceId(id as u8))
         };
-        let mut new: Vec<Hop> = Vec::new();
+        let (mut new, mut gone): (Vec<Hop>, Vec<Hop>) = Default::default();
         for address in touched {
             if !snapshot.is_frontend_address(*address) {
-                ways.announced.remove(address);
+                if ways.announced.remove(address) {
+                    gone.extend(front().map(|interface| (interface, *address)));
+                }
             } else if ways.announced.insert(*address) && adjacencies.local(*address).is_none() {
                 new.extend(front().map(|interface| (interface, *address)));
             }
         }
-        if let Some(mirror) = self.mirror.as_ref().filter(|_| !new.is_empty()) {
+        self.hold(new, gone);
+    }
+
+    /// Announces addresses and joins their groups, or no longer.
+    fn hold(&self, new: Vec<Hop>, gone: Vec<Hop>) {
+        if new.is_empty() && gone.is_empty() {
+            return;
+        }
+        if let Some(links) = &self.links {
+            links.change(&new, &gone);
+        }
+        if let Some(mirror) = &self.mirror {
+            mirror.withdraw(gone);
             mirror.announce(new);
         }
     }
 
     pub(crate) fn announce_nat(&self) {
-        if let Some(mirror) = &self.mirror {
-            let steer = Arc::clone(&self.publisher.latest().steer);
-            mirror.announce(steer.nat_addresses().map(|n| (n.interface, n.address)).collect());
-        }
+        let steer = Arc::clone(&self.publisher.latest().steer);
+        self.hold(steer.nat_addresses().map(|n| (n.interface, n.address)).collect(), Vec::new());
     }
 }

@@ -99,6 +99,7 @@ impl Worker {
             out.outlets.flush(out.ledger, &counts);
             out.ledger.in_flight.set(0);
             out.request_neighbours(&mut pipeline);
+            out.tell_claims(&mut pipeline);
             if let Ok(inquiry) = self.inquiries.try_recv() {
                 mailbox::answer(inquiry, &pipeline, tables, now);
             }
@@ -258,6 +259,18 @@ impl Way<'_> {
             if let Some(host) = self.host.as_mut() {
                 // A full ring loses a request; the next packet makes another.
                 let _ = host.request(request);
+            }
+        }
+    }
+
+    fn tell_claims(&mut self, pipeline: &mut Pipeline) {
+        if pipeline.claims().is_empty() {
+            return;
+        }
+        for claim in pipeline.claims().take() {
+            if let Some(host) = self.host.as_mut() {
+                // A full ring loses one; who claims an address does so again.
+                let _ = host.tell(claim);
             }
         }
     }

@@ -183,6 +183,51 @@ pub struct PortRow {
     pub device_counters: DeviceCounters,
 }
 
+/// An interface's link, as `status` and metrics have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkRow {
+    /// Name of the interface's twin.
+    pub interface: String,
+    /// Name of the port that carries it.
+    pub port: String,
+    /// Clients come by it.
+    pub is_front: bool,
+    /// The port has its link.
+    pub up: bool,
+    /// The host's twin is up.
+    pub twin_up: bool,
+}
+
+/// The links, and the groups that we are in on them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Links {
+    /// The interfaces.
+    pub interfaces: Vec<LinkRow>,
+    /// Solicited-node groups that are joined.
+    pub groups: u64,
+    /// What is wrong with groups, each one sentence with its remedy.
+    pub problems: Vec<String>,
+}
+
+/// An address of ours that another station on the link uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictRow {
+    /// Name of the interface's twin.
+    pub interface: String,
+    /// The address.
+    pub address: IpAddr,
+    /// The MAC that it was claimed for last.
+    pub mac: String,
+    /// It is another gateway of ours.
+    pub is_gateway: bool,
+    /// Seconds since the Unix epoch at which it began.
+    pub since_s: u64,
+    /// Claims that workers told.
+    pub claims: u64,
+    /// Announcements of ours that answered them.
+    pub defences: u64,
+}
+
 /// What the device itself counts (`rte_eth_stats`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceCounters {

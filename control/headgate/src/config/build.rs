@@ -1,5 +1,6 @@
 //! Reading the remaining tables, and putting the configuration together.
 
+use super::announce::announce;
 use super::forwarding::forwarding;
 use super::problem::{Log, Place};
 use super::read::{
@@ -44,6 +45,7 @@ pub(super) fn config(root: &Table, log: &mut Log) -> Option<Config> {
     let backend = section(root, "backend", log);
     let backend_ranges = backend.list("ranges", log, parsed(prefix));
     let backend_ranges = backend.has("ranges").then_some(backend_ranges);
+    let announce = announce(root, log);
     let source = kubernetes::source(root, log);
     let aliases = aliases(root, log);
     let service_section = section(root, "service", log);
@@ -82,6 +84,7 @@ pub(super) fn config(root: &Table, log: &mut Log) -> Option<Config> {
         node_port: node_port?,
         external_ips,
         backend_ranges,
+        announce: announce?,
         source: source?,
         service: service?,
         aliases: aliases?,

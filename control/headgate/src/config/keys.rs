@@ -81,6 +81,10 @@ keys! {
         RestartOnly "interface" "name of an [[interface]]" "-" "Interface towards the backends.";
         RestartOnly "addresses" "list of addresses" "-" "Source addresses that the backends see.";
     }
+    "announce" {
+        RestartOnly "period" "10s to 1h, or 0s for never" "60s" "From one announcement of an address to the next.";
+        RestartOnly "gateways" "list of MACs and addresses" "[]" "Other gateways that may have our addresses, too.";
+    }
     "pool" {
         RestartOnly "name" "1 to 63 of a-z A-Z 0-9 - _ ." "-" "Name that Services ask for.";
         RestartOnly "addresses" "list of CIDR, FIRST-LAST, ADDRESS" "-" "Addresses for LoadBalancer Services.";

@@ -4,6 +4,7 @@
 //! environment < flags) and makes a [`Config`] of them, or reports everything that is wrong.
 //! What each key means stands in [`keys`].
 
+mod announce;
 mod build;
 mod cross;
 mod devices;
@@ -16,6 +17,7 @@ mod read;
 mod tree;
 mod types;
 
+pub use announce::{Announce, GatewayName};
 pub use kubernetes::{Kubernetes, Source};
 pub use layers::{DIRECTORY, Loaded, Sources, admin_socket, load};
 pub use problem::{Place, Problem, Problems};
@@ -53,6 +55,8 @@ pub struct Config {
     pub external_ips: Vec<IpNet>,
     /// Where endpoints may be; `None` lets every unicast address be one.
     pub backend_ranges: Option<Vec<IpNet>>,
+    /// How addresses are announced on links.
+    pub announce: Announce,
     /// Where objects come from.
     pub source: Source,
     /// Which Services are ours.

@@ -1,7 +1,7 @@
 //! From the configuration to what each part is made from.
 
 use crate::config::{self, Config};
-use engine::mirror::{StaticNeighbour, StaticRoute};
+use engine::mirror::{AnnounceConfig, StaticNeighbour, StaticRoute};
 use engine::{
     Device, DeviceString, DeviceStringError, EalOptions, EngineConfig, InterfaceSpec, PortSpec,
 };
@@ -65,8 +65,21 @@ pub fn engine(config: &Config, spare: Vec<usize>) -> Result<EngineConfig, Device
         mbufs: config.eal.mbufs.get(),
         huge_pages: config.eal.huge_pages,
         mirror: true,
+        announce: announce(&config.announce),
         mirror_cores: spare,
     })
+}
+
+fn announce(announce: &config::Announce) -> AnnounceConfig {
+    use engine::mirror::GatewayName;
+    let name = |name: &config::GatewayName| match name {
+        config::GatewayName::Mac(mac) => GatewayName::Mac(Mac(mac.bytes())),
+        config::GatewayName::Address(address) => GatewayName::Address(*address),
+    };
+    AnnounceConfig {
+        period: announce.period,
+        gateways: announce.gateways.iter().map(name).collect(),
+    }
 }
 
 fn port(port: &config::Port) -> Result<PortSpec, DeviceStringError> {

@@ -1,10 +1,10 @@
-//! Gratuitous ARP and unsolicited neighbour advertisements: so that neighbours and switches learn
-//! at once that an address is here.
+//! When which address is announced: so that neighbours and switches learn at once that it is here,
+//! and learn it again where they have forgotten.
 
 use model::ids::InterfaceId;
-use pipeline::adjacency::Mac;
+use pipeline::select::mum;
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Each announcement is made at these moments after it was asked for, since a single frame may be
@@ -16,43 +16,101 @@ const MOMENTS_S: [u64; 3] = [0, 1, 3];
 const ROUND_MAX: usize = 64;
 const PACE: Duration = Duration::from_millis(5);
 
-/// Announcements that may be waiting: one for each frontend address and NAT address, and more.
+/// Addresses that are announced, each on each of its links. Over the shortest period of ten
+/// seconds they are 6,554 frames a second, half of the pace.
 pub(crate) const ANNOUNCEMENTS_MAX: usize = 65_536;
 
 /// Where an address is to be announced.
 pub(crate) type Place = (InterfaceId, IpAddr);
 
-/// The announcements that are still to be made.
+/// When something is due; the number tells those of one moment apart.
+type Due = (Instant, u64);
+
+/// One that is announced.
+#[derive(Default)]
+struct Standing {
+    /// Its next announcement; none where the slow ones are off, or it is quiet.
+    due: Option<Due>,
+    /// Somebody else has the address, and isn't fought.
+    quiet: bool,
+}
+
+/// The addresses that are announced, and when each is next.
 #[derive(Default)]
 pub(crate) struct Announcer {
-    due: BTreeMap<(Instant, u64), (Place, usize)>,
-    by_place: HashMap<Place, (Instant, u64)>,
+    /// From one slow announcement to the next; `None`: there are none.
+    period: Option<Duration>,
+    due: BTreeMap<Due, (Place, usize)>,
+    places: HashMap<Place, Standing>,
     numbers: u64,
     not_before: Option<Instant>,
 }
 
 impl Announcer {
+    /// Announces again after each `period`.
+    pub fn new(period: Option<Duration>) -> Self {
+        Self { period, ..Self::default() }
+    }
     /// Begins to announce; a place that is being announced begins anew. Gives the number of
-    /// places that were refused because too many are waiting.
+    /// places that were refused because there are too many.
     pub fn add(&mut self, places: impl IntoIterator<Item = Place>, now: Instant) -> usize {
         let mut refused = 0;
         for place in places {
-            if let Some(key) = self.by_place.remove(&place) {
-                self.due.remove(&key);
-            }
-            if self.due.len() >= ANNOUNCEMENTS_MAX {
-                refused += 1;
-            } else {
+            if self.places.len() < ANNOUNCEMENTS_MAX || self.places.contains_key(&place) {
+                self.places.entry(place).or_default();
                 self.put(place, 0, now);
+            } else {
+                refused += 1;
             }
         }
         refused
     }
+    /// Announces no longer.
+    pub fn remove(&mut self, places: impl IntoIterator<Item = Place>) {
+        for place in places {
+            if let Some(due) = self.places.remove(&place).and_then(|standing| standing.due) {
+                self.due.remove(&due);
+            }
+        }
+    }
+    /// Announces everything on an interface anew: its link was away.
+    pub fn again(&mut self, id: InterfaceId, now: Instant) {
+        let on_it = self.places.keys().filter(|place| place.0 == id);
+        for place in on_it.copied().collect::<Vec<_>>() {
+            self.put(place, 0, now);
+        }
+    }
+    /// Announces once, at once, where the place is announced at all, also one that was quiet.
+    pub fn once(&mut self, place: Place, now: Instant) {
+        if let Some(standing) = self.places.get_mut(&place) {
+            standing.quiet = false;
+        }
+        self.put(place, MOMENTS_S.len() - 1, now);
+    }
+    /// Keeps quiet about a place, or no longer: then it is announced anew.
+    pub fn set_quiet(&mut self, place: Place, quiet: bool, now: Instant) {
+        let Some(standing) = self.places.get_mut(&place) else { return };
+        if std::mem::replace(&mut standing.quiet, quiet) == quiet {
+            return;
+        }
+        if let Some(due) = standing.due.take() {
+            self.due.remove(&due);
+        }
+        self.put(place, 0, now);
+    }
+    /// Has the place announced next at `at`.
     fn put(&mut self, place: Place, moment: usize, at: Instant) {
+        let Some(standing) = self.places.get_mut(&place) else { return };
+        if let Some(due) = standing.due.take() {
+            self.due.remove(&due);
+        }
+        if standing.quiet {
+            return;
+        }
         self.numbers += 1;
-        let key = (at, self.numbers);
-        self.due.insert(key, (place, moment));
-        self.by_place.insert(place, key);
+        let due = (at, self.numbers);
+        standing.due = Some(due);
+        self.due.insert(due, (place, moment));
     }
     /// The places whose moment has come, at most a round of them, each put back for its next
     /// moment.
@@ -67,10 +125,11 @@ impl Announcer {
                 break;
             }
             let (place, moment) = entry.remove();
-            self.by_place.remove(&place);
+            if let Some(standing) = self.places.get_mut(&place) {
+                standing.due = None;
+            }
             round.push(place);
-            if let Some(next_s) = MOMENTS_S.get(moment + 1) {
-                let wait = Duration::from_secs(next_s - MOMENTS_S[moment]);
+            if let Some(wait) = self.wait_after(place, moment) {
                 self.put(place, moment + 1, now + wait);
             }
         }
@@ -79,151 +138,123 @@ impl Announcer {
         }
         round
     }
-}
-
-/// The frame that announces `address` at `mac`.
-pub(crate) fn announcement(address: IpAddr, mac: Mac) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => gratuitous_arp(address, mac),
-        IpAddr::V6(address) => unsolicited_advertisement(address, mac),
+    /// How long after its `moment` a place is announced next. The first slow one comes somewhere
+    /// within the period, so that they spread over it, and the others a period later each.
+    fn wait_after(&self, place: Place, moment: usize) -> Option<Duration> {
+        match MOMENTS_S.get(moment + 1) {
+            Some(next_s) => Some(Duration::from_secs(next_s - MOMENTS_S[moment])),
+            None if moment + 1 == MOMENTS_S.len() => self.period.map(|p| p.mul_f64(phase(place))),
+            None => self.period,
+        }
     }
 }
 
-/// An ARP announcement (RFC 5227 section 3): a broadcast request whose sender and target address
-/// are the announced one. Padded to the 60 bytes that Ethernet wants.
-fn gratuitous_arp(address: Ipv4Addr, mac: Mac) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(60);
-    frame.extend([0xff; 6]);
-    frame.extend(mac.0);
-    frame.extend([0x08, 0x06]);
-    // Ethernet, IPv4, lengths 6 and 4, request.
-    frame.extend([0, 1, 0x08, 0, 6, 4, 0, 1]);
-    frame.extend(mac.0);
-    frame.extend(address.octets());
-    frame.extend([0; 6]);
-    frame.extend(address.octets());
-    frame.resize(60, 0);
-    frame
-}
-
-/// Bytes of a neighbour advertisement with the option that holds our MAC.
-const ADVERTISEMENT_BYTES: u8 = 32;
-
-/// An unsolicited neighbour advertisement to all nodes (RFC 4861 sections 4.4 and 7.2.6): override
-/// set, solicited and router not.
-fn unsolicited_advertisement(address: Ipv6Addr, mac: Mac) -> Vec<u8> {
-    let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-    let mut message = vec![136, 0, 0, 0, 0x20, 0, 0, 0];
-    message.extend(address.octets());
-    // Option 2, target link-layer address, one unit of eight bytes.
-    message.extend([2, 1]);
-    message.extend(mac.0);
-    let checksum = icmp6_checksum(address, all_nodes, &message);
-    message[2..4].copy_from_slice(&checksum.to_be_bytes());
-
-    let mut frame = Vec::with_capacity(86);
-    frame.extend([0x33, 0x33, 0, 0, 0, 1]);
-    frame.extend(mac.0);
-    frame.extend([0x86, 0xdd]);
-    // Version 6, no traffic class, no flow label; ICMPv6; hop limit 255, which receivers check.
-    frame.extend([0x60, 0, 0, 0, 0, ADVERTISEMENT_BYTES, 58, 255]);
-    frame.extend(address.octets());
-    frame.extend(all_nodes.octets());
-    frame.extend(message);
-    frame
-}
-
-/// The checksum over the pseudo header and a message of even length (RFC 4443 section 2.3).
-fn icmp6_checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
-    let words = source.segments().into_iter().chain(destination.segments());
-    let header: u32 = words.map(u32::from).sum::<u32>() + message.len() as u32 + 58;
-    let body: u32 =
-        message.chunks_exact(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
-    let mut sum = header + body;
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
+/// Where in the period a place has its turn, from 0 to 1.
+fn phase((id, address): Place) -> f64 {
+    let bits = match address {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()),
+        IpAddr::V6(ip) => ip.to_bits(),
+    };
+    let (high, low) = ((bits >> 64) as u64, bits as u64);
+    let hash = mum(low ^ 0x9e37_79b9_7f4a_7c15, high ^ 0xe703_7ed1_a0b4_28db ^ u64::from(id.0));
+    (hash >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+    use std::net::Ipv4Addr;
 
-    const MAC: Mac = Mac([2, 0, 0, 0, 0, 0x0a]);
+    fn place(n: u32) -> Place {
+        (InterfaceId(0), IpAddr::V4(Ipv4Addr::from_bits(n)))
+    }
 
-    #[test]
-    fn a_gratuitous_arp_is_byte_for_byte_as_rfc_5227_says() {
-        let expected = "ffffffffffff02000000000a08060001080006040001\
-                        02000000000acb00710a000000000000cb00710a\
-                        000000000000000000000000000000000000";
-        let frame = announcement("203.0.113.10".parse().unwrap(), MAC);
-        assert_eq!(hex(&frame), expected);
+    /// Milliseconds at which a place is announced, up to `until_ms`.
+    fn moments(announcer: &mut Announcer, start: Instant, until_ms: u64) -> Vec<u64> {
+        let times = (0..until_ms).step_by(10);
+        times
+            .flat_map(|ms| {
+                let due = announcer.take_due(start + Duration::from_millis(ms));
+                due.into_iter().map(move |_| ms)
+            })
+            .collect()
     }
 
     #[test]
-    fn an_unsolicited_advertisement_is_byte_for_byte_as_rfc_4861_says() {
-        let expected = "33330000000102000000000a86dd60000000002\
-                        03aff20010db8000000000000000000000010ff020000000000000000000000000001\
-                        8800f9032000000020010db8000000000000000000000010020102000000000a";
-        let frame = announcement("2001:db8::10".parse().unwrap(), MAC);
-        assert_eq!(hex(&frame), expected);
-    }
-
-    #[test]
-    fn another_implementation_accepts_the_advertisement() {
-        let address: Ipv6Addr = "2001:db8::ffff:10".parse().unwrap();
-        let frame = announcement(address.into(), Mac([0xfe, 0xff, 0xff, 0xff, 0xff, 0xff]));
-        let packet = SlicedPacket::from_ethernet(&frame).unwrap();
-        let Some(NetSlice::Ipv6(ip)) = packet.net else { panic!("no IPv6") };
-        let Some(TransportSlice::Icmpv6(icmp)) = packet.transport else { panic!("no ICMPv6") };
-        assert_eq!(ip.header().hop_limit(), 255);
-        assert!(icmp.is_checksum_valid(ip.header().source(), ip.header().destination()));
-    }
-
-    #[test]
-    fn each_place_is_announced_three_times_and_then_forgotten() {
+    fn each_place_is_announced_three_times_and_without_a_period_no_more() {
         let mut announcer = Announcer::default();
         let start = Instant::now();
-        let place = (InterfaceId(1), "203.0.113.10".parse().unwrap());
-        assert_eq!(announcer.add([place], start), 0);
-        let mut moments = Vec::new();
-        for ms in (0..5000).step_by(10) {
-            let due = announcer.take_due(start + Duration::from_millis(ms));
-            moments.extend(due.iter().map(|_| ms));
-        }
-        assert_eq!(moments, [0, 1000, 3000]);
+        assert_eq!(announcer.add([place(1)], start), 0);
+        assert_eq!(moments(&mut announcer, start, 5_000), [0, 1000, 3000]);
         assert!(announcer.due.is_empty());
-        assert!(announcer.by_place.is_empty());
+    }
+
+    #[test]
+    fn with_a_period_it_goes_on_and_addresses_spread_over_it() {
+        let mut announcer = Announcer::new(Some(Duration::from_secs(10)));
+        let start = Instant::now();
+        announcer.add((0..1_000).map(place), start);
+        let all = moments(&mut announcer, start, 33_000);
+        // From 13 s on every second holds its tenth of them.
+        for second in 13..33 {
+            let here = all.iter().filter(|ms| **ms / 1000 == second).count();
+            assert!((60..140).contains(&here), "second {second}: {here}");
+        }
+        let slow = all.iter().filter(|ms| (13_000..23_000).contains(*ms)).count();
+        assert_eq!(slow, 1_000, "each once in a period");
     }
 
     #[test]
     fn a_place_asked_for_again_begins_anew_and_isnt_doubled() {
         let mut announcer = Announcer::default();
         let start = Instant::now();
-        let place = (InterfaceId(1), "203.0.113.10".parse().unwrap());
-        announcer.add([place, place], start);
+        announcer.add([place(1), place(1)], start);
         assert_eq!(announcer.take_due(start).len(), 1);
-        announcer.add([place], start + Duration::from_millis(500));
+        announcer.add([place(1)], start + Duration::from_millis(500));
         assert_eq!(announcer.due.len(), 1);
         assert_eq!(announcer.take_due(start + Duration::from_millis(500)).len(), 1);
         assert_eq!(announcer.take_due(start + Duration::from_millis(1000)).len(), 0);
     }
 
     #[test]
+    fn a_link_that_comes_back_has_its_own_addresses_announced_anew() {
+        let mut announcer = Announcer::default();
+        let start = Instant::now();
+        let other = (InterfaceId(1), place(1).1);
+        announcer.add([place(1), other], start);
+        assert_eq!(moments(&mut announcer, start, 5_000).len(), 6);
+        announcer.again(InterfaceId(1), start + Duration::from_secs(5));
+        assert_eq!(announcer.take_due(start + Duration::from_secs(5)), [other]);
+        announcer.remove([other]);
+        announcer.again(InterfaceId(1), start + Duration::from_secs(6));
+        assert!(announcer.due.is_empty(), "what was taken back isn't announced");
+    }
+
+    #[test]
+    fn one_that_is_quiet_isnt_announced_whatever_happens() {
+        let mut announcer = Announcer::new(Some(Duration::from_secs(10)));
+        let start = Instant::now();
+        announcer.add([place(1)], start);
+        announcer.set_quiet(place(1), true, start);
+        announcer.again(InterfaceId(0), start);
+        announcer.add([place(1)], start);
+        assert!(moments(&mut announcer, start, 40_000).is_empty());
+        let later = start + Duration::from_secs(40);
+        announcer.once(place(1), later);
+        assert_eq!(moments(&mut announcer, later, 100), [0], "but for a defence");
+        announcer.set_quiet(place(1), true, later);
+        let later = later + Duration::from_secs(1);
+        announcer.set_quiet(place(1), false, later);
+        assert_eq!(moments(&mut announcer, later, 3_500), [0, 1000, 3000]);
+    }
+
+    #[test]
     fn announcements_are_paced_and_bounded() {
         let mut announcer = Announcer::default();
         let start = Instant::now();
-        let places = (0..ANNOUNCEMENTS_MAX as u32 + 5)
-            .map(|n| (InterfaceId(0), IpAddr::V4(Ipv4Addr::from_bits(n))));
-        assert_eq!(announcer.add(places, start), 5);
+        assert_eq!(announcer.add((0..ANNOUNCEMENTS_MAX as u32 + 5).map(place), start), 5);
         assert_eq!(announcer.take_due(start).len(), ROUND_MAX);
         assert_eq!(announcer.take_due(start).len(), 0);
         assert_eq!(announcer.take_due(start + PACE).len(), ROUND_MAX);
-    }
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! Carrying frames between the twins and the workers.
 
-use super::announce::{Place, announcement};
+use super::announce::Place;
+use super::gratuitous::announcement;
 use super::ledger::MirrorCounters;
 use super::ring::WorkerLink;
 use super::twin::Twin;
@@ -107,6 +108,12 @@ impl Carrier {
             give(&mut self.workers, &self.counters, id, frame, served.frame_bytes_max);
         }
         Ok(frames)
+    }
+    /// The kernel is to report its groups on an interface once more.
+    pub fn report_groups(&self, id: InterfaceId) {
+        if let Some(served) = self.twins.get(id.index()) {
+            served.twin.pulse_carrier();
+        }
     }
     /// Gives a worker the frame that announces an address.
     pub fn announce(&mut self, (id, address): Place) {

@@ -11,7 +11,7 @@ use super::state::{self, KernelRoute, KernelState, Key};
 use model::ids::InterfaceId;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NetlinkPayload};
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::{RouteHeader, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -97,6 +97,8 @@ pub(crate) struct News {
     pub routes_changed: bool,
     /// Neighbours that the kernel has forgotten.
     pub forgotten: Vec<Key>,
+    /// Links that were set up or down, and which of both.
+    pub set_up: Vec<(InterfaceId, bool)>,
     /// A link changed, or an address on it.
     pub links_changed: bool,
     /// Addresses whose [`host ways`](super::host_ways) were removed.
@@ -365,6 +367,10 @@ impl Taker<'_> {
     }
     fn take_link(&mut self, link: &LinkMessage) {
         let Some(id) = self.state.interface_of(link.header.index) else { return };
+        let up = link.header.flags.contains(LinkFlags::Up);
+        if self.state.set_up(id, up) {
+            self.news.set_up.push((id, up));
+        }
         for attribute in &link.attributes {
             if let LinkAttribute::Mtu(mtu) = attribute {
                 self.news.changed |= self.state.set_mtu(id, *mtu);

@@ -14,7 +14,10 @@
 
 mod announce;
 mod carry;
+mod conflicts;
 mod follow;
+mod gratuitous;
+pub(crate) mod groups;
 mod host_ways;
 mod ledger;
 mod managed;
@@ -27,6 +30,8 @@ mod tests;
 mod thread;
 mod twin;
 
+pub(crate) use announce::Place;
+pub use conflicts::{Conflict, GatewayName};
 pub use host_ways::HostWay;
 pub use managed::NeighbourUse;
 pub use ring::{MirrorFrame, MirrorPort};
@@ -44,13 +49,14 @@ use publication::Publications;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicBool, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    AtomicBool, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+pub(crate) use thread::settle;
 use thread::{Control, Thread};
 use twin::Twin;
 
@@ -75,6 +81,18 @@ pub struct MirrorConfig {
     pub ring_frames: usize,
     /// Cores that the thread may run on: those that no worker has. Empty: those of the caller.
     pub cores: Vec<usize>,
+    /// How addresses are announced.
+    pub announce: AnnounceConfig,
+}
+
+/// How addresses are announced.
+#[derive(Clone, Debug, Default)]
+pub struct AnnounceConfig {
+    /// From one announcement of an address to the next, once it isn't new any more; `None`: there
+    /// are none.
+    pub period: Option<Duration>,
+    /// What other gateways of ours are known by: they are never fought.
+    pub gateways: Vec<GatewayName>,
 }
 
 /// Why the mirror could not be started.
@@ -128,10 +146,27 @@ pub(crate) struct Shared {
     counters: Arc<MirrorCounters>,
     /// Neighbours that aren't published, as there are too many.
     left_out: AtomicUsize,
+    conflicts: Mutex<Arc<[Conflict]>>,
+    /// A bit for each twin that somebody has set down.
+    twins_down: AtomicU64,
     /// The thread is to stop.
     stop: AtomicBool,
     /// It has carried its last frame.
     ended: AtomicBool,
+}
+
+impl Shared {
+    fn set_conflicts(&self, list: Vec<Conflict>) {
+        *self.conflicts.lock().unwrap_or_else(PoisonError::into_inner) = list.into();
+    }
+    fn set_twin_up(&self, id: InterfaceId, up: bool) {
+        let bit = 1_u64.checked_shl(u32::from(id.0)).unwrap_or(0);
+        if up {
+            self.twins_down.fetch_and(!bit, Release);
+        } else {
+            self.twins_down.fetch_or(bit, Release);
+        }
+    }
 }
 
 /// The host mirror. Dropped, it stops and the twins go.
@@ -139,6 +174,8 @@ pub struct Mirror {
     shared: Arc<Shared>,
     control: Sender<Control>,
     holders: Arc<host_ways::Holders>,
+    /// Their numbers in the kernel, by interface.
+    twins: Vec<u32>,
     thread: Option<JoinHandle<()>>,
     notes: Vec<String>,
 }
@@ -172,6 +209,7 @@ impl Mirror {
             interface: config.interface.clone(),
             mtu: u32::from(config.interface.mtu),
         };
+        let twins = served.iter().map(|served| served.twin.index).collect();
         let links = served.iter().zip(&config.twins).map(link).collect();
         let follower = follow::Follower::new(links).map_err(MirrorError::Netlink)?;
         let longest = served.iter().map(|served| served.frame_bytes_max).max().unwrap_or(0);
@@ -181,6 +219,8 @@ impl Mirror {
         let shared = Arc::new(Shared {
             counters: counters.clone(),
             left_out: AtomicUsize::new(0),
+            conflicts: Mutex::new(Arc::new([])),
+            twins_down: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });
@@ -190,7 +230,9 @@ impl Mirror {
             follower,
             requests,
             managed: managed::Managed::new(configured(&config.twins), Instant::now()),
-            announcer: announce::Announcer::default(),
+            announcer: announce::Announcer::new(config.announce.period),
+            conflicts: conflicts::Conflicts::default(),
+            gateways: config.announce.gateways,
             host_ways: host_ways::HostWays::default(),
             waiting: Vec::new(),
             control: orders,
@@ -202,7 +244,7 @@ impl Mirror {
             .spawn(move || guard(thread, &config.cores))
             .map_err(MirrorError::Thread)?;
         let holders = Arc::new(host_ways::Holders::new(control.clone()));
-        Ok((Self { shared, control, holders, thread: Some(thread), notes }, ports))
+        Ok((Self { shared, control, holders, twins, thread: Some(thread), notes }, ports))
     }
 
     /// What could not be had and isn't essential, and what the host should change: each one
@@ -237,9 +279,38 @@ impl Mirror {
     }
 
     /// Announces addresses on the link of an interface, by gratuitous ARP or unsolicited neighbour
-    /// advertisement: at once, and again after one and three seconds.
+    /// advertisement: at once, and again after one and three seconds, after each period, and
+    /// whenever the link or the twin was down.
     pub fn announce(&self, addresses: Vec<(InterfaceId, IpAddr)>) {
         let _ = self.control.send(Control::Announce(addresses));
+    }
+
+    /// Announces addresses no longer.
+    pub fn withdraw(&self, addresses: Vec<(InterfaceId, IpAddr)>) {
+        let _ = self.control.send(Control::Withdraw(addresses));
+    }
+
+    /// What tells the thread that the links of interfaces have come up.
+    pub(crate) fn on_link_up(&self) -> impl Fn(Vec<InterfaceId>) + Send + 'static {
+        let control = self.control.clone();
+        move |interfaces| {
+            let _ = control.send(Control::LinkUp(interfaces));
+        }
+    }
+
+    /// The numbers of the twins in the kernel, by interface.
+    pub(crate) fn twin_numbers(&self) -> Vec<u32> {
+        self.twins.clone()
+    }
+
+    /// True where somebody has set the twin of an interface down.
+    pub fn is_twin_down(&self, id: InterfaceId) -> bool {
+        self.shared.twins_down.load(Acquire) >> u32::from(id.0).min(63) & 1 == 1
+    }
+
+    /// Addresses of ours that other stations use, in order of interface and address.
+    pub fn conflicts(&self) -> Arc<[Conflict]> {
+        self.shared.conflicts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Gives the host itself a way to an address by a next hop on a link of ours, unless the

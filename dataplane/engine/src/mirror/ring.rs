@@ -6,12 +6,16 @@
 //! copied, nothing is allocated later, and no memory is uninitialised.
 
 use model::ids::InterfaceId;
+use pipeline::claims::Claim;
 use pipeline::mirror::NeighbourRequest;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 /// Requests about neighbours that a worker may have waiting. The worker's token bucket lets
 /// through fewer in the half millisecond that an idle mirror sleeps.
 const REQUESTS_MAX: usize = 256;
+
+/// Claims to our addresses that a worker may have waiting: ten a second of each link.
+const CLAIMS_MAX: usize = 64;
 
 #[derive(Default)]
 struct Slot {
@@ -99,6 +103,7 @@ pub struct MirrorPort {
     frames_out: FrameSender,
     frames_in: FrameReceiver,
     requests: Producer<NeighbourRequest>,
+    claims: Producer<Claim>,
 }
 
 /// The mirror thread's end.
@@ -106,6 +111,7 @@ pub(crate) struct WorkerLink {
     pub from_worker: FrameReceiver,
     pub to_worker: FrameSender,
     pub requests: Consumer<NeighbourRequest>,
+    pub claims: Consumer<Claim>,
 }
 
 /// The two ends for one worker.
@@ -113,9 +119,10 @@ pub(crate) fn worker_link(frames: usize, frame_bytes_max: usize) -> (MirrorPort,
     let (to_host, from_worker) = frame_ring(frames, frame_bytes_max);
     let (to_worker, from_host) = frame_ring(frames, frame_bytes_max);
     let (ask, requests) = RingBuffer::new(REQUESTS_MAX);
+    let (tell, claims) = RingBuffer::new(CLAIMS_MAX);
     (
-        MirrorPort { frames_out: to_host, frames_in: from_host, requests: ask },
-        WorkerLink { from_worker, to_worker, requests },
+        MirrorPort { frames_out: to_host, frames_in: from_host, requests: ask, claims: tell },
+        WorkerLink { from_worker, to_worker, requests, claims },
     )
 }
 
@@ -147,6 +154,11 @@ impl MirrorPort {
     #[inline]
     pub fn from_host(&mut self) -> Option<MirrorFrame<'_>> {
         self.frames_in.receive()
+    }
+    /// Tells that another station uses an address of ours. False where too many wait.
+    #[inline]
+    pub fn tell(&mut self, claim: Claim) -> bool {
+        self.claims.push(claim).is_ok()
     }
     /// Asks about a next hop. False where too many requests are waiting.
     #[inline]

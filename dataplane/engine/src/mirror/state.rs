@@ -14,7 +14,7 @@ use netlink_packet_route::route::{
     RouteNextHopFlags, RouteType, RouteVia,
 };
 use pipeline::adjacency::{Interface, Links, Mac, Route};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A neighbour on the link of an interface.
@@ -90,6 +90,8 @@ pub(crate) struct KernelState {
     routes: Vec<(IpNet, u32, Route)>,
     /// Prefixes that are on a link of ours.
     on_link: Vec<(IpNet, InterfaceId)>,
+    /// Links that somebody has set down.
+    down: BTreeSet<InterfaceId>,
     neighbours: BTreeMap<Key, (Neighbour, u32)>,
     /// Those that packets may be sent to.
     usable: usize,
@@ -122,6 +124,10 @@ impl KernelState {
             }
             _ => false,
         }
+    }
+    /// Takes over whether a link is up; true where that is news.
+    pub fn set_up(&mut self, id: InterfaceId, up: bool) -> bool {
+        if up { self.down.remove(&id) } else { self.down.insert(id) }
     }
     /// Takes over all addresses. They are few.
     pub fn set_addresses(&mut self, mut addresses: Vec<(InterfaceId, IpAddr)>) -> bool {

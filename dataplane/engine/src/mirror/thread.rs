@@ -6,6 +6,7 @@
 
 use super::announce::{Announcer, Place};
 use super::carry::{Carrier, CarryError};
+use super::conflicts::{Conflicts, Due, GatewayName};
 use super::follow::{FollowError, Follower};
 use super::host_ways::{Held, HostWays};
 use super::managed::Managed;
@@ -39,6 +40,8 @@ pub(crate) enum Control {
     Managed(Vec<Key>),
     Neighbours(Sender<Arc<[KernelNeighbour]>>),
     Announce(Vec<Place>),
+    Withdraw(Vec<Place>),
+    LinkUp(Vec<InterfaceId>),
     HostWay { held: Held, holds: bool },
     WhenHostWaysSettled(Sender<()>),
 }
@@ -63,6 +66,9 @@ pub(crate) struct Thread {
     pub requests: NetlinkSocket,
     pub managed: Managed,
     pub announcer: Announcer,
+    pub conflicts: Conflicts,
+    /// What other gateways of ours are known by.
+    pub gateways: Vec<GatewayName>,
     pub host_ways: HostWays,
     /// Whoever waits for the host's ways.
     pub waiting: Vec<Sender<()>>,
@@ -147,6 +153,7 @@ impl Thread {
         }
         found |= self.take_control(now);
         found |= self.take_requests(now);
+        found |= self.take_claims(now);
         if ready.netlink || !self.follower.is_settled(now) {
             let news = self.follower.look(now)?;
             found |= news.datagrams > 0;
@@ -164,6 +171,12 @@ impl Thread {
                 self.managed.find_routers(self.follower.state());
             }
             self.managed.forgotten(&news.forgotten, now);
+            for (id, up) in news.set_up {
+                self.shared.set_twin_up(id, up);
+                if up {
+                    self.announcer.again(id, now);
+                }
+            }
             if news.links_changed {
                 self.host_ways.links_changed();
             }
@@ -199,6 +212,17 @@ impl Thread {
                     continue;
                 }
                 Control::Announce(list) => ("announcements", self.announcer.add(list, now)),
+                Control::Withdraw(list) => {
+                    self.announcer.remove(list);
+                    continue;
+                }
+                Control::LinkUp(list) => {
+                    for id in list {
+                        self.carrier.report_groups(id);
+                        self.announcer.again(id, now);
+                    }
+                    continue;
+                }
                 Control::HostWay { held, holds } => {
                     ("the host's ways to pods", usize::from(!self.host_ways.set(held, holds)))
                 }
@@ -221,6 +245,35 @@ impl Thread {
                 found = true;
                 self.managed.ask(&request, now, self.follower.state());
             }
+        }
+        found
+    }
+
+    fn take_claims(&mut self, now: Instant) -> bool {
+        let mut found = false;
+        for worker in self.carrier.workers() {
+            while let Ok(claim) = worker.claims.pop() {
+                found = true;
+                let state = self.follower.state();
+                let is_gateway = self.gateways.iter().any(|name| match name {
+                    GatewayName::Mac(mac) => *mac == claim.mac,
+                    GatewayName::Address(address) => state
+                        .neighbour(&(claim.interface, *address))
+                        .is_some_and(|known| known.mac == Some(claim.mac)),
+                });
+                let place = (claim.interface, claim.address);
+                match self.conflicts.take(claim, is_gateway, now) {
+                    Due::Defend => self.announcer.once(place, now),
+                    Due::KeepQuiet => self.announcer.set_quiet(place, true, now),
+                    Due::Nothing => {}
+                }
+            }
+        }
+        for place in self.conflicts.end(now) {
+            self.announcer.set_quiet(place, false, now);
+        }
+        if let Some(conflicts) = self.conflicts.news() {
+            self.shared.set_conflicts(conflicts);
         }
         found
     }

@@ -96,6 +96,11 @@ mod ioctl {
         nix::request_code_write!(b'T', 202, size_of::<nix::libc::c_int>()),
         nix::libc::ifreq
     );
+    nix::ioctl_write_ptr_bad!(
+        tun_set_carrier,
+        nix::request_code_write!(b'T', 226, size_of::<nix::libc::c_int>()),
+        nix::libc::c_int
+    );
 }
 
 /// The flag of `TUNSETIFF` that refuses an interface that exists already.
@@ -219,6 +224,19 @@ impl Twin {
         match nix::net::if_::if_nametoindex(name.as_str()) {
             Ok(index) => Ok(Self { fd, index, name }),
             Err(source) => Err(TwinError::Refused { name, what: "find it".to_owned(), source }),
+        }
+    }
+
+    /// Takes the twin's carrier away and gives it back: the kernel then reports the groups that it
+    /// is in once more (MLD), which a switch has forgotten while the link was away. A kernel before
+    /// 5.0 refuses, and waits for a querier.
+    pub fn pulse_carrier(&self) {
+        for carrier in [0, 1] {
+            // SAFETY: the descriptor is open, and the pointer is to an int that outlives the call.
+            let set = unsafe { ioctl::tun_set_carrier(self.fd.as_raw_fd(), &raw const carrier) };
+            if let Err(error) = set {
+                tracing::debug!(twin = self.name, %error, "its carrier can't be set");
+            }
         }
     }
 

@@ -9,6 +9,7 @@ pub mod flows;
 pub mod packets;
 
 use dpdk::{Burst, Eal, EalOptions, LogLevel, Mbuf, Pool, RingEnd, RingPort};
+use engine::mirror::AnnounceConfig;
 use engine::{Device, Engine, EngineConfig, EngineError, Idle, InterfaceSpec, PortSpec};
 use model::answers::Ledger;
 use model::desired::{
@@ -164,6 +165,7 @@ pub fn config(shape: &Shape, ports: Vec<PortSpec>) -> EngineConfig {
         mbufs: 2047,
         huge_pages: false,
         mirror: false,
+        announce: AnnounceConfig::default(),
         mirror_cores: Vec::new(),
     }
 }

@@ -30,7 +30,15 @@ pub(super) const BAD: &[(&str, &str, &str)] = &[
     (
         "[eal]",
         "[eall]",
-        "headgate.toml:2: eall: unknown table; did you mean \"eal\"? there are eal, worker, port, interface, nat, pool, node_port, external_ips, backend, manifests, kubernetes, service, cluster_ip, topology, probe, aliases, connections, timeouts, answers, host, idle, admin, state",
+        "headgate.toml:2: eall: unknown table; did you mean \"eal\"? there are eal, worker, port, interface, nat, announce, pool, node_port, external_ips, backend, manifests, kubernetes, service, cluster_ip, topology, probe, aliases, connections, timeouts, answers, host, idle, admin, state",
+    ),
+    (
+        "[eal]",
+        "[announce]\nperiod = \"5s\"\ngateways = [\"gate-b\", \"03:00:00:00:00:01\", \"224.0.0.1\"]\n[eal]",
+        "headgate.toml:3: announce.period: \"5s\" is out of range; allowed are 10s to 1h\n\
+         headgate.toml:4: announce.gateways: \"gate-b\": expected a MAC as 02:00:00:00:00:01, or an address\n\
+         headgate.toml:4: announce.gateways: \"03:00:00:00:00:01\": expected a MAC as 02:00:00:00:00:01, or an address\n\
+         headgate.toml:4: announce.gateways: \"224.0.0.1\": expected a MAC as 02:00:00:00:00:01, or an address",
     ),
     (
         "[eal]",

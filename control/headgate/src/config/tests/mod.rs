@@ -432,3 +432,24 @@ mod mutated {
         }
     }
 }
+
+#[test]
+fn announcements_have_a_period_or_none_and_know_other_gateways() {
+    let config = |text: &str| read(&format!("{GOOD}{text}")).unwrap().config.announce;
+    let usual = config("");
+    assert_eq!((usual.period, usual.gateways), (Some(Duration::from_secs(60)), vec![]));
+    for off in ["0", "\"0s\""] {
+        assert_eq!(config(&format!("[announce]\nperiod = {off}\n")).period, None);
+    }
+    let known =
+        "[announce]\nperiod = \"2m\"\ngateways = [\"02:00:00:00:00:07\", \"2001:db8::7\"]\n";
+    let known = config(known);
+    assert_eq!(known.period, Some(Duration::from_secs(120)));
+    assert_eq!(
+        known.gateways,
+        [
+            GatewayName::Mac("02:00:00:00:00:07".parse().unwrap()),
+            GatewayName::Address("2001:db8::7".parse().unwrap()),
+        ]
+    );
+}

@@ -1,7 +1,7 @@
 //! Frames between the kernel and the worker.
 
 use super::support::{Bed, OUR_MAC, addr, in_namespace, ip, twin, wait_for};
-use crate::mirror::announce::announcement;
+use crate::mirror::gratuitous::announcement;
 use model::ids::InterfaceId;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recv, sendto,

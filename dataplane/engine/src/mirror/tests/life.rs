@@ -1,14 +1,22 @@
 //! How the mirror begins and ends.
 
 use super::support::{Bed, addr, in_namespace, ip, twin, wait_for};
-use crate::mirror::{Mirror, MirrorConfig, MirrorError, StaticRoute, TwinConfig, TwinError};
+use crate::mirror::{
+    AnnounceConfig, Mirror, MirrorConfig, MirrorError, StaticRoute, TwinConfig, TwinError,
+};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 fn config(twins: Vec<TwinConfig>) -> MirrorConfig {
-    MirrorConfig { twins, workers: 2, ring_frames: 64, cores: Vec::new() }
+    MirrorConfig {
+        twins,
+        workers: 2,
+        ring_frames: 64,
+        cores: Vec::new(),
+        announce: AnnounceConfig::default(),
+    }
 }
 
 fn refusal(twins: Vec<TwinConfig>) -> TwinError {

@@ -4,6 +4,7 @@
 mod frames;
 mod host_ways;
 mod life;
+mod links;
 mod neighbours;
 mod publication;
 mod support;

@@ -1,6 +1,6 @@
 //! A network namespace for each test, and a worker that plays the machines on the wire.
 
-use crate::mirror::{Mirror, MirrorConfig, MirrorPort, TwinConfig};
+use crate::mirror::{AnnounceConfig, Mirror, MirrorConfig, MirrorPort, TwinConfig};
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use model::ids::{InterfaceId, PortId};
 use nix::sched::{CloneFlags, unshare};
@@ -95,7 +95,11 @@ pub struct Bed {
 
 impl Bed {
     pub fn new(twins: Vec<TwinConfig>) -> Self {
-        let config = MirrorConfig { twins, workers: 1, ring_frames: 512, cores: Vec::new() };
+        Self::announcing(twins, AnnounceConfig::default())
+    }
+    pub fn announcing(twins: Vec<TwinConfig>, announce: AnnounceConfig) -> Self {
+        let config =
+            MirrorConfig { twins, workers: 1, ring_frames: 512, cores: Vec::new(), announce };
         let published = Arc::new(Mutex::new(Vec::new()));
         let copy = published.clone();
         let mut input = AdjacencyInput::default();
