@@ -5,6 +5,7 @@
 //! [`BACKENDS_LABELLED_MAX`]. No label ever holds a client's address.
 
 mod control;
+mod links;
 
 use crate::gateway::{ControlReadings, Gateway, GatewayError, TrafficReadings};
 use model::answers::{DropRow, PortRow, Status, WorkerRow, Workers};
@@ -341,6 +342,7 @@ impl Collector for Scrape {
         self.workers(&mut to)?;
         self.ledgers(&mut to)?;
         self.devices(&mut to)?;
+        links::links(&self.status.links, &self.status.conflicts, &mut to)?;
         self.services(&mut to)?;
         self.backends(&mut to)?;
         control::counts(&self.control, &mut to)

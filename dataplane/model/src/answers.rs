@@ -417,6 +417,12 @@ pub struct Status {
     pub last_change_us: Option<u64>,
     /// What is wrong, and since when (seconds since the Unix epoch). Empty means healthy.
     pub degraded: Vec<Degraded>,
+    /// The links, and the groups that we are in on them.
+    #[serde(default)]
+    pub links: Links,
+    /// Addresses of ours that other stations use, other gateways among them.
+    #[serde(default)]
+    pub conflicts: Vec<ConflictRow>,
     /// All workers' ledgers summed.
     pub ledger: Ledger,
 }

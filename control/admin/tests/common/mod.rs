@@ -112,6 +112,8 @@ impl Gateway for Fake {
             generation: [7, 7],
             last_change_us: Some(900),
             degraded: vec![],
+            links: model::answers::Links::default(),
+            conflicts: vec![],
             ledger: worker().ledger,
         })
     }

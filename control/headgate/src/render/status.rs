@@ -2,7 +2,7 @@
 
 use super::{Look, age, plain};
 use crate::host::{Finding, Verdict};
-use model::answers::{Leadership, Ledger, Status};
+use model::answers::{ConflictRow, Leadership, Ledger, LinkRow, Links, Status};
 
 /// One screen.
 pub fn status(status: &Status, look: Look) -> String {
@@ -41,14 +41,23 @@ pub fn status(status: &Status, look: Look) -> String {
         ("source", source(status)),
         ("services", format!("{served} of {known} served, {} ports", status.service_ports)),
         ("backends", format!("{active} of {backends} active{anywhere}")),
+        ("links", links(&status.links)),
         ("connections", status.connections.to_string()),
         ("generation", format!("{generation}{change}")),
         ("ledger", ledger(&status.ledger)),
     ];
     let writes = status.source_state.leadership.as_ref().map(|who| ("writes", writes(who)));
+    let shown =
+        |(name, _): &&(&str, String)| *name != "links" || !status.links.interfaces.is_empty();
     let (first, rest) = rows.split_at(2);
-    for (name, value) in first.iter().chain(&writes).chain(rest) {
+    for (name, value) in first.iter().chain(&writes).chain(rest).filter(shown) {
         text.push_str(&format!("{name:<12} {value}\n"));
+    }
+    for shared in status.conflicts.iter().filter(|one| one.is_gateway).take(SHARED_MAX) {
+        let ConflictRow { address, interface, mac, .. } = shared;
+        let (interface, mac) = (plain(interface), plain(mac));
+        let what = format!("{address} on {interface} with another gateway, {mac}");
+        text.push_str(&format!("{:<12} {what}\n", "shared"));
     }
     if status.degraded.is_empty() {
         text.push_str(&format!("{:<12} {}\n", "health", look.good("good")));
@@ -59,6 +68,19 @@ pub fn status(status: &Status, look: Look) -> String {
         text.push_str(&format!("{:<12} {what} (for {since})\n", look.bad("DEGRADED")));
     }
     text
+}
+
+/// Addresses shared with other gateways that are listed.
+const SHARED_MAX: usize = 8;
+
+/// Which links are up.
+fn links(links: &Links) -> String {
+    let word = |link: &LinkRow| {
+        let state = if link.up && link.twin_up { "up" } else { "DOWN" };
+        format!("{} {state}", plain(&link.interface))
+    };
+    let list: Vec<String> = links.interfaces.iter().map(word).collect();
+    format!("{}, in {} IPv6 groups", list.join(", "), links.groups)
 }
 
 /// Where objects come from, and whether that is what is forwarded.

@@ -227,6 +227,11 @@ fn a_service_is_walked() {
     assert!(coloured.contains("\x1b[32myes\x1b[0m"));
 }
 
+fn link(interface: &str) -> LinkRow {
+    let (interface, port) = (interface.to_owned(), "front".to_owned());
+    LinkRow { interface, port, is_front: true, up: true, twin_up: true }
+}
+
 #[test]
 fn the_state_on_one_screen() {
     let mut whole = Status {
@@ -246,6 +251,8 @@ fn the_state_on_one_screen() {
         generation: [7, 7],
         last_change_us: Some(900),
         degraded: vec![],
+        links: Links { interfaces: vec![link("hg-front"), link("hg-back")], ..Links::default() },
+        conflicts: vec![],
         ledger: figures(),
     };
     assert_eq!(
@@ -255,6 +262,7 @@ fn the_state_on_one_screen() {
          source       directory /etc/headgate/manifests, in step\n\
          services     3 of 4 served, 5 ports\n\
          backends     3 of 4 active\n\
+         links        hg-front up, hg-back up, in 0 IPv6 groups\n\
          connections  12\n\
          generation   7 on every worker, last change took 0.9 ms\n\
          ledger       received 41223 + from host 14 = sent 41194 + to host 31 + dropped 12\n\
@@ -284,10 +292,23 @@ fn the_state_on_one_screen() {
     assert!(text.contains(", not in step for 1m1s\n"), "{text}");
     assert!(text.contains("writes       yes, holds headgate-system/headgate\n"), "{text}");
     whole.degraded = vec![Degraded { what: "port front is down".into(), since_s: 940 }];
+    whole.links.interfaces[0].up = false;
+    whole.conflicts = vec![ConflictRow {
+        interface: "hg-front".into(),
+        address: "203.0.113.10".parse().unwrap(),
+        mac: "02:00:00:00:00:77".into(),
+        is_gateway: true,
+        since_s: 0,
+        claims: 1,
+        defences: 0,
+    }];
     whole.generation = [8, 7];
     whole.ledger.received += 1;
     let text = status(&whole, NARROW);
     assert!(text.contains("DEGRADED     port front is down (for 1m0s)\n"));
+    assert!(text.contains("links        hg-front DOWN, hg-back up, in 0 IPv6 groups\n"));
+    let shared = "shared       203.0.113.10 on hg-front with another gateway, 02:00:00:00:00:77\n";
+    assert!(text.contains(shared), "{text}");
     assert!(text.contains("8 published, 7 on every worker"));
     assert!(text.contains("OUT OF BALANCE by 1\n"));
 }

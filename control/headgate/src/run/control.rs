@@ -6,6 +6,7 @@
 use super::books::{epoch_s, own_event};
 use super::gateway::Running;
 use super::keep::Keeper;
+use super::links::LinkNews;
 use super::path::PacketPath;
 use super::probing::Probing;
 use super::source::Source;
@@ -165,6 +166,7 @@ pub struct Control<'a, P: PacketPath> {
     /// The source.
     pub source: Box<dyn Source>,
     probing: Probing,
+    links: LinkNews,
     pending: VecDeque<Pending>,
     /// Everything there is was taken in once.
     loaded: bool,
@@ -204,6 +206,7 @@ impl<'a, P: PacketPath> Control<'a, P> {
             index,
             source,
             probing,
+            links: LinkNews::default(),
             pending,
             loaded: false,
             writes: None,
@@ -234,6 +237,7 @@ impl<'a, P: PacketPath> Control<'a, P> {
         }
         self.settle();
         self.note_source();
+        self.note_links();
         self.running.engine.refresh_ways();
         self.running.beat();
     }
@@ -364,6 +368,15 @@ impl<'a, P: PacketPath> Control<'a, P> {
         }
     }
 
+    /// Notes what happens on the links.
+    fn note_links(&mut self) {
+        let (links, conflicts) = (self.running.engine.links(), self.running.engine.conflicts());
+        let mut books = self.running.books();
+        let events = self.links.note(&mut books, &links, &conflicts, Instant::now());
+        drop(books);
+        events.iter().for_each(|event| self.source.event(event));
+    }
+
     /// Notes how the source is doing.
     fn note_source(&self) {
         let state = self.source.state();
@@ -399,7 +412,7 @@ pub fn keep<P: PacketPath>(running: &Running<P>, what: &str, saved: Result<(), S
 }
 
 /// Events are logged, too.
-fn tell(event: &Event) {
+pub fn tell(event: &Event) {
     let Event { reason, kind, object, place, message, .. } = event;
     match event.severity {
         Severity::Normal => tracing::info!(%reason, %place, "{kind} {object}: {message}"),

@@ -3,7 +3,7 @@
 use super::super::gateway::Facts;
 use super::*;
 use engine::{BackendTraffic, HostWay};
-use model::answers::{SourceState, Traffic, WriteCounts};
+use model::answers::{ConflictRow, LinkRow, Links, SourceState, Traffic, WriteCounts};
 use model::desired::ObjectName;
 use model::ids::{BackendId, ServiceId};
 use pipeline::snapshot::{Report, Snapshot};
@@ -20,6 +20,8 @@ struct Path {
     published: AtomicU64,
     held_at: AtomicU64,
     held: AtomicBool,
+    links: Mutex<Links>,
+    conflicts: Mutex<Vec<ConflictRow>>,
 }
 
 impl Path {
@@ -40,6 +42,12 @@ impl PacketPath for Path {
         [published, if held { self.held_at.load(Relaxed) } else { published }]
     }
     fn refresh_ways(&self) {}
+    fn links(&self) -> Links {
+        self.links.lock().unwrap().clone()
+    }
+    fn conflicts(&self) -> Vec<ConflictRow> {
+        self.conflicts.lock().unwrap().clone()
+    }
     fn host_way(&self, _: IpAddr, _: IpAddr) -> HostWay {
         HostWay::default()
     }
@@ -308,4 +316,91 @@ fn a_failure_is_told_and_survived() {
     let running = World::new().running;
     resume(world.directory.path(), &settings(), &running).unwrap();
     assert_eq!(running.books().desired.service_ports.len(), 1);
+}
+
+fn link(up: bool, twin_up: bool) -> Links {
+    let (interface, port) = ("hg-front".to_owned(), "front".to_owned());
+    let row = LinkRow { interface, port, is_front: true, up, twin_up };
+    Links { interfaces: vec![row], ..Links::default() }
+}
+
+fn conflict(address: [u8; 4], is_gateway: bool) -> ConflictRow {
+    ConflictRow {
+        interface: "hg-front".to_owned(),
+        address: IpAddr::from(address),
+        mac: "02:00:00:00:00:66".to_owned(),
+        is_gateway,
+        since_s: 1,
+        claims: 1,
+        defences: 1,
+    }
+}
+
+#[test]
+fn a_front_that_is_down_is_something_wrong_until_it_is_up() {
+    let world = World::new();
+    let mut control = world.control();
+    world.fake.says(SERVICE, true);
+    for (links, word) in [
+        (link(false, true), "the link of port front is down"),
+        (link(true, false), "ip link set hg-front up"),
+    ] {
+        *world.running.engine.links.lock().unwrap() = links;
+        turn(&mut control);
+        turn(&mut control);
+        let wrong = world.degraded();
+        assert!(wrong.len() == 1 && wrong[0].contains(word), "{wrong:?}");
+    }
+    *world.running.engine.links.lock().unwrap() = link(true, true);
+    turn(&mut control);
+    assert!(world.degraded().is_empty());
+    let events = world.running.books().events();
+    let told = events.iter().filter(|event| event.reason.starts_with("Link"));
+    let told: Vec<&str> = told.map(|event| event.reason.as_str()).collect();
+    assert_eq!(told, ["LinkDown", "LinkDown", "LinkUp"]);
+}
+
+#[test]
+fn another_station_with_our_address_is_an_event_of_its_service() {
+    let world = World::new();
+    let mut control = world.control();
+    world.fake.says(SERVICE, true);
+    turn(&mut control);
+    world.fake.told(|told| told.events.clear());
+    let ours = conflict([203, 0, 113, 10], false);
+    *world.running.engine.conflicts.lock().unwrap() = vec![ours.clone()];
+    turn(&mut control);
+    turn(&mut control);
+    let events = world.fake.told(|told| std::mem::take(&mut told.events));
+    let [event] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!((event.reason.as_str(), event.kind.as_str()), ("AddressConflict", "Service"));
+    assert_eq!((event.object.to_string(), event.severity), ("shop/web".into(), Severity::Warning));
+    assert!(event.message.contains("02:00:00:00:00:66"), "{}", event.message);
+    assert!(world.degraded()[0].contains("203.0.113.10 on hg-front is ours"));
+    let shared = ConflictRow { is_gateway: true, ..ours };
+    *world.running.engine.conflicts.lock().unwrap() = vec![shared];
+    turn(&mut control);
+    let events = world.fake.told(|told| std::mem::take(&mut told.events));
+    assert!(events[0].reason == "AddressShared" && events[0].severity == Severity::Normal);
+    assert!(world.degraded().is_empty(), "another gateway is nothing wrong");
+}
+
+#[test]
+fn many_conflicts_are_neither_many_events_nor_many_lines() {
+    let world = World::new();
+    let mut control = world.control();
+    world.fake.says(SERVICE, true);
+    turn(&mut control);
+    world.fake.told(|told| told.events.clear());
+    for round in 0..20_u8 {
+        let all = (0..=255).map(|n| conflict([198, 18, round % 2, n], false));
+        *world.running.engine.conflicts.lock().unwrap() = all.collect();
+        turn(&mut control);
+    }
+    let events = world.fake.told(|told| std::mem::take(&mut told.events));
+    assert!((16..=18).contains(&events.len()), "{} events", events.len());
+    assert_eq!(world.degraded().len(), 17, "sixteen, and how many more");
+    world.running.engine.conflicts.lock().unwrap().clear();
+    turn(&mut control);
+    assert!(world.degraded().is_empty());
 }

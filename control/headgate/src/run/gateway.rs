@@ -133,6 +133,8 @@ impl Running {
             generation: self.engine.generations(),
             last_change_us: books.last_change_us,
             degraded: self.degraded(&books),
+            links: self.engine.links(),
+            conflicts: self.engine.conflicts(),
             ledger: self.engine.ledger(),
         }
     }

@@ -13,6 +13,7 @@ mod explain;
 mod gateway;
 mod keep;
 mod kubernetes;
+mod links;
 mod path;
 mod plan;
 mod probing;

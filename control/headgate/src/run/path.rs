@@ -1,7 +1,7 @@
 //! What the control loop needs of the packet path.
 
 use engine::{BackendTraffic, Engine, HostWay};
-use model::answers::Traffic;
+use model::answers::{ConflictRow, Links, Traffic};
 use model::ids::{BackendId, ServiceId};
 use pipeline::snapshot::{Report, Snapshot};
 use std::net::IpAddr;
@@ -17,6 +17,10 @@ pub trait PacketPath: Send + Sync + 'static {
     fn refresh_ways(&self);
     /// Gives the host itself a way to an address by a next hop, as long as what this returns lives.
     fn host_way(&self, address: IpAddr, via: IpAddr) -> HostWay;
+    /// The links, and the groups that we are in on them.
+    fn links(&self) -> Links;
+    /// Addresses of ours that other stations use.
+    fn conflicts(&self) -> Vec<ConflictRow>;
     /// Traffic of the slot of a service port.
     fn service_traffic(&self, id: ServiceId) -> Traffic;
     /// Traffic of the slot of a backend.
@@ -35,6 +39,12 @@ impl PacketPath for Engine {
     }
     fn host_way(&self, address: IpAddr, via: IpAddr) -> HostWay {
         Self::host_way(self, address, via)
+    }
+    fn links(&self) -> Links {
+        Self::links(self)
+    }
+    fn conflicts(&self) -> Vec<ConflictRow> {
+        Self::conflicts(self)
     }
     fn service_traffic(&self, id: ServiceId) -> Traffic {
         Self::service_traffic(self, id)
