@@ -17,6 +17,12 @@ use std::net::IpAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+/// What makes a bridge snoop MLD, ask by itself who is in which group, and forget after 8 s; times
+/// are hundredths of a second.
+const SNOOPING: &str = "mcast_snooping 1 mcast_querier 1 mcast_query_interval 200 \
+     mcast_query_response_interval 100 mcast_startup_query_interval 100 \
+     mcast_startup_query_count 3 mcast_membership_interval 800";
+
 /// A backend: a namespace with one address in each family.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -129,6 +135,31 @@ impl Net {
         ))?;
         without_offload(&self.client, &front)?;
         without_offload(&self.switch, &back)
+    }
+    /// From now on the switch behind gives frames for a group to those ports alone that joined it.
+    pub fn snoop_behind(&self) -> Result<()> {
+        self.switch.ip_batch(&format!("link set br0 type bridge {SNOOPING}\n"))
+    }
+    /// Puts such a switch between the client and the gateway, whose front port is there already.
+    pub fn snoop_in_front(&self) -> Result<()> {
+        let front = self.front_link();
+        let mut lines = format!(
+            "addr flush dev {front}\n\
+             link add snoop type bridge stp_state 0 forward_delay 0 {SNOOPING}\n\
+             link set snoop up\nlink add to-client type veth peer name client\n\
+             link set to-client master snoop\nlink set to-client up\nlink set client up\n\
+             link set {front} master snoop\n"
+        );
+        client_addresses(&mut lines, "client", plan::client);
+        for prefix in plan::ON_LINK {
+            writeln!(lines, "route replace {prefix} dev client")?;
+        }
+        self.client.ip_batch(&lines)?;
+        without_offload(&self.client, "client")
+    }
+    /// The groups that a snooping switch has heard of, with their ports, as `bridge` prints them.
+    pub fn groups(namespace: &Namespace) -> Result<String> {
+        output_of(namespace.command("bridge").args(["mdb", "show"]))
     }
     /// Joins the client to the bridge with a plain cable, without any gateway: what shows that
     /// the rig itself works.
