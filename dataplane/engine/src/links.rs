@@ -9,7 +9,6 @@ use crate::mirror::groups::{self, Group, Groups};
 use crate::publish::Publisher;
 use dpdk::{PortMonitor, Reception};
 use model::ids::InterfaceId;
-use pipeline::adjacency::Adjacencies;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
@@ -19,8 +18,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// From one look at the links to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Neighbours change often and routes seldom, and one can't be told from the other: groups follow
-/// a change of either so often at most. 65,536 addresses take some 10 ms.
+/// Groups follow changes of routes so often at most: 65,536 addresses take some 10 ms. Ports are
+/// told of groups as often.
 const ROUTES_EVERY: Duration = Duration::from_secs(1);
 
 /// A port to be watched.
@@ -188,8 +187,8 @@ struct Members {
     twins: Vec<u32>,
     wanted: BTreeSet<Group>,
     left_out: usize,
-    /// What `wanted` was made of, and when.
-    made_of: Option<(u64, Arc<Adjacencies>, Instant)>,
+    /// The version of the places and the stamp of the routes that `wanted` was made of, and when.
+    made_of: Option<(u64, u32, Instant)>,
     refused: Option<String>,
     /// What each port was told, and what it said.
     told: Vec<(Vec<[u8; 6]>, Option<String>)>,
@@ -214,12 +213,12 @@ impl Members {
         let adjacencies = Arc::clone(&publisher.latest().adjacencies);
         let places = shared.places.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = self.made_of.as_ref().is_none_or(|(version, of, at)| {
-            let moved = !Arc::ptr_eq(of, &adjacencies);
+            let moved = *of != adjacencies.routes_stamp();
             *version != places.1 || moved && now.saturating_duration_since(*at) >= ROUTES_EVERY
         });
         if is_due {
             (self.wanted, self.left_out) = groups::wanted(places.0.iter(), &adjacencies);
-            self.made_of = Some((places.1, adjacencies, now));
+            self.made_of = Some((places.1, adjacencies.routes_stamp(), now));
         }
         drop(places);
         match self.groups.follow(&self.wanted, now) {
