@@ -140,7 +140,7 @@ fn another_host_with_a_frontend_is_told_and_another_gateway_isnt_fought() -> Res
     let mut options = WorldOptions::new("claim");
     options.gateway.more = format!("\n[announce]\ngateways = [\"{GATEWAY}\"]\n");
     let Some(test) = netns::build(&options)? else { return Ok(()) };
-    let mut test = test.start()?;
+    let test = test.start()?;
     test.check_serves()?;
     let front = test.net.front_link();
     let addresses = test.addresses("web")?;
