@@ -17,11 +17,12 @@ use dpdk::{
     ThreadRegistration, pin_current_thread,
 };
 use model::ids::{InterfaceId, PortId, WorkerId};
-use model::limits::{AFFINITY_CLIENTS_MAX, BACKENDS_MAX, SERVICE_PORTS_MAX};
+use model::limits::{AFFINITY_CLIENTS_MAX, BACKENDS_MAX, HOST_FLOWS_MAX, SERVICE_PORTS_MAX};
 use pipeline::adjacency::{Adjacencies, AdjacencyInput, Interface};
 use pipeline::arch::memory::OutOfMemory;
 use pipeline::connections::SlotKeys;
 use pipeline::counters::Counters;
+use pipeline::host_flows::HostFlows;
 use pipeline::select::AffinityTable;
 use pipeline::snapshot::Snapshot;
 use pipeline::steer::SteerTable;
@@ -187,10 +188,12 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let mut memory = TableMemory::new(parts.huge_pages);
         let mut host = parts.host.into_iter();
+        let host_flows = Arc::new(HostFlows::new(HOST_FLOWS_MAX));
         for (number, (core, reader)) in cores.iter().zip(parts.readers).enumerate() {
             let id = WorkerId(number as u8);
             let affinity = Arc::clone(&self.affinity);
-            let options = Options { worker: id, affinity, ..parts.options.clone() };
+            let host_flows = Arc::clone(&host_flows);
+            let options = Options { worker: id, affinity, host_flows, ..parts.options.clone() };
             let counts = Arc::new(Counters::new(SERVICE_PORTS_MAX, BACKENDS_MAX));
             let pipeline = Pipeline::new(&options, Arc::clone(&counts), &mut memory)?;
             let counters = Arc::new(WorkerCounters::default());

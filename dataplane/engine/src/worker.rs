@@ -15,6 +15,7 @@ use model::ids::{InterfaceId, PortId, WorkerId};
 use model::limits::BURST_PACKETS_MAX;
 use pipeline::counters::Counters;
 use pipeline::frame::Verdict;
+use pipeline::host_flows::HostFlows;
 use pipeline::tables::Tables;
 use pipeline::{Now, Pipeline};
 use std::sync::Arc;
@@ -70,11 +71,13 @@ impl Worker {
         let mut burst = Burst::<BURST_PACKETS_MAX>::new();
         let mut load = Load::default();
         let counts = Arc::clone(pipeline.counters());
+        let host_flows = Arc::clone(pipeline.host_flows());
         let mut out = Way {
             outlets: &mut outlets,
             host: host.as_mut(),
             ledger: &counters.ledger,
             counts: &counts,
+            host_flows: &host_flows,
         };
         while !self.stop.load(Relaxed) {
             let now = Now { ms: self.started.elapsed().as_millis() as u64 };
@@ -93,7 +96,7 @@ impl Worker {
                 packets += taken;
                 out.process(&mut pipeline, tables, &mut burst, None, now);
             }
-            packets += out.take_from_host(tables, &self.pool);
+            packets += out.take_from_host(tables, &self.pool, now);
             pipeline.sweep(tables, now);
             out.send_generated(&mut pipeline, &self.pool);
             out.outlets.flush(out.ledger, &counts);
@@ -120,6 +123,7 @@ struct Way<'a> {
     host: Option<&'a mut MirrorPort>,
     ledger: &'a LedgerCounters,
     counts: &'a Counters,
+    host_flows: &'a HostFlows,
 }
 
 impl Way<'_> {
@@ -213,9 +217,9 @@ impl Way<'_> {
         }
     }
 
-    /// Sends what the host gives. A frame waits in its slot while no mbuf is free.
+    /// Sends what the host gives, and notes what it begins. A frame waits in its slot while no mbuf is free.
     #[inline]
-    fn take_from_host(&mut self, tables: &Tables, pool: &Pool) -> usize {
+    fn take_from_host(&mut self, tables: &Tables, pool: &Pool, now: Now) -> usize {
         let Some(host) = self.host.as_mut() else { return 0 };
         let mut taken = 0;
         while taken < HOST_FRAMES_PER_LOOP {
@@ -225,6 +229,7 @@ impl Way<'_> {
             let Some(slot) = host.from_host() else { break };
             taken += 1;
             self.ledger.from_host.add(1);
+            self.host_flows.note(slot.bytes(), now);
             let interface = tables.adjacencies.interface(slot.interface());
             let fits = interface.is_some_and(|i| copy_tagged(&mut mbuf, slot.bytes(), i.vlan));
             match interface {

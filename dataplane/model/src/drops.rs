@@ -109,8 +109,8 @@ reasons! {
         => "Add the client's prefix to spec.loadBalancerSourceRanges if it may use the Service.";
     NoBackend "no_backend" "A frontend without an active backend, whose policy is to drop."
         => "headgate explain service NAMESPACE/NAME says why it has none.";
-    AnswerLimited "answer_limited" "An answer was due (RST, ICMP, echo, ARP) but the rate is limited."
-        => "Raise the rate in [answers] if the senders are legitimate.";
+    AnswerLimited "answer_limited" "An answer was due (RST, ICMP, echo, ARP) beyond the budget of its interface and purpose."
+        => "headgate show budgets says which; raise the rate in [answers] if the senders are legitimate.";
     NatPortsExhausted "nat_ports_exhausted" "No NAT port is free towards this backend."
         => "Add addresses to [[nat]], or add backends.";
     NatUnconfigured "nat_unconfigured" "The interface towards the backend has no NAT address of its family."
@@ -141,8 +141,8 @@ reasons! {
         => "Lower the MTU of the interface.";
     HostFull "host_full" "The ring towards the host is full."
         => "The host's stack is overloaded by traffic for the gateway itself.";
-    HostLimited "host_limited" "Traffic for the host beyond the rate of its class."
-        => "A flood towards the gateway's own addresses; raise [host] rates if it is legitimate.";
+    HostLimited "host_limited" "Traffic for the host beyond the budget of its interface and purpose."
+        => "A flood towards the gateway's own addresses: headgate show budgets. Raise [host] if it is legitimate.";
     HostOversize "host_oversize" "A packet for the host that doesn't fit the mirror."
         => "Use the same MTU on the link as on the interface.";
 }

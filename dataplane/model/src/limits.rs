@@ -68,6 +68,14 @@ pub const STATIC_NEIGHBOURS_MAX: usize = 256;
 /// kernel each.
 pub const HOST_WAYS_MAX: usize = 65_536;
 
+/// Flows that the host itself began and whose answers are known for it, all workers together: 8
+/// bytes each, 2 MiB. 10,000 probes a second that end at once hold 100,000 places, 10 s each.
+pub const HOST_FLOWS_MAX: usize = 1 << 18;
+
+/// Routing peers that aren't on a link of ours: each packet that looks like routing and isn't of
+/// the link is compared with all of them, 17 bytes each.
+pub const ROUTING_PEERS_MAX: usize = 64;
+
 /// Ports that the workers use on a NAT address are 1024 to 65535; below are the well-known ones,
 /// which some servers treat as privileged.
 pub const NAT_PORT_FIRST: u16 = 1024;

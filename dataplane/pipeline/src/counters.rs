@@ -1,7 +1,10 @@
 //! Counters of one worker. One writer, many readers: a count is a plain load and store, visible to
 //! whoever reads at a scrape. Nothing is ever reset; readers subtract.
 
+use crate::answer::Class;
 use model::drops::DropReason;
+use model::ids::InterfaceId;
+use model::limits::INTERFACES_MAX;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A counter with a single writer.
@@ -56,6 +59,15 @@ pub struct BackendCounters {
     pub packets_out: Counter,
 }
 
+/// What was asked of a budget.
+#[derive(Debug, Default)]
+pub struct BudgetCounters {
+    /// Tokens taken.
+    pub taken: Counter,
+    /// Asked for while there was none.
+    pub refused: Counter,
+}
+
 /// Counters of one worker's pipeline.
 #[derive(Debug)]
 pub struct Counters {
@@ -65,6 +77,8 @@ pub struct Counters {
     pub backends: Box<[BackendCounters]>,
     /// By reason.
     drops: [Counter; DropReason::COUNT],
+    /// By interface and class: 64 times 12 of 16 bytes, 12 KiB.
+    budgets: Box<[[BudgetCounters; Class::COUNT]]>,
     /// Connections inserted.
     pub inserts: Counter,
     /// Half-open connections and UDP flows that newer ones overwrote.
@@ -94,6 +108,7 @@ impl Counters {
             services: (0..service_ports).map(|_| ServiceCounters::default()).collect(),
             backends: (0..backends).map(|_| BackendCounters::default()).collect(),
             drops: std::array::from_fn(|_| Counter::default()),
+            budgets: (0..INTERFACES_MAX).map(|_| Default::default()).collect(),
             inserts: Counter::default(),
             half_open_evicted: Counter::default(),
             revalidations: Counter::default(),
@@ -110,5 +125,10 @@ impl Counters {
     #[inline]
     pub fn dropped(&self, reason: DropReason) -> &Counter {
         &self.drops[reason as usize]
+    }
+    /// The counters of a budget; `None` for an interface that there can't be.
+    #[inline]
+    pub fn budget(&self, class: Class, interface: InterfaceId) -> Option<&BudgetCounters> {
+        Some(&self.budgets.get(interface.index())?[class as usize])
     }
 }

@@ -297,8 +297,8 @@ pub fn refuse(
 ) -> Verdict {
     let (class, otherwise) = match error {
         IcmpError::PortUnreachable => (Class::Refusal, DropReason::NotOurs),
-        IcmpError::TimeExceeded => (Class::IcmpError, DropReason::TtlExpired),
-        IcmpError::TooBig(_) => (Class::IcmpError, DropReason::MtuExceeded),
+        IcmpError::TimeExceeded => (Class::TimeExceeded, DropReason::TtlExpired),
+        IcmpError::TooBig(_) => (Class::TooBig, DropReason::MtuExceeded),
     };
     let about_an_error = matches!(parsed.protocol, ICMP | ICMPV6)
         && frame
@@ -312,9 +312,6 @@ pub fn refuse(
     let later = matches!(parsed.fragment, Fragment::Later(_));
     if about_an_error || fragments_allowed || later || answer::is_to_group(frame) {
         return Verdict::Drop(otherwise);
-    }
-    if parsed.fragment == Fragment::No && !answer::verify(frame, parsed) {
-        return Verdict::Drop(DropReason::L4Checksum);
     }
     context.answer(class, tables, (frame, parsed), now, |frame, interface| {
         answer::error(frame, parsed, interface, error)

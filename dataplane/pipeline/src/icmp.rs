@@ -6,10 +6,11 @@ use crate::claims;
 use crate::connections::{Address, Cold, Direction, Entry, Flags, Key, Shard};
 use crate::established::{self, Validity};
 use crate::frame::{Frame, Verdict};
+use crate::host::{to_host, to_host_as};
 use crate::journey::Now;
-use crate::miss::{Whose, holds, to_host, to_host_as, whose};
+use crate::miss::{Whose, holds, whose};
 use crate::parse::quoted::{Quoted, is_error, quoted};
-use crate::parse::{Addresses, Fragment, ICMP, ICMPV6, Parsed, be16, be32, be128};
+use crate::parse::{Fragment, ICMP, ICMPV6, Parsed, be16, be32, be128};
 use crate::pipeline::Context;
 use crate::rewrite::translate_error;
 use crate::tables::Tables;
@@ -63,7 +64,7 @@ where
         _ => ECHO_REQUEST_V6,
     };
     match whose(tables, parsed.addresses.destination()) {
-        Whose::Local(_) | Whose::LinkGroup => to_host(context, frame, parsed, now),
+        Whose::Local(_) | Whose::LinkGroup => to_host(context, tables, frame, parsed, now),
         Whose::Nobody => Verdict::Drop(DropReason::NotOurs),
         Whose::Frontend | Whose::Nat if kind == request => {
             echo(context, tables, frame, parsed, now)
@@ -84,7 +85,7 @@ fn other(
     now: Now,
 ) -> Verdict {
     match whose(tables, parsed.addresses.destination()) {
-        Whose::Local(_) | Whose::LinkGroup => to_host(context, frame, parsed, now),
+        Whose::Local(_) | Whose::LinkGroup => to_host(context, tables, frame, parsed, now),
         Whose::Nobody => Verdict::Drop(DropReason::NotOurs),
         Whose::Frontend | Whose::Nat if matches!(parsed.fragment, Fragment::Later(_)) => {
             Verdict::Drop(DropReason::FragmentUnknown)
@@ -104,9 +105,6 @@ fn echo(
     // covers them all, but none of them is there at once.
     if parsed.fragment != Fragment::No || answer::is_to_group(frame) {
         return Verdict::Drop(DropReason::IcmpUnsupported);
-    }
-    if !answer::verify(frame, parsed) {
-        return Verdict::Drop(DropReason::L4Checksum);
     }
     context.answer(Class::Echo, tables, (frame, parsed), now, |frame, interface| {
         answer::echo(frame, parsed, interface)
@@ -221,9 +219,6 @@ fn neighbour_discovery(
     }
     if !holds(tables, parsed.interface, target_ip) {
         return Verdict::Drop(DropReason::NdNotOurs);
-    }
-    if !matches!(parsed.addresses, Addresses::V6 { .. }) || !answer::verify(frame, parsed) {
-        return Verdict::Drop(DropReason::L4Checksum);
     }
     context.answer(Class::Neighbour, tables, (frame, parsed), now, |frame, interface| {
         answer::neighbour_advertisement(frame, parsed, interface, target)

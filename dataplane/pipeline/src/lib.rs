@@ -13,6 +13,8 @@ pub mod counters;
 mod established;
 pub mod forwarding;
 pub mod frame;
+mod host;
+pub mod host_flows;
 mod icmp;
 mod inquiry;
 pub mod journey;

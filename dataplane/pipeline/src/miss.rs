@@ -7,19 +7,14 @@ use crate::claims;
 use crate::connections::{Address, Cold, Entry, Found, Shard};
 use crate::established::refuse;
 use crate::frame::{Frame, Verdict};
+use crate::host::{to_host, to_host_as};
 use crate::journey::Now;
 use crate::parse::{Addresses, Fragment, Parsed, TCP, TCP_RST, be16};
 use crate::pipeline::Context;
-use crate::rewrite::strip_link;
 use crate::tables::Tables;
 use model::drops::DropReason;
 use model::ids::InterfaceId;
 use std::net::IpAddr;
-
-/// TCP port of BGP, and UDP ports of BFD: single hop, echo, multihop.
-const ROUTING_PORTS: [u16; 4] = [179, 3784, 3785, 4784];
-/// Protocol numbers of OSPF and VRRP.
-const ROUTING_PROTOCOLS: [u8; 2] = [89, 112];
 
 /// What an address is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +89,7 @@ where
         return Err(reject(context, tables, frame, parsed, now));
     }
     Err(match whose(tables, destination) {
-        Whose::Local(_) | Whose::LinkGroup => to_host(context, frame, parsed, now),
+        Whose::Local(_) | Whose::LinkGroup => to_host(context, tables, frame, parsed, now),
         Whose::Frontend | Whose::Nat => reject(context, tables, frame, parsed, now),
         Whose::Nobody => Verdict::Drop(DropReason::NotOurs),
     })
@@ -120,37 +115,9 @@ pub fn reject(
     if later || answer::is_to_group(frame) {
         return Verdict::Drop(DropReason::TcpNoConnection);
     }
-    if parsed.fragment == Fragment::No && !answer::verify(frame, parsed) {
-        return Verdict::Drop(DropReason::L4Checksum);
-    }
     context.answer(Class::Refusal, tables, (frame, parsed), now, |frame, interface| {
         answer::reset(frame, parsed, interface)
     })
-}
-
-/// Gives the packet to the host, within the rate of its class.
-pub fn to_host(context: &mut Context, frame: &mut Frame<'_>, parsed: &Parsed, now: Now) -> Verdict {
-    let routing = ROUTING_PROTOCOLS.contains(&parsed.protocol)
-        || parsed.has_ports()
-            && (ROUTING_PORTS.contains(&parsed.destination_port)
-                || ROUTING_PORTS.contains(&parsed.source_port));
-    let class = if routing { Class::HostRouting } else { Class::HostOther };
-    to_host_as(context, class, frame, parsed, now)
-}
-
-/// Gives the packet to the host under a class.
-pub fn to_host_as(
-    context: &mut Context,
-    class: Class,
-    frame: &mut Frame<'_>,
-    parsed: &Parsed,
-    now: Now,
-) -> Verdict {
-    if !context.may(class, now) {
-        return Verdict::Drop(DropReason::HostLimited);
-    }
-    strip_link(frame, usize::from(parsed.l3));
-    Verdict::Host(parsed.interface)
 }
 
 /// ARP: requests for what workers hold are answered here, the rest that concerns us is the host's.

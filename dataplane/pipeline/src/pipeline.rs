@@ -1,12 +1,13 @@
 //! One worker's pipeline: its connection tables and all else that its packets may change.
 
 use crate::adjacency::{Hop, Interface};
-use crate::answer::{Bucket, Buckets, Class, Generated, Rate, Rates};
+use crate::answer::{self, Bucket, Budgets, Class, Generated, Rate, Rates};
 use crate::arch::memory::{Block, Memory, OutOfMemory};
 use crate::claims::Claims;
 use crate::connections::{Adopted, Holders, NotAdopted, Origin, Shard, TimeoutTable, Timeouts};
 use crate::counters::Counters;
 use crate::frame::{Frame, Verdict};
+use crate::host_flows::HostFlows;
 use crate::journey::Now;
 use crate::learned::{Learned, Told};
 use crate::mirror::{NeighbourRequest, Purpose};
@@ -52,6 +53,10 @@ pub struct Options {
     pub selection_key: u64,
     /// Which backend clients had last, for session affinity: one table for all workers.
     pub affinity: Arc<AffinityTable>,
+    /// What the host itself began: one table for all workers.
+    pub host_flows: Arc<HostFlows>,
+    /// Routing peers that aren't on a link of ours.
+    pub peers: Arc<[IpAddr]>,
     /// False leaves prefetching out, to measure what it is worth.
     pub prefetch: bool,
 }
@@ -72,6 +77,8 @@ impl Default for Options {
             secret: 0,
             selection_key: 0,
             affinity: Arc::new(AffinityTable::new(1024, 0)),
+            host_flows: Arc::new(HostFlows::new(1024)),
+            peers: Arc::new([]),
             prefetch: true,
         }
     }
@@ -110,9 +117,11 @@ pub(crate) struct Context {
     told: Told,
     pub selection_key: u64,
     pub affinity: Arc<AffinityTable>,
+    pub host_flows: Arc<HostFlows>,
+    pub peers: Arc<[IpAddr]>,
     pub prefetch: bool,
     pub claims: Claims,
-    buckets: Buckets,
+    budgets: Budgets,
     begins: Bucket,
     identification: u16,
     fragment_id: u32,
@@ -163,7 +172,9 @@ impl Pipeline {
                 affinity: Arc::clone(&options.affinity),
                 prefetch: options.prefetch,
                 claims: Claims::default(),
-                buckets: options.rates.buckets(),
+                host_flows: Arc::clone(&options.host_flows),
+                peers: Arc::clone(&options.peers),
+                budgets: options.rates.budgets(),
                 begins: Bucket::new(options.new_connections),
                 identification: 0,
                 fragment_id: 0,
@@ -219,6 +230,10 @@ impl Pipeline {
     pub const fn has_generated(&self) -> bool {
         !self.context.generated.is_empty()
     }
+    /// What the host itself began, to be told what it sends.
+    pub const fn host_flows(&self) -> &Arc<HostFlows> {
+        &self.context.host_flows
+    }
     /// The counters that it writes.
     pub const fn counters(&self) -> &Arc<Counters> {
         &self.context.counters
@@ -233,13 +248,18 @@ impl Context {
             self.counters.dropped(reason).add(1);
         }
     }
-    /// Takes a token of a class.
+    /// Takes a token of a class on an interface.
     #[inline]
-    pub fn may(&mut self, class: Class, now: Now) -> bool {
-        self.buckets.take(class, now.ms)
+    pub fn may(&mut self, class: Class, interface: InterfaceId, now: Now) -> bool {
+        let may = self.budgets.take(class, interface, now.ms);
+        if let Some(count) = self.counters.budget(class, interface) {
+            if may { count.taken.add(1) } else { count.refused.add(1) }
+        }
+        may
     }
-    /// Turns the frame into an answer by `make`, unless the rate of its class is used up or the frame
-    /// has no room for it.
+    /// Turns the frame into an answer by `make`, unless the budget of its class is used up, its
+    /// checksum is wrong, or the frame has no room for it. The checksum comes after the token: what
+    /// is looked at is as long as the packet.
     pub fn answer(
         &mut self,
         class: Class,
@@ -252,21 +272,27 @@ impl Context {
         let Some(interface) = tables.adjacencies.interface(parsed.interface) else {
             return Verdict::Drop(DropReason::VlanUnknown);
         };
-        if self.may(class, now) && make(frame, interface) {
+        if !self.may(class, parsed.interface, now) {
+            Verdict::Drop(DropReason::AnswerLimited)
+        } else if !answer::verify(frame, parsed) {
+            Verdict::Drop(DropReason::L4Checksum)
+        } else if make(frame, interface) {
             Verdict::Answer(interface.port)
         } else {
             Verdict::Drop(DropReason::AnswerLimited)
         }
     }
-    /// Makes a frame of our own, unless too many wait or the rate of answers is used up.
+    /// Makes a frame of our own, unless too many wait or the budget of its interface is used up.
     pub fn generate(&mut self, now: Now, make: impl FnOnce(u64) -> Option<Generated>) -> bool {
-        if self.generated.len() >= GENERATED_MAX || !self.may(Class::Refusal, now) {
+        if self.generated.len() >= GENERATED_MAX {
             return false;
         }
-        let made = make(self.random());
-        let done = made.is_some();
-        self.generated.extend(made);
-        done
+        let Some(made) = make(self.random()) else { return false };
+        let may = self.may(Class::Challenge, made.interface, now);
+        if may {
+            self.generated.push(made);
+        }
+        may
     }
     /// True where one more connection may begin.
     #[inline]
@@ -294,7 +320,7 @@ impl Context {
     }
     /// Asks the mirror about a next hop, unless too much has been asked.
     pub fn request(&mut self, interface: InterfaceId, address: IpAddr, purpose: Purpose, now: Now) {
-        if self.requests.len() < REQUESTS_MAX && self.may(Class::Request, now) {
+        if self.requests.len() < REQUESTS_MAX && self.may(Class::Request, interface, now) {
             self.requests.push(NeighbourRequest { interface, address, purpose });
         }
     }

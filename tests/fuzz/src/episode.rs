@@ -78,8 +78,8 @@ impl Episode {
         let capacity = if crowd { 8192 } else { capacity };
         let rates = match rng.u8(..4) {
             0 => Rates::default(),
-            1 => Rates([Rate { per_second: 2, burst: 3 }; 8]),
-            _ => Rates([Rate { per_second: 1_000_000_000, burst: 1_000_000 }; 8]),
+            1 => Rates::all(Rate { per_second: 2, burst: 3 }),
+            _ => Rates::all(Rate { per_second: 1_000_000_000, burst: 1_000_000 }),
         };
         let options = Options {
             connections: [capacity, capacity],

@@ -42,6 +42,9 @@ pub struct Meta {
     /// New connections a second that a worker begins, and how many at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new_connections: Option<[u32; 2]>,
+    /// Routing peers that aren't on a link.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<String>,
     /// What the device says about single packets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rx: Vec<Rx>,
@@ -112,6 +115,9 @@ pub struct Change {
     /// The tables are swept as a whole.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sweep: bool,
+    /// A frame that the host sends, in hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_sends: Option<String>,
     /// A neighbour: interface and address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub neighbour: Option<[String; 2]>,

@@ -57,6 +57,10 @@ pub fn run(case: &Case, mode: Mode) -> Run {
     for (first, last) in bursts(case, mode) {
         for change in case.meta.change.iter().filter(|change| change.before == first + 1) {
             apply(&mut world, change);
+            if let Some(frame) = &change.host_sends {
+                let now = Now { ms: case.sent[first].us / 1000 };
+                pipeline.host_flows().note(&parse_bytes(frame), now);
+            }
             if change.sweep {
                 let us = case.sent[first].us;
                 sweep(&mut pipeline, &world, us, &mut generated);
@@ -102,21 +106,13 @@ fn frames_text(ports: &[Vec<Stamped>]) -> String {
 fn options_of(case: &Case) -> Options {
     let mut rates = Rates::default();
     for (class, [per_second, burst]) in &case.meta.rates {
-        let class = match class.as_str() {
-            "refusal" => Class::Refusal,
-            "icmp_error" => Class::IcmpError,
-            "echo" => Class::Echo,
-            "neighbour" => Class::Neighbour,
-            "request" => Class::Request,
-            "host_neighbour" => Class::HostNeighbour,
-            "host_routing" => Class::HostRouting,
-            "host_other" => Class::HostOther,
-            other => panic!("{}: no class {other}", case.name),
-        };
+        let class =
+            Class::from_label(class).unwrap_or_else(|| panic!("{}: no class {class}", case.name));
         rates = rates.with(class, Rate { per_second: *per_second, burst: *burst });
     }
     let connections = case.meta.capacity.unwrap_or([1024, 1024]);
-    let mut options = Options { connections, rates, ..drive::options() };
+    let peers = case.meta.peers.iter().map(|peer| world::ip(peer)).collect();
+    let mut options = Options { connections, rates, peers, ..drive::options() };
     if let Some([per_second, burst]) = case.meta.new_connections {
         options.new_connections = Rate { per_second, burst };
     }
@@ -164,6 +160,12 @@ fn apply(world: &mut World, change: &Change) {
 fn parse_mac(text: &str) -> [u8; 6] {
     let bytes: Vec<u8> = text.split(':').map(|t| u8::from_str_radix(t, 16).unwrap()).collect();
     bytes.try_into().unwrap()
+}
+
+/// Bytes as the cases write them.
+fn parse_bytes(text: &str) -> Vec<u8> {
+    let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+    (0..text.len()).step_by(2).map(byte).collect()
 }
 
 fn input(case: &Case, at: usize) -> Input {

@@ -14,7 +14,9 @@ use super::{
 };
 use devices::Item;
 use model::desired::Refusal;
-use model::limits::{CONNECTIONS_PER_WORKER_MAX, NEW_CONNECTIONS_PER_SECOND, PATH_MTU_MIN};
+use model::limits::{
+    CONNECTIONS_PER_WORKER_MAX, NEW_CONNECTIONS_PER_SECOND, PATH_MTU_MIN, ROUTING_PEERS_MAX,
+};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -259,14 +261,18 @@ fn rate(section: &Section<'_>, what: &str, default: u32, log: &mut Log) -> Optio
 fn answers(root: &Table, log: &mut Log) -> Option<Answers> {
     let section = section(root, "answers", log);
     let refusals = rate(&section, "refusals", 10_000, log);
-    let icmp_errors = rate(&section, "icmp_errors", 1_000, log);
+    let time_exceeded = rate(&section, "time_exceeded", 1_000, log);
+    let too_big = rate(&section, "too_big", 1_000, log);
     let echo = rate(&section, "echo", 10_000, log);
     let neighbour = rate(&section, "neighbour", 10_000, log);
+    let challenges = rate(&section, "challenges", 10_000, log);
     Some(Answers {
         refusals: refusals?,
-        icmp_errors: icmp_errors?,
+        time_exceeded: time_exceeded?,
+        too_big: too_big?,
         echo: echo?,
         neighbour: neighbour?,
+        challenges: challenges?,
     })
 }
 
@@ -274,8 +280,14 @@ fn host(root: &Table, log: &mut Log) -> Option<Host> {
     let section = section(root, "host", log);
     let arp_nd = rate(&section, "arp_nd", 2_000, log);
     let routing = rate(&section, "routing", 10_000, log);
+    let peers = section.list("peers", log, parsed(host_address));
+    if peers.len() > ROUTING_PEERS_MAX {
+        let what = format!("{} peers; allowed are {ROUTING_PEERS_MAX}", peers.len());
+        log.problem(section.place("peers"), "host.peers", what);
+    }
+    let begun = rate(&section, "begun", 20_000, log);
     let other = rate(&section, "other", 20_000, log);
-    Some(Host { arp_nd: arp_nd?, routing: routing?, other: other? })
+    Some(Host { arp_nd: arp_nd?, routing: routing?, peers, begun: begun?, other: other? })
 }
 
 fn admin(root: &Table, log: &mut Log) -> Option<Admin> {

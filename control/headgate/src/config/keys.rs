@@ -167,21 +167,28 @@ keys! {
         RestartOnly "udp_stream" "1s to 1d" "300s" "UDP: answered, and more than two seconds old.";
     }
     "answers" {
-        RestartOnly "refusals_per_second" "1 to 100000000" "10000" "RST and port unreachable, for each worker.";
+        RestartOnly "refusals_per_second" "1 to 100000000" "10000" "RST and port unreachable, a worker and interface.";
         RestartOnly "refusals_burst" "1 to 100000000" "a tenth of it" "As many at once.";
-        RestartOnly "icmp_errors_per_second" "1 to 100000000" "1000" "Other ICMP errors, for each worker.";
-        RestartOnly "icmp_errors_burst" "1 to 100000000" "a tenth of it" "As many at once.";
-        RestartOnly "echo_per_second" "1 to 100000000" "10000" "Echo replies, for each worker.";
+        RestartOnly "time_exceeded_per_second" "1 to 100000000" "1000" "ICMP time exceeded.";
+        RestartOnly "time_exceeded_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+        RestartOnly "too_big_per_second" "1 to 100000000" "1000" "ICMP packet too big.";
+        RestartOnly "too_big_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+        RestartOnly "echo_per_second" "1 to 100000000" "10000" "Echo replies.";
         RestartOnly "echo_burst" "1 to 100000000" "a tenth of it" "As many at once.";
-        RestartOnly "neighbour_per_second" "1 to 100000000" "10000" "ARP and ND answers, for each worker.";
+        RestartOnly "neighbour_per_second" "1 to 100000000" "10000" "ARP and ND answers.";
         RestartOnly "neighbour_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+        RestartOnly "challenges_per_second" "1 to 100000000" "10000" "Segments that a silent peer has to answer.";
+        RestartOnly "challenges_burst" "1 to 100000000" "a tenth of it" "As many at once.";
     }
     "host" {
-        RestartOnly "arp_nd_per_second" "1 to 100000000" "2000" "ARP and ND to the host, for each worker.";
+        RestartOnly "arp_nd_per_second" "1 to 100000000" "2000" "ARP and ND to the host, a worker and interface.";
         RestartOnly "arp_nd_burst" "1 to 100000000" "a tenth of it" "As many at once.";
-        RestartOnly "routing_per_second" "1 to 100000000" "10000" "BGP and BFD to the host, for each worker.";
+        RestartOnly "routing_per_second" "1 to 100000000" "10000" "BGP, BFD, OSPF, VRRP of neighbours; and of peers.";
         RestartOnly "routing_burst" "1 to 100000000" "a tenth of it" "As many at once.";
-        RestartOnly "other_per_second" "1 to 100000000" "20000" "All else to the host, for each worker.";
+        RestartOnly "peers" "list of addresses" "[]" "Routing peers that aren't on a link of ours.";
+        RestartOnly "begun_per_second" "1 to 100000000" "20000" "Answers to what the host itself began.";
+        RestartOnly "begun_burst" "1 to 100000000" "a tenth of it" "As many at once.";
+        RestartOnly "other_per_second" "1 to 100000000" "20000" "All else to the host.";
         RestartOnly "other_burst" "1 to 100000000" "a tenth of it" "As many at once.";
     }
     "idle" {

@@ -254,26 +254,34 @@ pub struct Timeouts {
     pub udp_stream: Duration,
 }
 
-/// `[answers]`, for each worker.
+/// `[answers]`, for each worker and interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answers {
     /// RST and port unreachable.
     pub refusals: Rate,
-    /// Other ICMP errors.
-    pub icmp_errors: Rate,
+    /// ICMP time exceeded.
+    pub time_exceeded: Rate,
+    /// ICMP packet too big.
+    pub too_big: Rate,
     /// Echo replies.
     pub echo: Rate,
     /// ARP and ND answers.
     pub neighbour: Rate,
+    /// Segments that a silent peer has to answer.
+    pub challenges: Rate,
 }
 
-/// `[host]`, for each worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `[host]`, for each worker and interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     /// ARP and ND.
     pub arp_nd: Rate,
-    /// BGP and BFD.
+    /// BGP, BFD, OSPF and VRRP of neighbours, and as much again of `peers`.
     pub routing: Rate,
+    /// Routing peers that aren't on a link of ours.
+    pub peers: Vec<IpAddr>,
+    /// Answers to what the host itself began.
+    pub begun: Rate,
     /// All else.
     pub other: Rate,
 }

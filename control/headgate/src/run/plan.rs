@@ -128,11 +128,15 @@ fn options(config: &Config) -> Options {
         |rate: config::Rate| Rate { per_second: rate.per_second.get(), burst: rate.burst.get() };
     let rates = Rates::default()
         .with(Class::Refusal, rate(config.answers.refusals))
-        .with(Class::IcmpError, rate(config.answers.icmp_errors))
+        .with(Class::TimeExceeded, rate(config.answers.time_exceeded))
+        .with(Class::TooBig, rate(config.answers.too_big))
         .with(Class::Echo, rate(config.answers.echo))
         .with(Class::Neighbour, rate(config.answers.neighbour))
         .with(Class::HostNeighbour, rate(config.host.arp_nd))
+        .with(Class::Challenge, rate(config.answers.challenges))
         .with(Class::HostRouting, rate(config.host.routing))
+        .with(Class::HostPeer, rate(config.host.routing))
+        .with(Class::HostBegun, rate(config.host.begun))
         .with(Class::HostOther, rate(config.host.other));
     Options {
         connections: [number(config.connections.ipv4), number(config.connections.ipv6)],
@@ -150,6 +154,7 @@ fn options(config: &Config) -> Options {
         new_connections: rate(config.connections.new),
         path_mtu_min: config.connections.path_mtu_min,
         rates,
+        peers: config.host.peers.clone().into(),
         secret: secret(),
         selection_key: SELECTION_KEY,
         ..Options::default()

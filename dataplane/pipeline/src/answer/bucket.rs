@@ -1,4 +1,4 @@
-//! Token buckets: how many answers a worker makes, and how much it lets through to the host.
+//! Token buckets.
 
 /// A rate and the burst that it allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,68 +14,6 @@ impl Rate {
     pub const fn per_second(per_second: u32) -> Self {
         let burst = per_second / 5;
         Self { per_second, burst: if burst < 16 { 16 } else { burst } }
-    }
-}
-
-/// What is limited apart from each other, so that a flood of one kind leaves the others alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Class {
-    /// RST and port unreachable.
-    Refusal,
-    /// Time exceeded and packet too big.
-    IcmpError,
-    /// Echo replies.
-    Echo,
-    /// ARP replies and neighbour advertisements.
-    Neighbour,
-    /// Requests to the mirror about next hops.
-    Request,
-    /// To the host: ARP and neighbour discovery.
-    HostNeighbour,
-    /// To the host: BGP, BFD, OSPF, VRRP.
-    HostRouting,
-    /// To the host: anything else.
-    HostOther,
-}
-
-const CLASSES: usize = Class::HostOther as usize + 1;
-
-/// The rates of all classes, of one worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rates(pub [Rate; CLASSES]);
-
-impl Default for Rates {
-    fn default() -> Self {
-        let mut rates = Self([Rate::per_second(10_000); CLASSES]);
-        rates.0[Class::IcmpError as usize] = Rate::per_second(1_000);
-        rates.0[Class::HostNeighbour as usize] = Rate::per_second(2_000);
-        rates.0[Class::HostOther as usize] = Rate::per_second(20_000);
-        rates
-    }
-}
-
-impl Rates {
-    /// These rates with one class changed.
-    pub const fn with(mut self, class: Class, rate: Rate) -> Self {
-        self.0[class as usize] = rate;
-        self
-    }
-    /// Full buckets.
-    pub fn buckets(&self) -> Buckets {
-        Buckets(self.0.map(Bucket::new))
-    }
-}
-
-/// The buckets of all classes.
-#[derive(Clone, Debug)]
-pub struct Buckets([Bucket; CLASSES]);
-
-impl Buckets {
-    /// Takes a token of a class; false where there is none.
-    #[inline]
-    pub fn take(&mut self, class: Class, now_ms: u64) -> bool {
-        self.0[class as usize].take(now_ms)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::connections::{Address, Direction, Entry};
 use crate::frame::{Frame, Rx};
 use crate::parse::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, TCP, TCP_ACK, VLAN_TAG_LEN, put};
 use crate::rewrite::{checksum, write_adjacency};
-use model::ids::PortId;
+use model::ids::{InterfaceId, PortId};
 use std::net::IpAddr;
 
 const TCP_LEN: usize = 20;
@@ -18,6 +18,8 @@ const LEN_MAX: usize = LINK_LEN_MAX + 40 + TCP_LEN;
 pub struct Generated {
     /// The port that it leaves by.
     pub port: PortId,
+    /// The interface, whose budget it is.
+    pub interface: InterfaceId,
     buffer: [u8; LEN_MAX],
     span: (usize, usize),
 }
@@ -73,5 +75,5 @@ pub fn challenge<A: Address>(
         return None;
     }
     let span = frame.span();
-    Some(Generated { port: adjacency.port, buffer, span })
+    Some(Generated { port: adjacency.port, interface: adjacency.interface, buffer, span })
 }

@@ -58,7 +58,7 @@ struct Run {
 impl Run {
     fn new((workers, connections, tight): (u8, usize, bool)) -> Self {
         let rate = Rate { per_second: 5, burst: 3 };
-        let rates = if tight { Rates([rate; 8]) } else { Rates::default() };
+        let rates = if tight { Rates::all(rate) } else { Rates::default() };
         let timeouts = Timeouts { tcp_established_ms: 300_000, ..Timeouts::default() };
         let connections = [connections; 2];
         let options = Options { connections, timeouts, rates, secret: 77, ..Options::default() };

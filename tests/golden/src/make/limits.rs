@@ -1,12 +1,9 @@
 //! What is bounded: rates, tables, NAT ports.
 
-use super::{BACK, Book, CLIENT, FRONT, Flow, Maker, V4, ours};
+use super::budgets::rate;
+use super::{BACK, Book, CLIENT, FRONT, Flow, V4, ours};
 use crate::packet::{ACK, Body, RST, SYN, arp, icmp, packet, tcp};
 use crate::world::{CLIENT_MAC, FRONT_MAC, at};
-
-fn rate(m: &mut Maker, class: &str, per_second: u32, burst: u32) {
-    m.case.meta.rates.insert(class.to_owned(), [per_second, burst]);
-}
 
 pub(super) fn cases(book: &mut Book) {
     book.both(
@@ -46,15 +43,20 @@ pub(super) fn cases(book: &mut Book) {
         let refused = packet(CLIENT, f.client(10, 7), f.frontend(10, 81), tcp(SYN));
         m.drop(FRONT, refused.bytes(), "answer_limited");
     });
-    book.both(864, "limit_errors", "time exceeded and packet too big are limited", |m, f| {
-        rate(m, "icmp_error", 1, 1);
+    book.both(864, "limit_errors", "time exceeded and packet too big are limited apart", |m, f| {
+        rate(m, "time_exceeded", 1, 1);
+        rate(m, "too_big", 1, 1);
         let flow = m.web(f);
         m.handshake(&flow);
         let sent = flow.up(tcp(ACK)).ttl(1);
         let (kind, code) = f.time_exceeded();
         m.answer(FRONT, sent.bytes(), ours(&sent, icmp(kind, code, 0, &sent.ip())).bytes());
         m.drop(FRONT, sent.bytes(), "answer_limited");
-        m.drop(FRONT, flow.up(tcp(ACK)).data(&[0; 1600]).bytes(), "answer_limited");
+        let long = flow.up(tcp(ACK)).data(&[0; 1600]);
+        let (kind, code) = f.too_big();
+        let quote = &long.ip()[..f.of(548, 1232)];
+        m.answer(FRONT, long.bytes(), ours(&long, icmp(kind, code, 1500, quote)).bytes());
+        m.drop(FRONT, long.bytes(), "answer_limited");
     });
     book.case(866, "limit_arp", "ARP replies are limited", |m| {
         rate(m, "neighbour", 1, 1);

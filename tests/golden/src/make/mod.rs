@@ -3,6 +3,7 @@
 //! towards a backend, to which the key of the cases leads ([`ports`]).
 
 mod affinity;
+mod budgets;
 mod cluster;
 mod doubt;
 mod fates;
@@ -294,6 +295,12 @@ impl Maker {
     fn generate(&mut self, port: usize, bytes: Vec<u8>) {
         self.case.generated[port].push((self.us + 1, bytes));
     }
+    /// A frame that the host sends before the next packet.
+    fn host_sends(&mut self, frame: &[u8]) {
+        let digits = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        let change = Change { before: self.next(), host_sends: Some(digits), ..Change::default() };
+        self.case.meta.change.push(change);
+    }
     /// A neighbour from the next packet on.
     fn neighbour(&mut self, interface: &str, address: &str, mac: Option<Mac>) {
         let change = Change {
@@ -374,6 +381,7 @@ pub fn all() -> Vec<Case> {
     hygiene::cases(&mut book);
     fates::cases(&mut book);
     limits::cases(&mut book);
+    budgets::cases(&mut book);
     host::cases(&mut book);
     life::cases(&mut book);
     ranges::cases(&mut book);

@@ -26,6 +26,17 @@ fn is_at(ours: Mac, target: &str, asker: (Mac, &str)) -> Vec<u8> {
     arp((ours, asker.0), 2, (ours, four(target)), (asker.0, four(asker.1)))
 }
 
+/// Both: a host asks who has `target`, and what we reply.
+pub(super) fn asked(ours: Mac, target: &str, asker: (Mac, &str)) -> (Vec<u8>, Vec<u8>) {
+    (who_has(asker, target), is_at(ours, target, asker))
+}
+
+/// The same in IPv6; `macs` are the asker's and ours.
+pub(super) fn solicited(macs: (Mac, Mac), target: &str, asker: (Mac, &str)) -> (Vec<u8>, Vec<u8>) {
+    let sent = solicitation(macs, asker.1, target);
+    (sent.bytes(), advertisement(macs.1, target, asker).bytes())
+}
+
 fn socket(text: &str) -> SocketAddr {
     SocketAddr::new(ip(text), 0)
 }

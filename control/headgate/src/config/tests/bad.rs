@@ -239,6 +239,11 @@ pub(super) const BAD: &[(&str, &str, &str)] = &[
         "headgate.toml:53: answers.echo_per_second: expected a number, found a fraction; allowed are 1 to 100000000",
     ),
     (
+        "2001:db8:ffff::179",
+        "ff02::5",
+        "headgate.toml:55: host.peers: \"ff02::5\": expected a unicast address",
+    ),
+    (
         "[[worker]]",
         "[worker]",
         "headgate.toml:5: worker: expected tables, [[worker]], found a table",

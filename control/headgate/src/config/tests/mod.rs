@@ -4,6 +4,7 @@ use super::*;
 use bad::BAD;
 use model::desired::{ObjectName, Target};
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 use translate::probes::Cadence;
 use translate::{ForwardingSettings, NodeProbe};
@@ -63,6 +64,10 @@ udp = 20
 
 [answers]
 echo_per_second = 50
+
+[host]
+peers = ["192.0.2.179", "2001:db8:ffff::179"]
+routing_burst = 7
 "#;
 
 fn sources(directory: &Path) -> Sources {
@@ -123,6 +128,10 @@ fn a_good_configuration_is_read_whole() {
     assert_eq!(config.answers.echo.per_second.get(), 50);
     assert_eq!(config.answers.echo.burst.get(), 32);
     assert_eq!(config.answers.refusals.burst.get(), 1_000);
+    assert_eq!(config.answers.too_big.per_second.get(), 1_000);
+    assert_eq!(config.host.routing.burst.get(), 7);
+    let peers: [IpAddr; 2] = ["192.0.2.179", "2001:db8:ffff::179"].map(|a| a.parse().unwrap());
+    assert_eq!(config.host.peers, peers);
     assert_eq!(config.admin.socket, Path::new("/run/headgate/headgate.sock"));
     assert_eq!(config.state_dir, Path::new("/var/lib/headgate"));
 }
