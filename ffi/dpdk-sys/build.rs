@@ -47,6 +47,8 @@ const FUNCTIONS: [&str; 39] = [
     "rte_mbuf_dynfield_register_offset",
     "rte_mempool_avail_count",
     "rte_mempool_in_use_count",
+    "rte_pktmbuf_clone",
+    "rte_pktmbuf_copy",
     "rte_pktmbuf_free_bulk",
     "rte_pktmbuf_pool_create",
     "rte_ring_create",

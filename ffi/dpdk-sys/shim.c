@@ -45,6 +45,31 @@ int dk_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsign
 
 void dk_mbuf_free(struct rte_mbuf *mbuf) { rte_pktmbuf_free(mbuf); }
 
+int dk_mbuf_has_shared_buffer(const struct rte_mbuf *mbuf)
+{
+	if (RTE_MBUF_CLONED(mbuf))
+		return 1;
+	return RTE_MBUF_HAS_EXTBUF(mbuf) && mbuf->shinfo != NULL &&
+	       rte_mbuf_ext_refcnt_read(mbuf->shinfo) != 1;
+}
+
+static void nothing_to_free(void *address, void *opaque)
+{
+	(void)address;
+	(void)opaque;
+}
+
+int dk_mbuf_attach(struct rte_mbuf *mbuf, void *address, uint16_t len)
+{
+	struct rte_mbuf_ext_shared_info *shared =
+		rte_pktmbuf_ext_shinfo_init_helper(address, &len, nothing_to_free, NULL);
+
+	if (shared == NULL)
+		return -1;
+	rte_pktmbuf_attach_extbuf(mbuf, address, RTE_BAD_IOVA, len, shared);
+	return 0;
+}
+
 uint16_t dk_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n)
 {
 	return rte_eth_rx_burst(port, queue, mbufs, n);

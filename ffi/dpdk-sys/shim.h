@@ -44,6 +44,9 @@ static const uint64_t DK_MBUF_RX_L4_CKSUM_MASK = RTE_MBUF_F_RX_L4_CKSUM_MASK;
 static const uint64_t DK_MBUF_RX_L4_CKSUM_GOOD = RTE_MBUF_F_RX_L4_CKSUM_GOOD;
 static const uint64_t DK_MBUF_RX_L4_CKSUM_BAD = RTE_MBUF_F_RX_L4_CKSUM_BAD;
 
+static const uint64_t DK_MBUF_EXTERNAL = RTE_MBUF_F_EXTERNAL;
+static const uint64_t DK_MBUF_INDIRECT = RTE_MBUF_F_INDIRECT;
+
 static const uint16_t DK_HEADROOM = RTE_PKTMBUF_HEADROOM;
 static const uint32_t DK_LCORE_ID_ANY = LCORE_ID_ANY;
 static const uint32_t DK_RING_F_SPSC_EXACT =
@@ -64,6 +67,10 @@ int dk_log_open(void (*sink)(const char *text, size_t len));
 struct rte_mbuf *dk_mbuf_alloc(struct rte_mempool *pool);
 int dk_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n);
 void dk_mbuf_free(struct rte_mbuf *mbuf);
+/* 1 where another mbuf may have the buffer: it is another mbuf's, or counted more than once. */
+int dk_mbuf_has_shared_buffer(const struct rte_mbuf *mbuf);
+/* Gives an mbuf `len` bytes at `address`, of which the last are used to count their holders. */
+int dk_mbuf_attach(struct rte_mbuf *mbuf, void *address, uint16_t len);
 uint16_t dk_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n);
 uint16_t dk_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n);
 

@@ -1,7 +1,9 @@
 //! One packet: an owned chain of buffers.
 
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
+use crate::Pool;
 use dpdk_sys::rte_mbuf;
 
 /// Bytes before the data of a fresh or received mbuf (`RTE_PKTMBUF_HEADROOM`).
@@ -81,8 +83,8 @@ impl Mbuf {
     ///
     /// # Safety
     ///
-    /// `raw` must be the head of a valid chain with a reference count of 1 in each segment, which
-    /// nobody else uses or frees.
+    /// `raw` must be the head of a valid chain of which a reference is the caller's to give. Its
+    /// buffers may have other holders, who only read: they are written where there are none.
     #[inline]
     pub(crate) unsafe fn from_raw(raw: NonNull<rte_mbuf>) -> Self {
         Self(raw)
@@ -130,25 +132,73 @@ impl Mbuf {
         segment_data(self.raw())
     }
 
+    /// True where the first segment's bytes are ours alone to write: nobody else holds its buffer,
+    /// which may be its own or one that a driver has attached (AF_XDP, mlx5), and the data lie
+    /// within it. To be asked of what a driver gives; [`Self::copy`] makes one that is.
+    #[inline]
+    pub fn is_writable(&self) -> bool {
+        let raw = self.raw();
+        let foreign = raw.ol_flags & (dpdk_sys::DK_MBUF_EXTERNAL | dpdk_sys::DK_MBUF_INDIRECT) != 0;
+        fits(raw) && self.is_held_once() && !(foreign && self.has_shared_buffer())
+    }
+
+    #[inline]
+    fn is_held_once(&self) -> bool {
+        // SAFETY: a valid mbuf; whoever else counts it does so by atomic operations.
+        let holders = unsafe { AtomicU16::from_ptr(&raw mut (*self.0.as_ptr()).refcnt) };
+        holders.load(Relaxed) == 1
+    }
+
+    /// Whether somebody else may have the buffer, of an mbuf whose buffer isn't its own.
+    #[cold]
+    fn has_shared_buffer(&self) -> bool {
+        // SAFETY: reads the flags of an mbuf that is valid, and the counter of its buffer.
+        unsafe { dpdk_sys::dk_mbuf_has_shared_buffer(self.0.as_ptr()) != 0 }
+    }
+
+    /// A copy with buffers of its own, and all that the device said of the packet. `None` where the
+    /// pool is empty, or the data aren't where the mbuf says.
+    #[cold]
+    pub fn copy(&self, pool: &Pool) -> Option<Self> {
+        if !self.segments_raw().all(fits) {
+            return None;
+        }
+        // SAFETY: reads a valid chain, within its buffers as was asked above, and takes mbufs of a
+        // live pool.
+        let copy =
+            unsafe { dpdk_sys::rte_pktmbuf_copy(self.0.as_ptr(), pool.as_ptr(), 0, u32::MAX) };
+        // SAFETY: a fresh chain, which nobody else has.
+        NonNull::new(copy).map(|copy| unsafe { Self::from_raw(copy) })
+    }
+
+    fn segments_raw(&self) -> impl Iterator<Item = &rte_mbuf> {
+        // SAFETY: segments of a chain that is ours and borrowed.
+        std::iter::successors(Some(self.raw()), |raw| unsafe { raw.next.as_ref() })
+    }
+
     /// The first segment's whole buffer, headroom and tailroom included, and the offset and
-    /// length of the data in it.
+    /// length of the data in it: both within it, whatever a driver wrote. Empty where others hold
+    /// the buffer as well.
     #[inline]
     pub fn buffer_mut(&mut self) -> (&mut [u8], usize, usize) {
+        if !self.is_writable() {
+            return (&mut [], 0, 0);
+        }
         let raw = self.raw_mut();
         let (start, len) = (raw.buf_addr.cast::<u8>(), usize::from(raw.buf_len));
         let (data_off, data_len) = (usize::from(raw.data_off), usize::from(raw.data_len));
-        // SAFETY: `buf_addr` is valid for `buf_len` bytes, apart from the header, and ours alone;
-        // pool memory is initialised (mapped zeroed).
+        // SAFETY: `buf_addr` is valid for `buf_len` bytes, apart from the header, and ours alone,
+        // as was asked above; pool memory is initialised (mapped zeroed), and so is a device's.
         let buffer = unsafe { std::slice::from_raw_parts_mut(start, len) };
         (buffer, data_off, data_len)
     }
 
     /// Makes bytes `start..end` of the first segment's buffer its data, and adjusts the packet's
-    /// length. `end` of a fresh mbuf's data is its `start`.
+    /// length. `end` of a fresh mbuf's data is its `start`. An mbuf that others hold stays as it is.
     #[inline]
     pub fn set_head(&mut self, start: usize, end: usize) -> Result<(), OutOfBuffer> {
+        let len = if self.is_held_once() { usize::from(self.raw().buf_len) } else { 0 };
         let raw = self.raw_mut();
-        let len = usize::from(raw.buf_len);
         if start > end || end > len {
             return Err(OutOfBuffer { start, end, len });
         }
@@ -240,8 +290,8 @@ impl Mbuf {
 
     /// Makes `bytes` the whole packet, in one segment behind the usual headroom.
     pub fn copy_from_slice(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
-        let start = usize::from(HEADROOM.min(self.raw().buf_len));
         let (buffer, ..) = self.buffer_mut();
+        let start = usize::from(HEADROOM).min(buffer.len());
         let room = buffer.len() - start;
         let no_room = NoRoom { wanted: bytes.len(), room };
         buffer.get_mut(start..start + bytes.len()).ok_or(no_room)?.copy_from_slice(bytes);
@@ -286,15 +336,11 @@ impl Mbuf {
     /// many were copied.
     pub fn read_into(&self, bytes: &mut [u8]) -> usize {
         let mut copied = 0;
-        let mut segment = Some(self.0);
-        while let Some(current) = segment {
-            // SAFETY: a segment of a chain that is ours and borrowed.
-            let current = unsafe { current.as_ref() };
-            let data = segment_data(current);
+        for segment in self.segments_raw() {
+            let data = segment_data(segment);
             let count = data.len().min(bytes.len() - copied);
             bytes[copied..copied + count].copy_from_slice(&data[..count]);
             copied += count;
-            segment = NonNull::new(current.next);
         }
         copied
     }
@@ -313,12 +359,19 @@ impl Mbuf {
     }
 }
 
+/// Whether the data lie within the buffer, which drivers that attach their own have to see to.
+#[inline]
+const fn fits(raw: &rte_mbuf) -> bool {
+    raw.data_off as u32 + raw.data_len as u32 <= raw.buf_len as u32
+}
+
 #[inline]
 fn segment_data(raw: &rte_mbuf) -> &[u8] {
-    let start = raw.buf_addr.cast::<u8>().wrapping_add(raw.data_off.into());
-    // SAFETY: DPDK and `set_head` keep `data_off + data_len` inside the buffer, which is
-    // initialised and borrowed with the chain.
-    unsafe { std::slice::from_raw_parts(start, raw.data_len.into()) }
+    let data_off = raw.data_off.min(raw.buf_len);
+    let data_len = raw.data_len.min(raw.buf_len - data_off);
+    let start = raw.buf_addr.cast::<u8>().wrapping_add(data_off.into());
+    // SAFETY: inside the buffer by the lines above; it is initialised and borrowed with the chain.
+    unsafe { std::slice::from_raw_parts(start, data_len.into()) }
 }
 
 impl Drop for Mbuf {
@@ -328,3 +381,6 @@ impl Drop for Mbuf {
         unsafe { dpdk_sys::dk_mbuf_free(self.0.as_ptr()) };
     }
 }
+
+#[cfg(test)]
+mod tests;
