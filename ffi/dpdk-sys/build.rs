@@ -15,7 +15,7 @@ const OLDEST: &str = "22.11";
 const LIBRARIES: [&str; 6] =
     ["rte_eal", "rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_net_ring"];
 
-const FUNCTIONS: [&str; 39] = [
+const FUNCTIONS: [&str; 41] = [
     "dk_.*",
     "rte_dev_probe",
     "rte_dev_remove",

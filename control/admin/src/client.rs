@@ -1,14 +1,14 @@
 //! Asking a running gateway: the command line's end of the admin socket.
 
-use crate::routes::{ConnectionQuery, FlowQuery, Refusal};
+use crate::routes::{ConnectionQuery, FlowQuery, Refusal, WorkersQuery};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use model::answers::{
-    BackendRow, ConnectionFilter, Connections, DropRow, Event, FlowExplanation, NeighbourRow,
-    PoolRow, PortRow, ServiceExplanation, ServiceRow, Status, Workers,
+    BackendRow, BudgetRow, ConnectionFilter, Connections, DropRow, Event, FlowExplanation,
+    NeighbourRow, PoolRow, PortRow, ServiceExplanation, ServiceRow, Status, Workers,
 };
 use model::desired::ObjectName;
 use model::ids::FiveTuple;
@@ -106,6 +106,8 @@ impl Client {
         ports -> Vec<PortRow> = "/v1/ports";
         /// Asks for the workers.
         workers -> Workers = "/v1/workers";
+        /// Asks for the budgets of interfaces and purposes.
+        budgets -> Vec<BudgetRow> = "/v1/budgets";
         /// Asks for the latest events.
         events -> Vec<Event> = "/v1/events";
         /// Asks for the pools of LoadBalancer addresses.
@@ -118,6 +120,21 @@ impl Client {
     /// Where the gateway doesn't run or doesn't answer.
     pub async fn connections(&self, filter: &ConnectionFilter) -> Result<Connections, ClientError> {
         self.get_with("/v1/connections", ConnectionQuery::from(filter)).await
+    }
+
+    /// Asks for the workers after so many seconds, in which their passes are measured.
+    ///
+    /// # Errors
+    /// Where the gateway doesn't run or doesn't answer.
+    pub async fn workers_measured(&self, seconds: u32) -> Result<Workers, ClientError> {
+        let query = serde_urlencoded::to_string(WorkersQuery { passes: Some(seconds) });
+        let query = query.map_err(|error| ClientError::Question(error.to_string()))?;
+        let time = ANSWER_WITHIN + Duration::from_secs(seconds.into());
+        let path = format!("/v1/workers?{query}");
+        let asked = self.converse(&path);
+        let answer =
+            tokio::time::timeout(time, asked).await.map_err(|_| ClientError::Timeout)??;
+        Ok(serde_json::from_slice(&answer)?)
     }
 
     /// Asks what would become of a packet.

@@ -2,13 +2,14 @@
 
 use crate::programming::ProgrammingTimes;
 use model::answers::{
-    BackendRow, ConnectionFilter, Connections, DropRow, Event, FlowExplanation, NeighbourRow,
-    PoolRow, PortRow, ProbeCounts, ServiceExplanation, ServiceRow, ServiceTraffic, Status, Workers,
-    WriteCounts,
+    BackendRow, BudgetRow, ConnectionFilter, Connections, DropRow, Event, FlowExplanation,
+    NeighbourRow, PoolRow, PortRow, ProbeCounts, ServiceExplanation, ServiceRow, ServiceTraffic,
+    Status, Workers, WriteCounts,
 };
 use model::desired::ObjectName;
 use model::ids::{FiveTuple, WorkerId};
 use std::future::Future;
+use std::time::Duration;
 
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +92,13 @@ pub trait Gateway: Send + Sync + 'static {
     fn ports(&self) -> impl Future<Output = Result<Vec<PortRow>, GatewayError>> + Send;
     /// The workers and the host mirror.
     fn workers(&self) -> impl Future<Output = Result<Workers, GatewayError>> + Send;
+    /// The same after so long a time, in which the passes of all workers were measured.
+    fn workers_measured(
+        &self,
+        time: Duration,
+    ) -> impl Future<Output = Result<Workers, GatewayError>> + Send;
+    /// The budgets of all interfaces and purposes.
+    fn budgets(&self) -> impl Future<Output = Result<Vec<BudgetRow>, GatewayError>> + Send;
     /// The latest events, oldest first.
     fn events(&self) -> impl Future<Output = Result<Vec<Event>, GatewayError>> + Send;
     /// The pools of LoadBalancer addresses, in the order of the configuration.

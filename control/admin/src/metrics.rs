@@ -1,14 +1,14 @@
 //! The exposition for Prometheus. Counters live with their single writers and are read at scrape;
 //! nothing is kept here.
 //!
-//! Labels are bounded: service port, worker, port, reason, and backend up to
+//! Labels are bounded: service port, worker, port, reason, interface, purpose, and backend up to
 //! [`BACKENDS_LABELLED_MAX`]. No label ever holds a client's address.
 
 mod control;
 mod links;
 
 use crate::gateway::{ControlReadings, Gateway, GatewayError, TrafficReadings};
-use model::answers::{DropRow, PortRow, Status, WorkerRow, Workers};
+use model::answers::{BudgetRow, DropRow, PortRow, Status, WorkerRow, Workers};
 use model::desired::ServicePortKey;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
@@ -34,6 +34,7 @@ pub struct Scrape {
     status: Status,
     workers: Workers,
     drops: Vec<DropRow>,
+    budgets: Vec<BudgetRow>,
     ports: Vec<PortRow>,
     traffic: TrafficReadings,
     control: ControlReadings,
@@ -49,6 +50,7 @@ impl Scrape {
             status: gateway.status().await?,
             workers: gateway.workers().await?,
             drops: gateway.drops().await?,
+            budgets: gateway.budgets().await?,
             ports: gateway.ports().await?,
             traffic: gateway.traffic().await?,
             control: gateway.control().await?,
@@ -107,10 +109,12 @@ impl Scrape {
         let rows = &self.workers.workers;
         let each =
             |value: fn(&WorkerRow) -> f64| rows.iter().map(move |row| (worker(row), value(row)));
-        let help = "Share of loops that found packets, over the last second.";
+        let help = "Share of the time in loops that found packets, over the last second.";
         to.gauges("worker_busy_ratio", help, each(|row| row.busy_ratio))?;
         let help = "Packets in a burst that wasn't empty, on average, over the last second.";
         to.gauges("worker_mean_burst_packets", help, each(|row| row.mean_burst))?;
+        let help = "Time of busy loops for each packet, over the last second.";
+        to.gauges("worker_packet_seconds", help, each(|row| row.ns_per_packet / 1e9))?;
         let help = "Generation that the worker runs with.";
         to.gauges("worker_generation", help, each(|row| row.generation as f64))?;
         let help = "Packets that the worker holds right now: the ledger's term in_flight.";
@@ -190,7 +194,14 @@ impl Scrape {
                 (vec![("worker", worker.to_string()), reason], *packets)
             })
         });
-        to.counters("dropped_packets", "Packets dropped, by reason.", drops)
+        to.counters("dropped_packets", "Packets dropped, by reason.", drops)?;
+        let of = |row: &BudgetRow| {
+            vec![("interface", row.interface.clone()), ("purpose", row.purpose.clone())]
+        };
+        let taken = self.budgets.iter().map(|row| (of(row), row.taken));
+        to.counters("budget_taken_packets", "Packets that came out of a budget.", taken)?;
+        let refused = self.budgets.iter().map(|row| (of(row), row.refused));
+        to.counters("budget_refused_packets", "Packets beyond a budget.", refused)
     }
 
     fn devices(&self, to: &mut Families<'_>) -> Result<(), Error> {

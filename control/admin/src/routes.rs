@@ -19,6 +19,8 @@ use std::time::Duration;
 pub(crate) const CONNECTIONS_DEFAULT: usize = 100;
 /// Rows of `show connections` at most: about 300 bytes each, so 30 MB of JSON.
 pub(crate) const CONNECTIONS_MAX: usize = 100_000;
+/// Seconds for which the passes of workers are measured, at most.
+pub const MEASURED_MAX_S: u32 = 60;
 /// How long a question may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -113,6 +115,15 @@ impl TryFrom<ConnectionQuery> for ConnectionFilter {
     }
 }
 
+/// The query of `/v1/workers`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct WorkersQuery {
+    /// For how many seconds passes are measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) passes: Option<u32>,
+}
+
 /// The query of `/v1/explain/flow`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,8 +149,15 @@ type Answer = Result<Response, GatewayError>;
 
 /// Waits for an answer, but not for ever.
 async fn answer<T: Serialize>(asked: impl Future<Output = Result<T, GatewayError>>) -> Answer {
-    let late = |_| GatewayError::Unavailable(format!("no answer within {ANSWER_WITHIN:?}"));
-    let answer = tokio::time::timeout(ANSWER_WITHIN, asked).await.map_err(late)??;
+    answer_within(ANSWER_WITHIN, asked).await
+}
+
+async fn answer_within<T: Serialize>(
+    time: Duration,
+    asked: impl Future<Output = Result<T, GatewayError>>,
+) -> Answer {
+    let late = |_| GatewayError::Unavailable(format!("no answer within {time:?}"));
+    let answer = tokio::time::timeout(time, asked).await.map_err(late)??;
     Ok(axum::Json(answer).into_response())
 }
 
@@ -151,7 +169,24 @@ macro_rules! plain {
     )*};
 }
 
-plain! { status services backends drops neighbours ports workers events pools }
+plain! { status services backends drops neighbours ports budgets events pools }
+
+async fn workers<G: Gateway>(
+    State(gateway): State<Arc<G>>,
+    Query(query): Query<WorkersQuery>,
+) -> Answer {
+    match query.passes {
+        None => answer(gateway.workers()).await,
+        Some(seconds) if (1..=MEASURED_MAX_S).contains(&seconds) => {
+            let time = Duration::from_secs(seconds.into());
+            answer_within(ANSWER_WITHIN + time, gateway.workers_measured(time)).await
+        }
+        Some(_) => {
+            let what = format!("passes are measured for 1 to {MEASURED_MAX_S} seconds");
+            Err(GatewayError::Invalid(what))
+        }
+    }
+}
 
 async fn connections<G: Gateway>(
     State(gateway): State<Arc<G>>,
@@ -221,6 +256,7 @@ pub(crate) fn all<G: Gateway>(gateway: Arc<G>) -> Router {
         .route("/v1/neighbours", get(neighbours::<G>))
         .route("/v1/ports", get(ports::<G>))
         .route("/v1/workers", get(workers::<G>))
+        .route("/v1/budgets", get(budgets::<G>))
         .route("/v1/events", get(events::<G>))
         .route("/v1/pools", get(pools::<G>))
         .route("/v1/explain/flow", get(explain_flow::<G>))

@@ -29,6 +29,10 @@ async fn answers_come_back_as_they_were_given() {
     assert_eq!((status.services, status.last_change_us), ([2, 1], Some(900)));
     assert_eq!(client.backends().await.unwrap(), [common::backend(0), common::backend(1)]);
     assert_eq!(client.workers().await.unwrap().workers, [common::worker()]);
+    let measured = client.workers_measured(7).await.unwrap().workers;
+    assert_eq!(measured[0].passes[0].ns_per_packet, 7.);
+    assert!(client.workers_measured(61).await.is_err());
+    assert_eq!(client.budgets().await.unwrap(), [common::budget()]);
     assert_eq!(client.drops().await.unwrap()[0].packets, 2);
     assert_eq!(client.ports().await.unwrap()[0].device_counters.ipackets, 10);
     assert!(client.events().await.unwrap().is_empty());
@@ -109,6 +113,7 @@ async fn metrics_hold_what_operations_need() {
         "headgate_last_change_seconds 0.0009",
         "headgate_source_stale_seconds 1.5",
         "headgate_worker_busy_ratio{worker=\"0\"} 0.25",
+        "headgate_budget_refused_packets_total{interface=\"front\",purpose=\"host_other\"} 3",
         "headgate_worker_mean_burst_packets{worker=\"0\"} 3.5",
         "headgate_connections{worker=\"0\",family=\"IPv6\"} 1.0",
         "headgate_ledger_packets_total{worker=\"0\",term=\"received\"} 10",

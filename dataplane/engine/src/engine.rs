@@ -19,6 +19,7 @@ use dpdk::{
 use model::ids::{InterfaceId, PortId, WorkerId};
 use model::limits::{AFFINITY_CLIENTS_MAX, BACKENDS_MAX, HOST_FLOWS_MAX, SERVICE_PORTS_MAX};
 use pipeline::adjacency::{Adjacencies, AdjacencyInput, Interface};
+use pipeline::answer::Rates;
 use pipeline::arch::memory::OutOfMemory;
 use pipeline::connections::SlotKeys;
 use pipeline::counters::Counters;
@@ -97,7 +98,8 @@ pub struct Engine {
     /// The files of the connection tables and of the keys, kept open: whoever is to keep the memory
     /// when this process ends gets them.
     files: Vec<TableFile>,
-    _eal: Eal,
+    pub(crate) rates: Rates,
+    pub(crate) eal: Eal,
 }
 
 impl Engine {
@@ -164,7 +166,8 @@ impl Engine {
             ways: Mutex::default(),
             keys: Mutex::new(keys),
             files: sparse.files,
-            _eal: eal.clone(),
+            rates: config.pipeline.rates,
+            eal: eal.clone(),
         };
         let parts = Parts {
             readers,
@@ -197,7 +200,7 @@ impl Engine {
             let counts = Arc::new(Counters::new(SERVICE_PORTS_MAX, BACKENDS_MAX));
             let pipeline = Pipeline::new(&options, Arc::clone(&counts), &mut memory)?;
             let counters = Arc::new(WorkerCounters::default());
-            let (mailbox, inquiries) = mailbox(id);
+            let (mailbox, inbox) = mailbox(id);
             let (to, from) = parts.rings.of(number);
             let worker = Worker {
                 reader,
@@ -209,7 +212,7 @@ impl Engine {
                 },
                 host: host.next(),
                 pool: self.pool.clone(),
-                inquiries,
+                inbox,
                 counters: Arc::clone(&counters),
                 idler: Idler::new(parts.idle),
                 stop: Arc::clone(&self.stop),

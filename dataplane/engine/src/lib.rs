@@ -9,6 +9,7 @@ mod engine;
 pub mod fault;
 mod idle;
 mod links;
+mod load;
 pub mod mailbox;
 pub mod memory;
 pub mod mirror;

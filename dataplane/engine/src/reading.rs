@@ -1,19 +1,24 @@
 //! What the engine can be asked: counters summed over workers, rows for `show`, inquiries.
 
 use crate::engine::Engine;
+use crate::load::{Pass, PassCounters};
 use crate::mailbox::NoAnswer;
 use crate::mirror::Mirror;
+use dpdk::cycles_hz;
 use model::answers::{
-    AffinityCounts, ConflictRow, ConnectionFilter, Connections, DropRow, FlowAnswer, Ledger,
-    LinkRow, Links, NeighbourRow, PortRow, Traffic, WorkerRow, Workers,
+    AffinityCounts, BudgetRow, ConflictRow, ConnectionFilter, Connections, DropRow, FlowAnswer,
+    Ledger, LinkRow, Links, NeighbourRow, PassRow, PortRow, Traffic, WorkerRow, Workers,
 };
 use model::drops::DropReason;
 use model::ids::{BackendId, FiveTuple, InterfaceId, ServiceId, WorkerId};
 use pipeline::adjacency::{Adjacencies, AdjacencyInput, Interface};
+use pipeline::answer::Class;
 use pipeline::counters::{BackendCounters, ServiceCounters};
 use pipeline::snapshot::Snapshot;
 use pipeline::tables::Tables;
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A backend's counters, summed over the workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,13 +34,18 @@ pub struct BackendTraffic {
 impl Engine {
     /// The answer of `show workers`.
     pub fn workers(&self) -> Workers {
+        let ns = self.ns_per_cycle();
         let rows = self.workers.iter().enumerate().map(|(number, worker)| {
-            let id = WorkerId(number as u8);
+            let (id, load) = (WorkerId(number as u8), &worker.counters.load);
             WorkerRow {
                 worker: id,
                 core: worker.core,
                 generation: self.publisher.generation_of(id),
                 busy_ratio: worker.counters.load.busy_ratio(),
+                ns_per_packet: worker.counters.load.packet_cycles() * ns,
+                busy_and_idle_s: [&load.busy_cycles, &load.idle_cycles]
+                    .map(|cycles| cycles.read() as f64 * ns / 1e9),
+                passes: Vec::new(),
                 mean_burst: worker.counters.load.mean_burst(),
                 loops: worker.counters.load.loops.read(),
                 connections: [0, 1].map(|family| worker.pipeline.connections[family].read()),
@@ -59,6 +69,46 @@ impl Engine {
             workers: rows.collect(),
             mirror: self.mirror.as_ref().map(|mirror| mirror.ledger()).unwrap_or_default(),
         }
+    }
+    fn ns_per_cycle(&self) -> f64 {
+        1e9 / cycles_hz(&self.eal).max(1) as f64
+    }
+    /// The same after so long a time, for which the passes of all workers are measured. Blocks.
+    pub fn workers_measured(&self, time: Duration) -> Workers {
+        let until_ms = (self.started.elapsed() + time).as_millis() as u64;
+        let readings = || self.workers.iter().map(|worker| reading(&worker.counters.passes));
+        let before: Vec<_> = readings().collect();
+        for worker in &self.workers {
+            worker.counters.passes.measure_until(until_ms);
+        }
+        std::thread::sleep(time);
+        let mut answer = self.workers();
+        for (row, (before, after)) in answer.workers.iter_mut().zip(before.iter().zip(readings())) {
+            row.passes = passes(before, &after, self.ns_per_cycle());
+        }
+        answer
+    }
+    /// The answer of `show budgets`: every purpose on every interface.
+    pub fn budgets(&self) -> Vec<BudgetRow> {
+        let adjacencies = self.adjacencies();
+        let interfaces = adjacencies.interfaces().iter().enumerate();
+        let row = |id: InterfaceId, name: &str, class: Class| {
+            let counts = || self.workers.iter().filter_map(|w| w.pipeline.budget(class, id));
+            let rate = self.rates.of(class);
+            BudgetRow {
+                interface: name.to_owned(),
+                purpose: class.label().to_owned(),
+                meaning: class.meaning().to_owned(),
+                rate: [rate.per_second, rate.burst],
+                taken: counts().map(|counts| counts.taken.read()).sum(),
+                refused: counts().map(|counts| counts.refused.read()).sum(),
+            }
+        };
+        let of = |(id, interface): (usize, &Interface)| {
+            let classes = Class::ALL.iter();
+            classes.map(|class| row(InterfaceId(id as u8), &interface.name, *class)).collect()
+        };
+        interfaces.flat_map::<Vec<_>, _>(of).collect()
     }
     /// All workers' ledgers summed.
     pub fn ledger(&self) -> Ledger {
@@ -85,21 +135,34 @@ impl Engine {
         };
         DropReason::ALL.iter().map(row).collect()
     }
-    /// The answer of `show neighbours`.
+    /// The answer of `show neighbours`: next hops of backends, then of routes, then all others.
     pub fn neighbours(&self) -> Vec<NeighbourRow> {
         let Some(mirror) = &self.mirror else { return Vec::new() };
         let adjacencies = self.adjacencies();
         let behind = self.backends_behind();
-        let row = |neighbour: &crate::mirror::KernelNeighbour| NeighbourRow {
-            interface: adjacencies
-                .interface(neighbour.interface)
-                .map_or_else(String::new, |interface| interface.name.to_string()),
-            address: neighbour.address,
-            mac: neighbour.mac.map(|mac| mac.to_string()).unwrap_or_default(),
-            state: neighbour.state.to_owned(),
-            backends: behind.get(&(neighbour.interface, neighbour.address)).copied().unwrap_or(0),
+        let routers: HashSet<_> = adjacencies.routers().collect();
+        let row = |neighbour: &crate::mirror::KernelNeighbour| {
+            let hop = (neighbour.interface, neighbour.address);
+            let backends = behind.get(&hop).copied().unwrap_or(0);
+            let kind = match backends {
+                0 if routers.contains(&hop) => "router",
+                0 => "client",
+                _ => "backend",
+            };
+            let interface = adjacencies.interface(neighbour.interface);
+            NeighbourRow {
+                interface: interface.map_or_else(String::new, |of| of.name.to_string()),
+                address: neighbour.address,
+                mac: neighbour.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+                state: neighbour.state.to_owned(),
+                kind: kind.to_owned(),
+                backends,
+            }
         };
-        mirror.neighbours().iter().map(row).collect()
+        let mut rows: Vec<_> = mirror.neighbours().iter().map(row).collect();
+        let rank = |kind: &str| ["backend", "router"].iter().position(|first| *first == kind);
+        rows.sort_by_key(|row| rank(&row.kind).unwrap_or(usize::MAX));
+        rows
     }
     /// Interfaces of which the port has no link, or the host's twin is down, and the groups that
     /// we are in.
@@ -222,7 +285,7 @@ impl Engine {
         for worker in &self.workers {
             let mut from = Some((0, 0));
             while let Some(place) = from {
-                let page = worker.mailbox.page(filter.clone(), place)?;
+                let page = worker.mailbox.page(filter, place)?;
                 found.connections.extend(page.connections);
                 if found.connections.len() > filter.limit {
                     found.connections.truncate(filter.limit);
@@ -236,10 +299,34 @@ impl Engine {
     }
     /// What would become of a packet of this flow. Blocks while its owner answers.
     pub fn explain(&self, flow: FiveTuple) -> Result<FlowAnswer, NoAnswer> {
-        let owner = self.publisher.latest().owner(&flow);
+        let tables = self.publisher.latest();
+        let owner = tables.owner(&flow);
         match self.workers.get(owner.index()) {
-            Some(worker) => worker.mailbox.explain(flow),
+            Some(worker) => worker.mailbox.explain(flow, &tables),
             None => Err(NoAnswer(owner)),
         }
     }
+}
+
+/// Packets, and cycles by pass.
+type Reading = (u64, [u64; Pass::ALL.len()]);
+
+fn reading(counters: &PassCounters) -> Reading {
+    (counters.packets.read(), Pass::ALL.map(|(pass, _)| counters.cycles(pass)))
+}
+
+/// What the passes took between two readings; nothing where no packet came.
+fn passes(before: &Reading, after: &Reading, ns_per_cycle: f64) -> Vec<PassRow> {
+    let packets = after.0.saturating_sub(before.0);
+    if packets == 0 {
+        return Vec::new();
+    }
+    let cycles = |pass: Pass| after.1[pass as usize].saturating_sub(before.1[pass as usize]) as f64;
+    let all = Pass::ALL.iter().map(|(pass, _)| cycles(*pass)).sum::<f64>().max(1.);
+    let row = |(pass, word): (Pass, &str)| PassRow {
+        pass: word.to_owned(),
+        ns_per_packet: cycles(pass) * ns_per_cycle / packets as f64,
+        share: cycles(pass) / all,
+    };
+    Pass::ALL.map(row).to_vec()
 }

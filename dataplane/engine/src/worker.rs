@@ -1,14 +1,14 @@
 //! One poll-mode core: receive, process, send, run to completion.
 
-use crate::counters::{LedgerCounters, Load, WorkerCounters};
+use crate::counters::{LedgerCounters, WorkerCounters};
 use crate::idle::Idler;
-use crate::mailbox::{self, Inquiry};
+use crate::load::{Load, Pass, Watch};
+use crate::mailbox::Inbox;
 use crate::mirror::MirrorPort;
 use crate::outlet::{Outlets, count_drop};
 use crate::packet::{Handed, Outcome, frame};
 use crate::publish::Reader;
 use arrayvec::ArrayVec;
-use crossbeam_channel::Receiver;
 use dpdk::{Burst, Consumer, Mbuf, Pool, RxQueue};
 use model::drops::DropReason;
 use model::ids::{InterfaceId, PortId, WorkerId};
@@ -52,7 +52,7 @@ pub struct Worker {
     /// Where packets from the host get their mbufs.
     pub pool: Pool,
     /// Inquiries.
-    pub inquiries: Receiver<Inquiry>,
+    pub inbox: Inbox,
     /// Its counters.
     pub counters: Arc<WorkerCounters>,
     /// What it does when there is nothing to do.
@@ -69,7 +69,7 @@ impl Worker {
         let Self { mut pipeline, mut reader, mut inlets, mut handed_in, mut outlets, .. } = self;
         let (mut host, mut idler, counters) = (self.host, self.idler, self.counters);
         let mut burst = Burst::<BURST_PACKETS_MAX>::new();
-        let mut load = Load::default();
+        let mut load = Load::new();
         let counts = Arc::clone(pipeline.counters());
         let host_flows = Arc::clone(pipeline.host_flows());
         let mut out = Way {
@@ -78,35 +78,45 @@ impl Worker {
             ledger: &counters.ledger,
             counts: &counts,
             host_flows: &host_flows,
+            pool: &self.pool,
         };
         while !self.stop.load(Relaxed) {
+            let began = load.begin_loop();
             let now = Now { ms: self.started.elapsed().as_millis() as u64 };
             let tables = reader.read();
+            let mut watch = counters.passes.watch(now.ms, began);
             let mut packets = 0;
             for inlet in &mut inlets {
                 let received = inlet.queue.receive(&mut burst);
                 out.ledger.received.add(received as u64);
                 load.burst(received);
                 packets += received;
-                out.process(&mut pipeline, tables, &mut burst, Some(inlet.port), now);
+                watch.lap(Pass::Receive, received > 0);
+                let from = (Some(inlet.port), now);
+                out.process(&mut pipeline, tables, &mut burst, from, &mut watch);
             }
             for ring in &mut handed_in {
                 let taken = ring.dequeue_burst(&mut burst);
                 out.ledger.handed_in.add(taken as u64);
                 packets += taken;
-                out.process(&mut pipeline, tables, &mut burst, None, now);
+                watch.lap(Pass::Receive, taken > 0);
+                out.process(&mut pipeline, tables, &mut burst, (None, now), &mut watch);
             }
-            packets += out.take_from_host(tables, &self.pool, now);
+            let taken = out.take_from_host(tables, now);
+            packets += taken;
+            watch.lap(Pass::FromHost, taken > 0);
             pipeline.sweep(tables, now);
-            out.send_generated(&mut pipeline, &self.pool);
+            watch.lap(Pass::Sweep, packets > 0);
+            out.send_generated(&mut pipeline);
             out.outlets.flush(out.ledger, &counts);
             out.ledger.in_flight.set(0);
+            watch.lap(Pass::Send, packets > 0);
             out.request_neighbours(&mut pipeline);
             out.tell_claims(&mut pipeline);
-            if let Ok(inquiry) = self.inquiries.try_recv() {
-                mailbox::answer(inquiry, &pipeline, tables, now);
-            }
-            load.end_loop(packets > 0, now.ms, &counters.load);
+            self.inbox.answer_one(&pipeline, tables, now);
+            watch.lap(Pass::Other, packets > 0);
+            watch.packets(packets);
+            load.end_loop(packets, now.ms, &counters.load);
             idler.end_loop(packets > 0);
         }
     }
@@ -124,6 +134,7 @@ struct Way<'a> {
     ledger: &'a LedgerCounters,
     counts: &'a Counters,
     host_flows: &'a HostFlows,
+    pool: &'a Pool,
 }
 
 impl Way<'_> {
@@ -135,13 +146,16 @@ impl Way<'_> {
         pipeline: &mut Pipeline,
         tables: &Tables,
         burst: &mut Burst<BURST_PACKETS_MAX>,
-        port: Option<PortId>,
-        now: Now,
+        (port, now): (Option<PortId>, Now),
+        watch: &mut Watch<'_>,
     ) {
         #[cfg(feature = "lose-one-packet")]
         crate::fault::lose(burst);
         if burst.is_empty() {
             return;
+        }
+        if !burst.iter().all(Mbuf::is_writable) {
+            self.copy_shared(burst);
         }
         self.ledger.in_flight.set(burst.len() as u64);
         // What others want sent alone doesn't pass the pipeline again.
@@ -158,9 +172,26 @@ impl Way<'_> {
             pipeline.process_burst(tables, &mut frames, now);
             outcomes.extend(frames.iter().map(Outcome::of));
         }
+        watch.lap(Pass::Pipeline, true);
         for (mbuf, outcome) in burst.drain().zip(&outcomes) {
             self.deliver(mbuf, outcome);
         }
+        watch.lap(Pass::Deliver, true);
+    }
+
+    /// What is held by a driver as well, or isn't where its lengths say, isn't rewritten: a copy is.
+    #[cold]
+    fn copy_shared(&mut self, burst: &mut Burst<BURST_PACKETS_MAX>) {
+        let mut writable = Burst::<BURST_PACKETS_MAX>::new();
+        for mbuf in burst.drain() {
+            let copy = if mbuf.is_writable() { Some(mbuf) } else { mbuf.copy(self.pool) };
+            match copy {
+                // Both hold as many.
+                Some(mbuf) => drop(writable.push(mbuf)),
+                None => count_drop(self.ledger, self.counts, DropReason::BufferShared, 1),
+            }
+        }
+        std::mem::swap(burst, &mut writable);
     }
 
     fn send_for_others(&mut self, burst: &mut Burst<BURST_PACKETS_MAX>) {
@@ -219,11 +250,12 @@ impl Way<'_> {
 
     /// Sends what the host gives, and notes what it begins. A frame waits in its slot while no mbuf is free.
     #[inline]
-    fn take_from_host(&mut self, tables: &Tables, pool: &Pool, now: Now) -> usize {
+    fn take_from_host(&mut self, tables: &Tables, now: Now) -> usize {
         let Some(host) = self.host.as_mut() else { return 0 };
         let mut taken = 0;
         while taken < HOST_FRAMES_PER_LOOP {
-            let Some(mut mbuf) = (if host.has_from_host() { pool.alloc() } else { None }) else {
+            let Some(mut mbuf) = (if host.has_from_host() { self.pool.alloc() } else { None })
+            else {
                 break;
             };
             let Some(slot) = host.from_host() else { break };
@@ -243,9 +275,9 @@ impl Way<'_> {
     }
 
     /// Sends what the pipeline has made. It waits while no mbuf is free.
-    fn send_generated(&mut self, pipeline: &mut Pipeline, pool: &Pool) {
+    fn send_generated(&mut self, pipeline: &mut Pipeline) {
         while pipeline.has_generated() {
-            let Some(mut mbuf) = pool.alloc() else { return };
+            let Some(mut mbuf) = self.pool.alloc() else { return };
             let Some(made) = pipeline.take_generated() else { return };
             self.ledger.generated.add(1);
             if mbuf.copy_from_slice(made.bytes()).is_ok() {

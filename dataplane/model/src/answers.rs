@@ -1,10 +1,12 @@
 //! What `status`, `show` and `explain` answer, as they travel over the admin socket.
 
 mod control;
+mod workers;
 
 pub use control::{
     Leadership, Live, PoolCount, PoolRow, ProbeCounts, ServiceFacts, SourceState, WriteCounts,
 };
+pub use workers::{AffinityCounts, BudgetRow, PassRow, WorkerRow, Workers};
 
 use crate::desired::{ObjectName, ServicePortKey};
 use crate::drops::DropReason;
@@ -158,6 +160,9 @@ pub struct NeighbourRow {
     pub mac: String,
     /// The kernel's word: reachable, stale, delay, probe, failed, incomplete, permanent.
     pub state: String,
+    /// `backend`: the next hop of some; `router`: that of a route; `client`: any other.
+    #[serde(default)]
+    pub kind: String,
     /// Service ports with a backend behind it.
     pub backends: u32,
 }
@@ -315,69 +320,6 @@ pub struct MirrorLedger {
     pub to_kernel: u64,
     /// Frames that a twin refused.
     pub dropped_to_kernel: u64,
-}
-
-/// A worker in `show workers`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct WorkerRow {
-    /// The worker.
-    pub worker: WorkerId,
-    /// Its core.
-    pub core: u32,
-    /// The published generation (snapshot or adjacencies) that it runs with.
-    pub generation: u64,
-    /// Share of its loops that found packets, over the last second, 0 to 1.
-    pub busy_ratio: f64,
-    /// Packets in a burst that wasn't empty, on average, over the last second.
-    pub mean_burst: f64,
-    /// Loops since start.
-    pub loops: u64,
-    /// Connections in its table: IPv4, IPv6.
-    pub connections: [u64; 2],
-    /// Places in its table: IPv4, IPv6.
-    pub connections_max: [u64; 2],
-    /// Connections inserted since start.
-    pub inserts: u64,
-    /// Embryonic connections that were overwritten by newer ones.
-    pub half_open_evicted: u64,
-    /// What session affinity did.
-    #[serde(default)]
-    pub affinity: AffinityCounts,
-    /// RSTs to clients whose backend had gone for long enough.
-    #[serde(default)]
-    pub resets: u64,
-    /// Segments sent to silent clients of such backends, which they answer and so get their RST.
-    #[serde(default)]
-    pub reset_probes: u64,
-    /// Its ledger.
-    pub ledger: Ledger,
-}
-
-/// What session affinity did with new connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AffinityCounts {
-    /// Their client kept its backend.
-    pub hits: u64,
-    /// Their client was remembered from then on, or got another backend.
-    pub begun: u64,
-    /// There was no place to remember their client.
-    pub full: u64,
-}
-
-/// The answer of `show workers`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Workers {
-    /// The latest published generation.
-    pub generation: u64,
-    /// The latest generation that every worker runs with.
-    pub generation_everywhere: u64,
-    /// Clients that session affinity remembers, and those that it has room for.
-    #[serde(default)]
-    pub affinity_clients: [u64; 2],
-    /// The workers.
-    pub workers: Vec<WorkerRow>,
-    /// The host mirror.
-    pub mirror: MirrorLedger,
 }
 
 /// The answer of `status`.

@@ -139,6 +139,8 @@ reasons! {
         => "The link is slower than what is sent to it, or the device stalls.";
     TransmitOversize "transmit_oversize" "The frame is longer than the port can send."
         => "Lower the MTU of the interface.";
+    BufferShared "buffer_shared" "The driver still holds the packet's buffer, and none was free for a copy."
+        => "Raise eal.mbufs; where it lasts, the driver hands out buffers that it keeps.";
     HostFull "host_full" "The ring towards the host is full."
         => "The host's stack is overloaded by traffic for the gateway itself.";
     HostLimited "host_limited" "Traffic for the host beyond the budget of its interface and purpose."

@@ -4,6 +4,7 @@ use crate::adjacency::{Adjacency, Hop};
 use crate::arch::memory::Plain;
 use crate::begin::pick;
 use crate::connections::{Address, Cold, Direction, Entry, Key, Shard};
+use crate::found::{FlowFound, Page, WayFound};
 use crate::journey::Now;
 use crate::miss::{Whose, whose};
 use crate::parse::{Addresses, Parsed};
@@ -11,43 +12,35 @@ use crate::pipeline::Pipeline;
 use crate::snapshot::FoundFrontend;
 use crate::tables::Tables;
 use crate::ways;
-use model::answers::{ConnectionFilter, FlowAnswer};
+use model::answers::ConnectionFilter;
 use model::drops::DropReason;
 use model::ids::{FiveTuple, Protocol, WorkerId};
 use model::record::{ConnectionRecord, RECORD_VERSION};
 use std::net::{IpAddr, SocketAddr};
 
-/// A page of connections, and where the next begins.
-#[derive(Clone, Debug, Default)]
-pub struct Page {
-    /// Those that match.
-    pub connections: Vec<ConnectionRecord>,
-    /// Where to go on, as (table, place); `None` at the end.
-    pub next: Option<(u8, u32)>,
-}
-
 impl Pipeline {
-    /// The connections in the next `places` places of the tables that match the filter.
+    /// The connections that match the filter, in as many places of the tables as the page, which
+    /// comes empty, has room for. Nothing is allocated.
     pub fn page(
         &self,
         tables: &Tables,
         filter: &ConnectionFilter,
         (table, at): (u8, u32),
-        places: usize,
         now: Now,
-    ) -> Page {
+        page: &mut Page,
+    ) {
         let with = (tables, filter, now);
-        match table {
-            0 => {
-                let (connections, next) = self.page_of(&self.v4, with, at, places);
-                Page { connections, next: Some(if next == 0 { (1, 0) } else { (0, next) }) }
-            }
-            1 => {
-                let (connections, next) = self.page_of(&self.v6, with, at, places);
-                Page { connections, next: (next != 0).then_some((1, next)) }
-            }
-            _ => Page::default(),
-        }
+        page.next = match table {
+            0 => match self.page_of(&self.v4, with, at, page) {
+                0 => Some((1, 0)),
+                next => Some((0, next)),
+            },
+            1 => match self.page_of(&self.v6, with, at, page) {
+                0 => None,
+                next => Some((1, next)),
+            },
+            _ => None,
+        };
     }
 
     fn page_of<A: Address>(
@@ -55,18 +48,19 @@ impl Pipeline {
         shard: &Shard<A>,
         (tables, filter, now): (&Tables, &ConnectionFilter, Now),
         at: u32,
-        places: usize,
-    ) -> (Vec<ConnectionRecord>, u32)
+        page: &mut Page,
+    ) -> u32
     where
         Entry<A>: Plain,
         Cold<A>: Plain,
     {
+        let places = page.connections.capacity() - page.connections.len();
         let (entries, next) = shard.page(at, places);
         let records = entries
             .filter_map(|(entry, cold)| self.record(tables, (entry, cold), now))
-            .filter(|record| is_wanted(record, filter))
-            .collect();
-        (records, next)
+            .filter(|record| is_wanted(record, filter));
+        page.connections.extend(records.take(places));
+        next
     }
 
     /// The connection as it leaves the worker.
@@ -96,8 +90,9 @@ impl Pipeline {
         })
     }
 
-    /// What would become of a packet of this flow. To be asked of the flow's owner.
-    pub fn explain(&self, tables: &Tables, flow: &FiveTuple, now: Now) -> FlowAnswer {
+    /// What would become of a packet of this flow. To be asked of the flow's owner. Nothing is
+    /// allocated.
+    pub fn explain(&self, tables: &Tables, flow: &FiveTuple, now: Now) -> FlowFound {
         match (flow.source.ip(), flow.destination.ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let key = key(flow, source.to_bits(), destination.to_bits());
@@ -107,7 +102,7 @@ impl Pipeline {
                 let key = key(flow, source.to_bits(), destination.to_bits());
                 self.explain_key(&self.v6, tables, &key, now)
             }
-            _ => answer(self.context.worker, "not_ours", Some(DropReason::NotOurs)),
+            _ => FlowFound::new(self.context.worker, "not_ours", Some(DropReason::NotOurs)),
         }
     }
 
@@ -117,7 +112,7 @@ impl Pipeline {
         tables: &Tables,
         key: &Key<A>,
         now: Now,
-    ) -> FlowAnswer
+    ) -> FlowFound
     where
         Entry<A>: Plain,
         Cold<A>: Plain,
@@ -125,7 +120,8 @@ impl Pipeline {
         let destination = key.destination.to_ip();
         let service =
             tables.snapshot.find_frontend(destination, key.protocol, key.destination_port);
-        let mut answer = answer(self.context.worker, "not_ours", Some(DropReason::NotOurs));
+        let not_ours = Some(DropReason::NotOurs);
+        let mut answer = FlowFound::new(self.context.worker, "not_ours", not_ours);
         answer.service = service.map(|found| found.service.key.clone());
         let found = shard
             .find_key(key)
@@ -134,7 +130,7 @@ impl Pipeline {
             answer.connection = self.record(tables, (entry, cold), now);
             answer.service = answer.connection.as_ref().and_then(|c| c.service.clone());
             answer.selected = answer.connection.as_ref().map(|c| c.backend);
-            (answer.chosen_by, answer.drop) = ("connection".to_owned(), None);
+            (answer.chosen_by, answer.drop) = ("connection", None);
             answer.reset_in_s =
                 (cold.reset_s != 0).then(|| cold.reset_s.saturating_sub(now.seconds()));
             let hop = match found.direction {
@@ -160,7 +156,7 @@ impl Pipeline {
             Whose::Nat => ("nat_address", None),
             Whose::Nobody => ("not_ours", Some(DropReason::NotOurs)),
         };
-        (answer.chosen_by, answer.drop) = (chosen_by.to_owned(), drop);
+        (answer.chosen_by, answer.drop) = (chosen_by, drop);
         answer
     }
 
@@ -171,10 +167,10 @@ impl Pipeline {
         found: &FoundFrontend<'_>,
         key: &Key<A>,
         now: Now,
-        answer: &mut FlowAnswer,
+        answer: &mut FlowFound,
     ) {
         if !found.admits(key.source.to_ip()) {
-            answer.chosen_by = "source_ranges".to_owned();
+            answer.chosen_by = "source_ranges";
             answer.drop = Some(DropReason::SourceNotAllowed);
             return;
         }
@@ -183,32 +179,28 @@ impl Pipeline {
         let Some((picked, backend)) =
             picked.and_then(|picked| Some((picked, tables.snapshot.backend(picked.backend)?)))
         else {
-            answer.chosen_by = "no_backend".to_owned();
+            answer.chosen_by = "no_backend";
             answer.drop = Some(DropReason::NoBackend);
             return;
         };
         answer.selected = Some(backend.address);
         answer.affinity_left_s = picked.sticky_s;
         let word = if picked.sticky_s.is_some() { "affinity" } else { "maglev" };
-        (answer.chosen_by, answer.drop) = (word.to_owned(), None);
+        (answer.chosen_by, answer.drop) = (word, None);
         let hop = ways::to_backend(tables, backend.address.ip(), backend.via);
         self.explain_way(tables, hop, answer);
     }
 
-    fn explain_way(&self, tables: &Tables, hop: Option<Hop>, answer: &mut FlowAnswer) {
+    fn explain_way(&self, tables: &Tables, hop: Option<Hop>, answer: &mut FlowFound) {
         let Some(hop) = hop else {
             answer.drop = Some(DropReason::NoRoute);
             return;
         };
-        let name = tables.adjacencies.interface(hop.interface).map_or("?", |i| &*i.name);
         let published = hop.adjacency.and_then(|id| tables.adjacencies.adjacency(id));
         let mac = published
             .map(Adjacency::destination)
             .or_else(|| self.context.learned.find(hop.interface, hop.address, None));
-        answer.way = Some(match mac {
-            Some(mac) => format!("{} at {mac} on {name}", hop.address),
-            None => format!("{} unresolved on {name}", hop.address),
-        });
+        answer.way = Some(WayFound { interface: hop.interface, address: hop.address, mac });
         if mac.is_none() {
             answer.drop = Some(DropReason::NeighbourUnresolved);
         }
@@ -246,20 +238,6 @@ fn key<A: Address>(flow: &FiveTuple, source: A, destination: A) -> Key<A> {
         source_port: flow.source.port(),
         destination_port: flow.destination.port(),
         protocol: flow.protocol.number(),
-    }
-}
-
-fn answer(owner: WorkerId, chosen_by: &str, drop: Option<DropReason>) -> FlowAnswer {
-    FlowAnswer {
-        owner,
-        service: None,
-        connection: None,
-        selected: None,
-        chosen_by: chosen_by.to_owned(),
-        way: None,
-        affinity_left_s: None,
-        reset_in_s: None,
-        drop,
     }
 }
 

@@ -12,6 +12,7 @@ pub mod connections;
 pub mod counters;
 mod established;
 pub mod forwarding;
+mod found;
 pub mod frame;
 mod host;
 pub mod host_flows;
@@ -32,6 +33,6 @@ mod sweep;
 pub mod tables;
 mod ways;
 
-pub use inquiry::Page;
+pub use found::{FlowFound, Page, WayFound};
 pub use journey::Now;
 pub use pipeline::{Options, Pipeline};

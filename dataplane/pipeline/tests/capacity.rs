@@ -208,7 +208,8 @@ impl Test {
         for (worker, pipeline) in self.workers.pipelines.iter().enumerate() {
             let mut next = Some((0, 0));
             while let Some(at) = next {
-                let page = pipeline.page(&self.world.tables, &filter, at, 4096, self.now);
+                let mut page = pipeline::Page::of(4096);
+                pipeline.page(&self.world.tables, &filter, at, self.now, &mut page);
                 established += page.connections.len();
                 next = page.next;
             }

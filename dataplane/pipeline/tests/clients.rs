@@ -52,7 +52,7 @@ fn explain(workers: &Workers, world: &World, packet: &Packet, now: Now) -> FlowA
         destination: packet.destination,
     };
     let owner = world.tables.owner(&flow);
-    workers.pipelines[owner.index()].explain(&world.tables, &flow, now)
+    workers.pipelines[owner.index()].explain(&world.tables, &flow, now).answer(&world.tables)
 }
 
 /// Makes a connection one that isn't half open: TCP by the rest of its handshake, UDP by an answer

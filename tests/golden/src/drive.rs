@@ -7,7 +7,7 @@ use pipeline::counters::Counters;
 use pipeline::frame::{Frame, Rx, Verdict};
 use pipeline::mirror::NeighbourRequest;
 use pipeline::tables::Tables;
-use pipeline::{Now, Options, Pipeline};
+use pipeline::{Now, Options, Page, Pipeline};
 use std::sync::Arc;
 
 /// Bytes in front of a frame, as DPDK leaves them.
@@ -93,7 +93,8 @@ pub fn records(pipeline: &Pipeline, tables: &Tables, now: Now) -> Vec<Connection
     let mut all = Vec::new();
     let mut at = Some((0, 0));
     while let Some(from) = at {
-        let page = pipeline.page(tables, &Default::default(), from, 1000, now);
+        let mut page = Page::of(1000);
+        pipeline.page(tables, &Default::default(), from, now, &mut page);
         all.extend(page.connections);
         at = page.next;
     }

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 const OF_THE_ENGINE: &[(DropReason, &str)] = &[
     (DropReason::HandoverFull, "the engine's rings between workers are full"),
     (DropReason::TransmitFull, "the engine's ports take no more"),
+    (DropReason::BufferShared, "a driver that keeps buffers is no part of a case"),
     (DropReason::HostFull, "the engine's rings to the mirror are full"),
     (DropReason::HostOversize, "the mirror's slots are too short"),
 ];

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -37,6 +38,9 @@ pub fn worker() -> WorkerRow {
         core: 1,
         generation: 7,
         busy_ratio: 0.25,
+        ns_per_packet: 90.,
+        busy_and_idle_s: [10., 30.],
+        passes: vec![],
         mean_burst: 3.5,
         loops: 1_000,
         connections: [3, 1],
@@ -62,6 +66,17 @@ pub fn backend(number: usize) -> BackendRow {
         connections: 5,
         packets_in: 6,
         packets_out: 7,
+    }
+}
+
+pub fn budget() -> BudgetRow {
+    BudgetRow {
+        interface: "front".into(),
+        purpose: "host_other".into(),
+        meaning: "To the host: anything else.".into(),
+        rate: [20_000, 2_000],
+        taken: 5,
+        refused: 3,
     }
 }
 
@@ -155,6 +170,15 @@ impl Gateway for Fake {
             mirror: MirrorLedger::default(),
         })
     }
+    async fn workers_measured(&self, time: Duration) -> Result<Workers, GatewayError> {
+        let ns_per_packet = time.as_secs_f64();
+        let pass = PassRow { pass: "pipeline".into(), ns_per_packet, share: 1. };
+        let row = WorkerRow { passes: vec![pass], ..worker() };
+        Ok(Workers { workers: vec![row], ..self.workers().await? })
+    }
+    async fn budgets(&self) -> Result<Vec<BudgetRow>, GatewayError> {
+        Ok(vec![budget()])
+    }
     async fn events(&self) -> Result<Vec<Event>, GatewayError> {
         Ok(vec![])
     }
@@ -189,7 +213,7 @@ impl Gateway for Fake {
             endpoints_refused: 2,
             ..ControlReadings::default()
         };
-        control.programming.observe(std::time::Duration::from_millis(3));
+        control.programming.observe(Duration::from_millis(3));
         Ok(control)
     }
     async fn traffic(&self) -> Result<TrafficReadings, GatewayError> {

@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use super::terms::Term;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use model::desired::ObjectName;
@@ -62,8 +63,9 @@ pub enum Command {
     Check(Check),
     /// Show the state of the gateway on one screen; fails when degraded.
     Status(Output),
-    /// List services, backends, connections, drops, neighbours, ports, workers, pools or events.
-    #[command(alias = "get")]
+    /// List services, backends, connections, drops, neighbours, ports, workers, budgets, pools or
+    /// events.
+    #[command(alias = "get", after_help = FILTERS)]
     Show {
         /// What to list.
         #[command(subcommand)]
@@ -151,10 +153,30 @@ pub struct Scope {
     /// All namespaces, as without -n.
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
-    /// How to show it.
+    /// Which rows.
     #[command(flatten)]
-    pub output: Output,
+    pub rows: Rows,
 }
+
+const FILTERS: &str = "\
+Every list takes filters: KEY=VALUE for rows that have the value, KEY!=VALUE for those that don't.
+VALUE may hold * for anything, commas between alternatives, and a prefix for an address. Filters
+hold for tables, JSON and YAML alike. The keys:
+  services     namespace name type address port state (served, problem)
+  backends     namespace service name address node state way
+  connections  namespace service protocol client frontend backend nat state worker
+  drops        reason state (seen, unseen)
+  neighbours   interface address mac state kind (backend, router, client)
+  ports        name driver mac state (up, down)
+  workers      name core
+  budgets      interface purpose state (unused, within, exceeded)
+  pools        name
+  events       namespace name kind reason state (normal, warning)
+
+Examples:
+  headgate show neighbours interface=back state!=reachable
+  headgate show services 'name=web*' state=problem -o json
+  headgate show connections client=198.18.0.0/24 --limit 1000";
 
 /// What to list. Each has a plural, a singular and a short name.
 #[derive(Debug, Subcommand)]
@@ -177,22 +199,52 @@ pub enum What {
     Connections(Filter),
     /// Packets dropped, with reason and remedy.
     #[command(visible_aliases = ["drop"])]
-    Drops(Output),
+    Drops(Rows),
     /// Neighbours: next hops and their MAC addresses.
+    ///
+    /// Next hops of backends and routers; clients on the link are counted.
     #[command(visible_aliases = ["neighbour", "neigh"], aliases = ["neighbors", "neighbor"])]
-    Neighbours(Output),
+    Neighbours {
+        /// Clients as well, one by one, as with a filter.
+        #[arg(long)]
+        all: bool,
+        /// Which rows.
+        #[command(flatten)]
+        rows: Rows,
+    },
     /// DPDK ports and what the devices count.
     #[command(visible_aliases = ["port"])]
-    Ports(Output),
+    Ports(Rows),
     /// Workers: load, connections, ledger.
     #[command(visible_aliases = ["worker", "wk"])]
-    Workers(Output),
+    Workers {
+        /// Measure for so long what workers spend their time on.
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=60))]
+        passes: Option<u32>,
+        /// Which rows.
+        #[command(flatten)]
+        rows: Rows,
+    },
+    /// Budgets: how much was answered and given to the host, by interface and purpose.
+    #[command(visible_aliases = ["budget"])]
+    Budgets(Rows),
     /// Pools of LoadBalancer addresses: used and free.
     #[command(visible_aliases = ["pool"])]
-    Pools(Output),
+    Pools(Rows),
     /// What happened lately.
     #[command(visible_aliases = ["event", "ev"])]
     Events(Scope),
+}
+
+/// Which rows of a list, and how they are shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct Rows {
+    /// Filters, as state=reachable; see "headgate show --help".
+    #[arg(value_name = "KEY=VALUE")]
+    pub terms: Vec<Term>,
+    /// How to show them.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Which connections.
@@ -270,9 +322,16 @@ fn end(text: &str) -> Result<(IpAddr, Option<u16>), String> {
     Ok((both.ip(), Some(both.port())))
 }
 
+/// Connections that are shown, at most.
+pub(crate) const LIMIT_MAX: usize = 100_000;
+
 fn limit(text: &str) -> Result<usize, String> {
     let number: usize = text.parse().map_err(|_| "expected a number")?;
-    if (1..=100_000).contains(&number) { Ok(number) } else { Err("allowed are 1 to 100000".into()) }
+    if (1..=LIMIT_MAX).contains(&number) {
+        Ok(number)
+    } else {
+        Err("allowed are 1 to 100000".into())
+    }
 }
 
 fn state(text: &str) -> Result<ConnectionState, String> {

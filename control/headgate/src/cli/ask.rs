@@ -1,6 +1,7 @@
 //! Commands that ask a running gateway.
 
-use super::args::{Explain, Filter, Format, Output, Scope, What, service_name};
+use super::args::{Explain, Filter, Format, LIMIT_MAX, Output, Rows, Scope, What, service_name};
+use super::terms::{Row, sift};
 use super::{FAILED, say};
 use crate::config::{Sources, admin_socket};
 use crate::render::{self, Look};
@@ -104,46 +105,71 @@ pub(super) fn show(sources: &Sources, what: &What) -> anyhow::Result<()> {
     wait(async {
         match what {
             What::Services(scope) => {
-                let ask = async || Ok(services_of(client.services().await?, scope));
-                present(scope.output, ask, |rows, look| render::services(rows, look)).await
+                let ask = async || services_of(client.services().await?, scope);
+                present(scope.rows.output, ask, |rows, look| render::services(rows, look)).await
             }
             What::Backends { service, scope } => {
                 let service = service.as_deref().map(|name| scoped(name, scope)).transpose()?;
                 let service = service.as_ref();
-                let ask = async || Ok(backends_of(client.backends().await?, service, scope));
-                present(scope.output, ask, |rows, look| render::backends(rows, look)).await
+                let ask = async || backends_of(client.backends().await?, service, scope);
+                present(scope.rows.output, ask, |rows, look| render::backends(rows, look)).await
             }
             What::Connections(filter) => connections(&client, filter).await,
-            What::Drops(output) => {
-                let ask = async || Ok(client.drops().await?);
-                present(*output, ask, |rows, look| render::drops(rows, look)).await
+            What::Drops(rows) => {
+                let ask = async || sifted(client.drops().await?, rows);
+                present(rows.output, ask, |rows, look| render::drops(rows, look)).await
             }
-            What::Neighbours(output) => {
-                let ask = async || Ok(client.neighbours().await?);
-                present(*output, ask, |rows, look| render::neighbours(rows, look)).await
+            What::Neighbours { all, rows } => {
+                let all = *all || !rows.terms.is_empty();
+                let ask = async || sifted(client.neighbours().await?, rows);
+                present(rows.output, ask, |rows, _| render::neighbours(rows, all)).await
             }
-            What::Ports(output) => {
-                let ask = async || Ok(client.ports().await?);
-                present(*output, ask, |rows, look| render::ports(rows, look)).await
+            What::Ports(rows) => {
+                let ask = async || sifted(client.ports().await?, rows);
+                present(rows.output, ask, |rows, look| render::ports(rows, look)).await
             }
-            What::Workers(output) => {
-                let ask = async || Ok(client.workers().await?);
-                present(*output, ask, render::workers).await
+            What::Workers { passes, rows } => workers(&client, *passes, rows).await,
+            What::Budgets(rows) => {
+                let ask = async || sifted(client.budgets().await?, rows);
+                present(rows.output, ask, |rows, look| render::budgets(rows, look)).await
             }
-            What::Pools(output) => {
-                let ask = async || Ok(client.pools().await?);
-                present(*output, ask, |rows, look| render::pools(rows, look)).await
+            What::Pools(rows) => {
+                let ask = async || sifted(client.pools().await?, rows);
+                present(rows.output, ask, |rows, look| render::pools(rows, look)).await
             }
             What::Events(scope) => {
-                let ask = async || Ok(events_of(client.events().await?, scope));
-                present(scope.output, ask, |rows, look| render::events(rows, look)).await
+                let ask = async || events_of(client.events().await?, scope);
+                present(scope.rows.output, ask, |rows, look| render::events(rows, look)).await
             }
         }
     })
 }
 
+/// The rows that the filters let through.
+fn sifted<R: Row>(mut found: Vec<R>, rows: &Rows) -> anyhow::Result<Vec<R>> {
+    sift(&mut found, &rows.terms)?;
+    Ok(found)
+}
+
+async fn workers(client: &Client, passes: Option<u32>, rows: &Rows) -> anyhow::Result<()> {
+    let ask = async || {
+        let mut answer = match passes {
+            Some(seconds) => client.workers_measured(seconds).await?,
+            None => client.workers().await?,
+        };
+        sift(&mut answer.workers, &rows.terms)?;
+        Ok(answer)
+    };
+    present(rows.output, ask, render::workers).await
+}
+
 async fn connections(client: &Client, filter: &Filter) -> anyhow::Result<()> {
-    let asked = connection_filter(filter)?;
+    let mut asked = connection_filter(filter)?;
+    let terms = &filter.scope.rows.terms;
+    if !terms.is_empty() {
+        // What the question doesn't know is sifted here, so the limit holds for what is left.
+        asked.limit = LIMIT_MAX;
+    }
     let namespace = filter.scope.namespace.as_deref();
     let ask = async || {
         let mut answer = client.connections(&asked).await?;
@@ -154,9 +180,12 @@ async fn connections(client: &Client, filter: &Filter) -> anyhow::Result<()> {
                 service.is_some_and(|service| *service.namespace == *namespace)
             });
         }
+        sift(&mut answer.connections, terms)?;
+        answer.more |= answer.connections.len() > filter.limit;
+        answer.connections.truncate(filter.limit);
         Ok(answer)
     };
-    present(filter.scope.output, ask, render::connections).await
+    present(filter.scope.rows.output, ask, render::connections).await
 }
 
 /// The question that the flags ask.
@@ -185,26 +214,26 @@ fn within(name: &ObjectName, scope: &Scope) -> bool {
     scope.namespace.as_ref().is_none_or(|namespace| *name.namespace == **namespace)
 }
 
-fn services_of(mut rows: Vec<ServiceRow>, scope: &Scope) -> Vec<ServiceRow> {
+fn services_of(mut rows: Vec<ServiceRow>, scope: &Scope) -> anyhow::Result<Vec<ServiceRow>> {
     rows.retain(|row| within(&row.status.name, scope));
-    rows
+    sifted(rows, &scope.rows)
 }
 
 fn backends_of(
     mut rows: Vec<BackendRow>,
     service: Option<&ObjectName>,
     scope: &Scope,
-) -> Vec<BackendRow> {
+) -> anyhow::Result<Vec<BackendRow>> {
     rows.retain(|row| {
         let name = &row.service.service;
         within(name, scope) && service.is_none_or(|service| service == name)
     });
-    rows
+    sifted(rows, &scope.rows)
 }
 
-fn events_of(mut rows: Vec<Event>, scope: &Scope) -> Vec<Event> {
+fn events_of(mut rows: Vec<Event>, scope: &Scope) -> anyhow::Result<Vec<Event>> {
     rows.retain(|row| within(&row.object, scope));
-    rows
+    sifted(rows, &scope.rows)
 }
 
 /// `explain`, of what only a running gateway knows. Fails where the answer is "no".

@@ -2,8 +2,12 @@
 
 mod args;
 mod ask;
+mod terms;
 
-pub use args::{Check, Cli, Command, Explain, Filter, Flow, Format, Output, Run, Scope, What};
+pub use args::{
+    Check, Cli, Command, Explain, Filter, Flow, Format, Output, Rows, Run, Scope, What,
+};
+pub use terms::{Row, Term};
 
 use crate::config::{self, Sources};
 use crate::{host, render, run};

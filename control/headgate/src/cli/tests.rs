@@ -4,9 +4,13 @@ use super::args::*;
 use super::ask::connection_filter;
 use super::*;
 use clap::error::ErrorKind;
+use model::answers::{
+    BackendRow, BudgetRow, DropRow, Event, NeighbourRow, PoolRow, PortRow, ServiceRow, WorkerRow,
+};
 use model::desired::ObjectName;
 use model::drops::DropReason;
 use model::ids::Protocol;
+use model::record::ConnectionRecord;
 use std::path::Path;
 
 fn parse(line: &str) -> Result<Cli, ErrorKind> {
@@ -33,7 +37,7 @@ fn names_are_plural_singular_or_short() {
         assert!(matches!(shown(&format!("get {name} -A -o wide")), What::Services(_)));
     }
     for name in ["neighbours", "neighbour", "neighbors", "neigh"] {
-        assert!(matches!(shown(&format!("show {name}")), What::Neighbours(_)));
+        assert!(matches!(shown(&format!("show {name}")), What::Neighbours { .. }));
     }
     for (name, short) in [
         ("backends", "be"),
@@ -41,6 +45,7 @@ fn names_are_plural_singular_or_short() {
         ("drops", "drop"),
         ("ports", "port"),
         ("workers", "wk"),
+        ("budgets", "budget"),
         ("pools", "pool"),
         ("events", "ev"),
     ] {
@@ -62,9 +67,37 @@ fn filters_become_a_question() {
     assert_eq!(question.service, Some(ObjectName::new("shop", "web")));
     assert_eq!(question.state.as_deref(), Some("syn_received"));
     assert_eq!((question.protocol, question.limit), (Some(Protocol::Udp), 7));
-    assert_eq!(filter.scope.output, Output { format: Format::Json, watch: true });
+    assert_eq!(filter.scope.rows.output, Output { format: Format::Json, watch: true });
     let What::Connections(filter) = shown("show connections --service shop/web") else { panic!() };
     assert_eq!(connection_filter(&filter).unwrap().service, Some(ObjectName::new("shop", "web")));
+}
+
+#[test]
+fn every_list_takes_filters_and_says_its_keys() {
+    let mut command = Cli::command();
+    let help = command.find_subcommand_mut("show").unwrap().render_long_help().to_string();
+    let keys = |name: &str, keys: &[&str]| {
+        let listed = help.lines().any(|line| {
+            let mut words = line.split_whitespace();
+            words.next() == Some(name) && keys.iter().all(|key| line.contains(key))
+        });
+        assert!(listed, "{name}: {keys:?}\n{help}");
+    };
+    keys("services", ServiceRow::KEYS);
+    keys("backends", BackendRow::KEYS);
+    keys("connections", ConnectionRecord::KEYS);
+    keys("drops", DropRow::KEYS);
+    keys("neighbours", NeighbourRow::KEYS);
+    keys("ports", PortRow::KEYS);
+    keys("workers", WorkerRow::KEYS);
+    keys("budgets", BudgetRow::KEYS);
+    keys("pools", PoolRow::KEYS);
+    keys("events", Event::KEYS);
+    for list in ["svc", "be", "conn", "drop", "neigh", "port", "wk", "budget", "pool", "ev"] {
+        shown(&format!("show {list} name=a state!=b,c -o json"));
+    }
+    let What::Neighbours { all, rows } = shown("show neigh interface=back") else { panic!() };
+    assert_eq!((all, rows.terms.len()), (false, 1));
 }
 
 #[test]
@@ -79,6 +112,9 @@ fn what_makes_no_sense_is_refused() {
         "show connections --protocol icmp",
         "show services -n a -A",
         "show services -o yml",
+        "show services web",
+        "show services state=",
+        "show workers --passes 61",
         "run --manifests /m --kubeconfig /k",
         "explain tcp 198.18.0.10 203.0.113.10:80",
         "explain service a/b/c",

@@ -1,15 +1,13 @@
 //! Tables of `show`.
 
-use super::status::ledger;
 use super::table::Table;
 use super::{Look, age, bytes};
 use model::answers::{
-    BackendRow, Connections, DropRow, Event, NeighbourRow, PortRow, ServicePortRow, ServiceRow,
-    Severity, Workers,
+    BackendRow, Connections, DropRow, Event, PortRow, ServicePortRow, ServiceRow, Severity,
 };
 use std::net::IpAddr;
 
-fn header<'a>(narrow: &[&'a str], more: &[&'a str], look: Look) -> Table {
+pub(super) fn header<'a>(narrow: &[&'a str], more: &[&'a str], look: Look) -> Table {
     let more: &[&str] = if look.wide { more } else { &[] };
     Table::new(&[narrow, more].concat())
 }
@@ -32,7 +30,7 @@ fn ports_of(ports: &[ServicePortRow]) -> String {
     or_none(groups.into_iter().map(group).collect::<Vec<_>>().join(","))
 }
 
-fn or_none(text: String) -> String {
+pub(super) fn or_none(text: String) -> String {
     if text.is_empty() { "<none>".to_owned() } else { text }
 }
 
@@ -192,21 +190,6 @@ pub fn drops(rows: &[DropRow], look: Look) -> String {
     table.text("packets were dropped")
 }
 
-/// `show neighbours`.
-pub fn neighbours(rows: &[NeighbourRow], _: Look) -> String {
-    let mut table = Table::new(&["INTERFACE", "ADDRESS", "MAC", "STATE", "BACKENDS"]);
-    for row in rows {
-        table.row(vec![
-            row.interface.clone(),
-            row.address.to_string(),
-            or_none(row.mac.clone()),
-            row.state.clone(),
-            row.backends.to_string(),
-        ]);
-    }
-    table.text("neighbours")
-}
-
 /// `show ports`.
 pub fn ports(rows: &[PortRow], look: Look) -> String {
     const NARROW: &[&str] =
@@ -237,51 +220,6 @@ pub fn ports(rows: &[PortRow], look: Look) -> String {
         table.row(cells);
     }
     table.text("ports")
-}
-
-/// `show workers`.
-pub fn workers(answer: &Workers, look: Look) -> String {
-    const NARROW: &[&str] =
-        &["WORKER", "CORE", "BUSY", "BURST", "GENERATION", "IPV4", "IPV6", "INSERTED", "LEDGER"];
-    let mut table = header(NARROW, &["EVICTED", "LOOPS"], look);
-    for row in &answer.workers {
-        let table_of = |family: usize| {
-            let [used, most] = [row.connections, row.connections_max]
-                .map(|counts| counts.get(family).copied().unwrap_or_default());
-            format!("{used}/{most}")
-        };
-        let mut cells = vec![
-            row.worker.to_string(),
-            row.core.to_string(),
-            format!("{:.0}%", row.busy_ratio * 100.),
-            format!("{:.1}", row.mean_burst),
-            row.generation.to_string(),
-            table_of(0),
-            table_of(1),
-            row.inserts.to_string(),
-            ledger(&row.ledger),
-        ];
-        if look.wide {
-            cells.extend([row.half_open_evicted.to_string(), row.loops.to_string()]);
-        }
-        table.row(cells);
-    }
-    let mirror = &answer.mirror;
-    table.text("workers")
-        + &format!(
-            "generation {} published, {} on every worker\n\
-             host mirror: from kernel {} + generated {} = to workers {} + dropped {}; \
-             from workers {} = to kernel {} + dropped {}\n",
-            answer.generation,
-            answer.generation_everywhere,
-            mirror.from_kernel,
-            mirror.generated,
-            mirror.to_workers,
-            mirror.dropped_to_workers,
-            mirror.from_workers,
-            mirror.to_kernel,
-            mirror.dropped_to_kernel,
-        )
 }
 
 /// `show events`.

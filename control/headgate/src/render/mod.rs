@@ -2,12 +2,14 @@
 
 mod explain;
 mod listings;
+mod load;
 mod pools;
 mod status;
 mod table;
 
 pub use explain::{drop_reason, flow_explanation, service_explanation};
-pub use listings::{backends, connections, drops, events, neighbours, ports, services, workers};
+pub use listings::{backends, connections, drops, events, ports, services};
+pub use load::{budgets, neighbours, workers};
 pub use pools::pools;
 pub use status::{findings, ledger, next_commands, status};
 

@@ -320,6 +320,9 @@ fn the_other_lists() {
         core: 1,
         generation: 7,
         busy_ratio: 0.254,
+        ns_per_packet: 97.4,
+        busy_and_idle_s: [1., 3.],
+        passes: vec![],
         mean_burst: 3.46,
         loops: 9,
         connections: [3, 1],
@@ -335,28 +338,37 @@ fn the_other_lists() {
         generation: 7,
         generation_everywhere: 6,
         affinity_clients: [0; 2],
-        workers: vec![row],
+        workers: vec![row.clone()],
         mirror: MirrorLedger { from_kernel: 2, to_workers: 2, ..MirrorLedger::default() },
     };
     assert_eq!(
         workers(&answer, NARROW),
-        "WORKER   CORE   BUSY   BURST   GENERATION   IPV4       IPV6      INSERTED   LEDGER\n\
-         0        1      25%    3.5     7            3/262144   1/65536   4          received 0 = sent 0\n\
+        "WORKER   CORE   BUSY   BURST   NS/PACKET   IPV4       IPV6      INSERTED   LEDGER\n\
+         0        1      25%    3.5     97          3/262144   1/65536   4          received 0 = sent 0\n\
          generation 7 published, 6 on every worker\n\
          host mirror: from kernel 2 + generated 0 = to workers 2 + dropped 0; from workers 0 = to kernel 0 + dropped 0\n"
     );
+    let pass = PassRow { pass: "pipeline".into(), ns_per_packet: 61.24, share: 0.63 };
+    let measured = Workers { workers: vec![WorkerRow { passes: vec![pass], ..row }], ..answer };
+    let text = workers(&measured, NARROW);
+    assert!(text.contains("0        pipeline   61.2        63%\n"), "{text}");
     let neighbour = NeighbourRow {
         interface: "back".into(),
         address: "198.18.1.11".parse().unwrap(),
         mac: String::new(),
         state: "incomplete".into(),
+        kind: "backend".into(),
         backends: 2,
     };
+    let client = NeighbourRow { kind: "client".into(), backends: 0, ..neighbour.clone() };
+    let rows = [vec![neighbour], vec![client; 1_000]].concat();
     assert_eq!(
-        neighbours(&[neighbour], NARROW),
-        "INTERFACE   ADDRESS       MAC      STATE        BACKENDS\n\
-         back        198.18.1.11   <none>   incomplete   2\n"
+        neighbours(&rows, false),
+        "INTERFACE   ADDRESS       MAC      STATE        KIND      BACKENDS\n\
+         back        198.18.1.11   <none>   incomplete   backend   2\n\
+         And 1000 clients: headgate show neighbours --all\n"
     );
+    assert_eq!(neighbours(&rows, true).lines().count(), 1_002);
     let event = Event {
         time_s: 880,
         severity: Severity::Warning,

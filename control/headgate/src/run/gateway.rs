@@ -8,16 +8,16 @@ use admin::{ControlReadings, Gateway, GatewayError, TrafficReadings};
 use engine::{Engine, NoAnswer};
 use ipnet::IpNet;
 use model::answers::{
-    BackendRow, ConnectionFilter, Connections, Degraded, DropRow, Event, FlowExplanation,
-    NeighbourRow, PoolRow, PortRow, ServiceExplanation, ServiceRow, ServiceTraffic, SourceState,
-    Status, Workers,
+    BackendRow, BudgetRow, ConnectionFilter, Connections, Degraded, DropRow, Event,
+    FlowExplanation, NeighbourRow, PoolRow, PortRow, ServiceExplanation, ServiceRow,
+    ServiceTraffic, SourceState, Status, Workers,
 };
 use model::desired::{BackendState, ObjectName};
 use model::ids::FiveTuple;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Everything that the admin API may ask.
 pub struct Running<P = Engine> {
@@ -248,6 +248,12 @@ impl Gateway for Shared {
     }
     async fn workers(&self) -> Result<Workers, GatewayError> {
         Ok(self.0.engine.workers())
+    }
+    async fn workers_measured(&self, time: Duration) -> Result<Workers, GatewayError> {
+        self.blocking(move |running| Ok(running.engine.workers_measured(time))).await
+    }
+    async fn budgets(&self) -> Result<Vec<BudgetRow>, GatewayError> {
+        Ok(self.0.engine.budgets())
     }
     async fn events(&self) -> Result<Vec<Event>, GatewayError> {
         Ok(self.0.books().events())

@@ -248,7 +248,11 @@ fn keys_of(before: &Before) -> SlotKeys {
 
 fn records(pipeline: &Pipeline, tables: &Tables, now: Now) -> Vec<ConnectionRecord> {
     let filter = ConnectionFilter { limit: usize::MAX, ..ConnectionFilter::default() };
-    let pages = [(0, 0), (1, 0)].map(|at| pipeline.page(tables, &filter, at, 1 << 20, now));
+    let pages = [(0, 0), (1, 0)].map(|at| {
+        let mut page = pipeline::Page::of(1 << 16);
+        pipeline.page(tables, &filter, at, now, &mut page);
+        page
+    });
     pages.into_iter().flat_map(|page| page.connections).collect()
 }
 

@@ -305,6 +305,10 @@ impl Adjacencies {
     pub fn is_router_mac(&self, interface: InterfaceId, mac: Mac) -> bool {
         self.routers.contains(&(interface, mac))
     }
+    /// The next hops of routes.
+    pub fn routers(&self) -> impl Iterator<Item = (InterfaceId, IpAddr)> + '_ {
+        self.compiled.gateways.iter().copied()
+    }
     /// The longest matching route.
     pub fn route(&self, destination: IpAddr) -> Option<Route> {
         self.compiled.route(destination)

@@ -26,7 +26,7 @@ use pipeline::frame::{Frame, Rx, Verdict};
 use pipeline::snapshot::{Compiler, Report, Snapshot};
 use pipeline::steer::{NatAddress, SteerTable};
 use pipeline::tables::Tables;
-use pipeline::{Now, Options, Pipeline};
+use pipeline::{Now, Options, Page, Pipeline};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -293,7 +293,8 @@ pub fn records(pipeline: &Pipeline, tables: &Tables, now: Now) -> Vec<Connection
     let mut records = Vec::new();
     let mut next = Some((0, 0));
     while let Some(at) = next {
-        let page = pipeline.page(tables, &filter, at, 4096, now);
+        let mut page = Page::of(4096);
+        pipeline.page(tables, &filter, at, now, &mut page);
         records.extend(page.connections);
         next = page.next;
     }

@@ -152,7 +152,7 @@ pub(super) fn cases(book: &mut Book) {
         },
     );
     book.both(
-        876,
+        898,
         "new_connections_limited",
         "more new connections than a worker takes: those that are there go on",
         |m, f| {
