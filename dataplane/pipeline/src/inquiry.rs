@@ -84,7 +84,7 @@ impl Pipeline {
             age_s: now.seconds().saturating_sub(cold.created_s),
             idle_ms: entry.idle_ms(now.ms),
             timeout_ms: self.context.timeouts[state as usize],
-            service: tables.snapshot.service(entry.service_id(cold)).map(|s| s.key.clone()),
+            service: tables.snapshot.service(entry.service_id(cold)).map(|s| (*s.key).clone()),
             backend_alive: tables.snapshot.backend(entry.backend_id(cold)).is_some(),
             worker: self.context.worker,
         })
@@ -122,7 +122,7 @@ impl Pipeline {
             tables.snapshot.find_frontend(destination, key.protocol, key.destination_port);
         let not_ours = Some(DropReason::NotOurs);
         let mut answer = FlowFound::new(self.context.worker, "not_ours", not_ours);
-        answer.service = service.map(|found| found.service.key.clone());
+        answer.service = service.map(|found| (*found.service.key).clone());
         let found = shard
             .find_key(key)
             .filter(|found| !shard.is_over(found.entry, now.ms, &self.context.timeouts));

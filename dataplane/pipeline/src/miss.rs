@@ -12,43 +12,11 @@ use crate::journey::Now;
 use crate::parse::{Addresses, Fragment, Parsed, TCP, TCP_RST, be16};
 use crate::pipeline::Context;
 use crate::tables::Tables;
+pub use crate::whose::{Whose, whose};
 use model::drops::DropReason;
 use model::ids::InterfaceId;
 use std::net::IpAddr;
 
-/// What an address is to us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
-    /// The host's own, on this interface.
-    Local(InterfaceId),
-    /// Some frontend has it.
-    Frontend,
-    /// A NAT address.
-    Nat,
-    /// A group on the link, which routing daemons and neighbour discovery listen to.
-    LinkGroup,
-    /// None of ours.
-    Nobody,
-}
-
-/// Whose an address is.
-pub fn whose(tables: &Tables, address: IpAddr) -> Whose {
-    let group = match address {
-        IpAddr::V4(ip) => ip.is_broadcast() || ip.octets()[..3] == [224, 0, 0],
-        IpAddr::V6(ip) => ip.octets()[0] == 0xff && ip.octets()[1] & 0x0f == 2,
-    };
-    if group {
-        Whose::LinkGroup
-    } else if let Some(interface) = tables.adjacencies.local(address) {
-        Whose::Local(interface)
-    } else if tables.snapshot.is_frontend_address(address) {
-        Whose::Frontend
-    } else if tables.steer.nat_interface(address).is_some() {
-        Whose::Nat
-    } else {
-        Whose::Nobody
-    }
-}
 
 /// A TCP or UDP packet without a connection: the new connection that it begins, or its verdict.
 #[cold]

@@ -12,7 +12,8 @@ use crate::journey::Now;
 use crate::learned::{Learned, Told};
 use crate::mirror::{NeighbourRequest, Purpose};
 use crate::parse::Parsed;
-use crate::select::{AffinityTable, mum};
+use crate::secret::{self, Numbers, Secret};
+use crate::select::AffinityTable;
 use crate::steer::FragmentPorts;
 use crate::tables::Tables;
 use model::drops::DropReason;
@@ -47,8 +48,11 @@ pub struct Options {
     pub path_mtu_min: u16,
     /// How many answers it makes.
     pub rates: Rates,
-    /// Keys the connection table's hash, and the choice of ports. At random, and secret.
+    /// Keys the connection tables' hash. At random, and secret.
     pub secret: u64,
+    /// Keys the numbers that are drawn, for ports among others, which outsiders see: at random, and
+    /// nothing that another secret follows from.
+    pub numbers: [u64; 2],
     /// Keys the choice of backends; the same on all gateways that serve the same addresses.
     pub selection_key: u64,
     /// Which backend clients had last, for session affinity: one table for all workers.
@@ -75,6 +79,7 @@ impl Default for Options {
             path_mtu_min: PATH_MTU_MIN,
             rates: Rates::default(),
             secret: 0,
+            numbers: [0; 2],
             selection_key: 0,
             affinity: Arc::new(AffinityTable::new(1024, 0)),
             host_flows: Arc::new(HostFlows::new(1024)),
@@ -92,6 +97,15 @@ impl Options {
             workers: self.workers,
             epoch_ms: self.epoch_ms,
             keys: self.keys,
+        }
+    }
+    /// The options of one of several workers, with secrets of its own.
+    pub fn of_worker(&self, worker: WorkerId, secret: &Secret) -> Self {
+        Self {
+            worker,
+            secret: secret.derive(secret::Purpose::Connections(worker)),
+            numbers: secret.numbers(worker),
+            ..self.clone()
         }
     }
 }
@@ -127,7 +141,7 @@ pub(crate) struct Context {
     fragment_id: u32,
     requests: Vec<NeighbourRequest>,
     generated: Vec<Generated>,
-    random: u64,
+    numbers: Numbers,
 }
 
 impl Pipeline {
@@ -180,7 +194,7 @@ impl Pipeline {
                 fragment_id: 0,
                 requests: Vec::with_capacity(REQUESTS_MAX),
                 generated: Vec::with_capacity(GENERATED_MAX),
-                random: options.secret ^ 0x2545_f491_4f6c_dd1d,
+                numbers: Numbers::new(options.numbers),
             },
             swept_ms: 0,
         };
@@ -233,6 +247,10 @@ impl Pipeline {
     /// What the host itself began, to be told what it sends.
     pub const fn host_flows(&self) -> &Arc<HostFlows> {
         &self.context.host_flows
+    }
+    /// Chooses backends under another key from now on. Connections keep theirs.
+    pub const fn set_selection_key(&mut self, key: u64) {
+        self.context.selection_key = key;
     }
     /// The counters that it writes.
     pub const fn counters(&self) -> &Arc<Counters> {
@@ -314,9 +332,8 @@ impl Context {
         self.identification
     }
     /// The next of a sequence that nobody outside can guess.
-    pub const fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mum(self.random, self.random ^ 0xa076_1d64_78bd_642f)
+    pub fn random(&mut self) -> u64 {
+        self.numbers.draw()
     }
     /// Asks the mirror about a next hop, unless too much has been asked.
     pub fn request(&mut self, interface: InterfaceId, address: IpAddr, purpose: Purpose, now: Now) {

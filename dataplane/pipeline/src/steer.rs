@@ -4,6 +4,7 @@
 mod fragments;
 mod toeplitz;
 
+use crate::bits::AddressBits;
 use crate::parse::quoted::{Quoted, quoted};
 use crate::parse::{Addresses, Fragment, Kind, Parsed, TCP, UDP};
 use hashbrown::HashMap;
@@ -12,7 +13,7 @@ use model::limits::{NAT_BLOCK_PORTS, NAT_PORT_FIRST};
 use std::net::IpAddr;
 
 pub use fragments::{FragmentOf, FragmentPorts};
-pub use toeplitz::{KEY as TOEPLITZ_KEY, Toeplitz};
+pub use toeplitz::{KEY as TOEPLITZ_KEY, Toeplitz, ToeplitzKey, good_key};
 
 /// Entries of the redirection table, as most NICs have them.
 const RETA_LEN: usize = 128;
@@ -42,6 +43,8 @@ pub struct SteerTable {
     reta: [WorkerId; RETA_LEN],
     toeplitz: Toeplitz,
     nat: HashMap<IpAddr, NatLease>,
+    /// Of `nat`: asked first, as most packets come from clients.
+    nat_bits: AddressBits,
     blocks: HashMap<(WorkerId, InterfaceId, Family), Vec<Block>>,
 }
 
@@ -52,14 +55,20 @@ struct NatLease {
 }
 
 impl SteerTable {
-    /// Spreads flows and the ports of the NAT addresses over `workers` workers.
+    /// Spreads flows and the ports of the NAT addresses over `workers` workers, under the published
+    /// key: anybody can tell to which worker a flow goes.
     pub fn new(workers: u8, nat: &[NatAddress]) -> Self {
+        Self::with_key(workers, nat, &TOEPLITZ_KEY)
+    }
+    /// The same under a key of one's own.
+    pub fn with_key(workers: u8, nat: &[NatAddress], key: &ToeplitzKey) -> Self {
         let workers = workers.max(1);
         let mut table = Self {
             workers,
             reta: std::array::from_fn(|entry| WorkerId((entry % usize::from(workers)) as u8)),
-            toeplitz: Toeplitz::new(&TOEPLITZ_KEY),
+            toeplitz: Toeplitz::new(key),
             nat: HashMap::new(),
+            nat_bits: AddressBits::default(),
             blocks: HashMap::new(),
         };
         let first_block = usize::from(NAT_PORT_FIRST) / NAT_BLOCK_PORTS;
@@ -75,6 +84,7 @@ impl SteerTable {
                     first_port: (block * NAT_BLOCK_PORTS) as u16,
                 });
             }
+            table.nat_bits.add(nat.address);
             table.nat.insert(nat.address, NatLease { interface: nat.interface, owners });
         }
         table
@@ -86,7 +96,11 @@ impl SteerTable {
     /// The interface of a NAT address.
     #[inline]
     pub fn nat_interface(&self, address: IpAddr) -> Option<InterfaceId> {
-        self.nat.get(&address).map(|lease| lease.interface)
+        self.lease(address).map(|lease| lease.interface)
+    }
+    #[inline]
+    fn lease(&self, address: IpAddr) -> Option<&NatLease> {
+        self.nat_bits.may_have(address).then(|| self.nat.get(&address))?
     }
     /// The NAT addresses with their interfaces.
     pub fn nat_addresses(&self) -> impl Iterator<Item = NatAddress> + '_ {
@@ -137,7 +151,7 @@ impl SteerTable {
         (source_port, destination_port): (u16, u16),
         device_hash: Option<u32>,
     ) -> WorkerId {
-        if let Some(lease) = self.nat.get(&addresses.destination()) {
+        if let Some(lease) = self.lease(addresses.destination()) {
             return lease.owners[usize::from(destination_port >> 8)];
         }
         let hash = device_hash

@@ -148,7 +148,7 @@ fn meaning(snapshot: &Snapshot) -> Vec<String> {
             let Some(service) = snapshot.frontend(to.ip(), number, to.port()) else { continue };
             let table = service.table(Family::of(to.ip()));
             let backends: Vec<_> =
-                table.backends().iter().map(|id| snapshot.backend(*id).unwrap().address).collect();
+                table.targets().iter().map(|to| snapshot.backend(to.id).unwrap().address).collect();
             let refusal = service.refusal;
             lines.push(format!(
                 "{to} {} {refusal:?} {backends:?} {:?}",
@@ -254,7 +254,7 @@ impl Run {
             for number in [6, 17] {
                 let owner = self.wanted.frontends[n].filter(|s| protocol(*s).number() == number);
                 let found = snapshot.frontend(to.ip(), number, to.port());
-                assert_eq!(found.map(|s| s.key.clone()), owner.map(service_key), "{to}");
+                assert_eq!(found.map(|s| (*s.key).clone()), owner.map(service_key), "{to}");
                 let Some((found, owner)) = found.zip(owner) else { continue };
                 let table = found.table(Family::of(to.ip()));
                 let selected: BTreeSet<_> = (0..1u64 << 12)
@@ -297,7 +297,7 @@ impl Run {
         }
         for (id, service) in &self.service_ids {
             if let Some(found) = snapshot.service(*id) {
-                assert_eq!(found.key, service_key(*service));
+                assert_eq!(*found.key, service_key(*service));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Interfaces, the host's addresses and routes, compiled for the look-ups that packets need.
 
 use super::{Interface, Route};
+use crate::bits::AddressBits;
 use hashbrown::{HashMap, HashSet};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::ids::{InterfaceId, PortId};
@@ -25,6 +26,8 @@ pub(super) struct Compiled {
     pub links: Arc<Links>,
     by_port: Vec<Vec<(Option<u16>, InterfaceId)>>,
     local: HashMap<IpAddr, InterfaceId>,
+    /// Of `local`: asked first.
+    local_bits: AddressBits,
     /// Link-local addresses may be the same on several interfaces.
     local_on: HashSet<(InterfaceId, IpAddr)>,
     routes_v4: PrefixMap<Ipv4Net, Route>,
@@ -45,6 +48,7 @@ impl Compiled {
         }
         for (id, address) in links.addresses.iter().copied() {
             new.local.insert(address, id);
+            new.local_bits.add(address);
             new.local_on.insert((id, address));
         }
         for (prefix, route) in links.routes.iter().copied() {
@@ -69,7 +73,7 @@ impl Compiled {
         list.iter().find(|(tag, _)| *tag == vlan).map(|(_, id)| *id)
     }
     pub fn local(&self, address: IpAddr) -> Option<InterfaceId> {
-        self.local.get(&address).copied()
+        self.local_bits.may_have(address).then(|| self.local.get(&address).copied())?
     }
     pub fn is_local_on(&self, interface: InterfaceId, address: IpAddr) -> bool {
         self.local_on.contains(&(interface, address))

@@ -5,6 +5,7 @@
 use super::keyed;
 use model::ids::BackendId;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// Table sizes: the largest primes below powers of two.
 const LADDER: [u32; 16] = [
@@ -28,8 +29,8 @@ fn table_len(weight: u64) -> u32 {
 
 /// The weights as the table knows them: those that ask for more than the largest table has are
 /// taken in proportion, at least one each.
-fn weights(backends: &[(BackendId, SocketAddr, u16)]) -> Vec<u16> {
-    let given = || backends.iter().map(|(_, _, weight)| (*weight).max(1));
+fn weights(backends: &[(Target, u16)]) -> Vec<u16> {
+    let given = || backends.iter().map(|(_, weight)| (*weight).max(1));
     let sum: u64 = given().map(u64::from).sum();
     if sum <= WEIGHT_MAX {
         return given().collect();
@@ -38,36 +39,81 @@ fn weights(backends: &[(BackendId, SocketAddr, u16)]) -> Vec<u16> {
     given().map(|weight| (u64::from(weight) * room / sum).max(1) as u16).collect()
 }
 
-/// The table of one service port and family. A slot holds a place in `backends`.
-#[derive(Debug, PartialEq, Eq)]
+/// What a first packet needs of a backend, in one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(64))]
+pub struct Target {
+    /// The backend, whose slot names its counters.
+    pub id: BackendId,
+    /// Where to send.
+    pub address: SocketAddr,
+    /// A next hop, where it is on a link of ours.
+    pub via: Option<IpAddr>,
+}
+
+const _: () = assert!(size_of::<Target>() == 64);
+
+/// The table of one service port and family: a slot holds a place among the targets. Three lines
+/// are read of it, none of which leads to another but by number: this, the slot's, the target's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Maglev {
-    slots: Box<[u16]>,
-    backends: Box<[BackendId]>,
+    slots: Arc<[u16]>,
+    targets: Arc<[Target]>,
 }
 
 impl Maglev {
-    /// Builds the table. `backends` are in order of address; the table depends on addresses, ports
-    /// and weights alone, never on ids. Empty where there is no backend.
-    pub fn new(backends: &[(BackendId, SocketAddr, u16)]) -> Self {
-        let ids = backends.iter().map(|(id, _, _)| *id).collect();
+    /// Builds the table of backends with their weights. They are in order of address; the slots
+    /// depend on addresses, ports and weights alone, never on ids, nor on any gateway's key. Empty
+    /// where there is no backend.
+    pub fn new(backends: &[(Target, u16)]) -> Self {
         if backends.is_empty() {
-            return Self { slots: Box::default(), backends: ids };
+            return Self::default();
         }
         let weights = weights(backends);
         let len = table_len(weights.iter().copied().map(u64::from).sum());
-        Self { slots: fill(backends, &weights, len as usize), backends: ids }
+        Self {
+            slots: fill(backends, &weights, len as usize),
+            targets: backends.iter().map(|(target, _)| *target).collect(),
+        }
     }
-    /// The backend for a hash, or `None` where there is none.
+    /// The same slots, of the same backends, which may have other next hops now.
+    pub fn with_targets(&self, targets: impl Iterator<Item = Target>) -> Self {
+        Self { slots: Arc::clone(&self.slots), targets: targets.collect() }
+    }
+    /// The slot of a hash.
     #[inline]
-    pub fn select(&self, hash: u64) -> Option<BackendId> {
+    fn slot(&self, hash: u64) -> Option<&u16> {
         // The upper bits of hash * len: no division, and even for every length.
         let slot = (u128::from(hash) * self.slots.len() as u128) >> 64;
-        let place = *self.slots.get(slot as usize)?;
-        self.backends.get(usize::from(place)).copied()
+        self.slots.get(slot as usize)
     }
-    /// How many backends there are.
-    pub fn backends(&self) -> &[BackendId] {
-        &self.backends
+    /// The backend for a hash, with what a first packet needs of it, or `None` where there is none.
+    #[inline]
+    pub fn target(&self, hash: u64) -> Option<&Target> {
+        self.targets.get(usize::from(*self.slot(hash)?))
+    }
+    /// The backend for a hash.
+    #[inline]
+    pub fn select(&self, hash: u64) -> Option<BackendId> {
+        self.target(hash).map(|target| target.id)
+    }
+    /// Asks for the line of a hash's slot before it is needed.
+    #[inline]
+    pub fn prefetch_slot(&self, hash: u64) {
+        if let Some(slot) = self.slot(hash) {
+            crate::arch::prefetch(slot);
+        }
+    }
+    /// Asks for the line of a hash's backend, by way of its slot.
+    #[inline]
+    pub fn prefetch_target(&self, hash: u64) {
+        if let Some(target) = self.target(hash) {
+            crate::arch::prefetch(target);
+        }
+    }
+    /// The backends.
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
     }
     /// The slots, for tests of evenness.
     pub fn slots(&self) -> &[u16] {
@@ -75,15 +121,15 @@ impl Maglev {
     }
 }
 
-fn fill(backends: &[(BackendId, SocketAddr, u16)], weights: &[u16], len: usize) -> Box<[u16]> {
-    let mut slots = vec![0; len].into_boxed_slice();
+fn fill(backends: &[(Target, u16)], weights: &[u16], len: usize) -> Arc<[u16]> {
+    let mut slots = vec![0; len];
     // Towards the end a walk meets many taken slots before a free one. A bit each stays in the
     // first levels of the cache where the slots of a large table don't.
     let mut taken = vec![0u64; len.div_ceil(64)];
     // Each backend's walk over the slots: where it stands, and how far it steps.
     let mut walks: Vec<(usize, usize)> = backends
         .iter()
-        .map(|(_, address, _)| {
+        .map(|(Target { address, .. }, _)| {
             let (a, b) = words(address.ip());
             let port = u64::from(address.port());
             let offset = keyed(SEED_OFFSET, a, b, port) % len as u64;
@@ -117,7 +163,7 @@ fn fill(backends: &[(BackendId, SocketAddr, u16)], weights: &[u16], len: usize) 
             *slot = places.next().unwrap_or_default();
         }
     }
-    slots
+    slots.into()
 }
 
 fn words(ip: IpAddr) -> (u64, u64) {
@@ -132,11 +178,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn backends(count: u32, weight: impl Fn(u32) -> u16) -> Vec<(BackendId, SocketAddr, u16)> {
+    fn backends(count: u32, weight: impl Fn(u32) -> u16) -> Vec<(Target, u16)> {
         (0..count)
             .map(|n| {
                 let ip = IpAddr::from((0xc612_0000 + n).to_be_bytes());
-                (BackendId { slot: 7 * n, generation: 1 }, SocketAddr::new(ip, 80), weight(n))
+                let id = BackendId { slot: 7 * n, generation: 1 };
+                (Target { id, address: SocketAddr::new(ip, 80), via: None }, weight(n))
             })
             .collect()
     }
@@ -146,12 +193,12 @@ mod tests {
         fn slots_are_even_by_weight(count in 1u32..60, seed in any::<u32>()) {
             let list = backends(count, |n| 1 + (n.wrapping_mul(seed) % 5) as u16);
             let maglev = Maglev::new(&list);
-            let total: u64 = list.iter().map(|b| u64::from(b.2)).sum();
+            let total: u64 = list.iter().map(|b| u64::from(b.1)).sum();
             for (place, backend) in list.iter().enumerate() {
                 let have = maglev.slots().iter().filter(|s| usize::from(**s) == place).count();
-                let share = maglev.slots().len() as f64 * f64::from(backend.2) / total as f64;
+                let share = maglev.slots().len() as f64 * f64::from(backend.1) / total as f64;
                 prop_assert!((have as f64) <= share * 1.01 + 1.0, "{have} of {share}");
-                prop_assert!((have as f64) >= share * 0.99 - f64::from(backend.2), "{have} of {share}");
+                prop_assert!((have as f64) >= share * 0.99 - f64::from(backend.1), "{have} of {share}");
             }
         }
 
@@ -160,7 +207,7 @@ mod tests {
             let list = backends(count, |_| 1);
             let mut others = list.clone();
             for other in &mut others {
-                other.0.slot += shift;
+                other.0.id.slot += shift;
             }
             let a = Maglev::new(&list);
             let b = Maglev::new(&others);
@@ -207,7 +254,7 @@ mod tests {
         for i in 0..n {
             let hash = keyed(1, i, 2, 3);
             let was = before.select(hash);
-            if was != Some(all[9].0) && was != after.select(hash) {
+            if was != Some(all[9].0.id) && was != after.select(hash) {
                 moved += 1;
             }
         }

@@ -1,13 +1,13 @@
 //! From desired state to snapshot, one change at a time.
 
 use super::frontends::Holder;
+use super::slots::Slots;
 use super::{Backend, BackendStamps, HeldBackend, Service, Snapshot, SourceRanges};
-use crate::select::Maglev;
+use crate::select::{Maglev, Target};
 use hashbrown::HashMap;
 use model::desired::{Delta, ServicePort, ServicePortKey};
 use model::ids::{BackendId, Family, ServiceId};
 use model::limits::{BACKENDS_MAX, BACKENDS_PER_SERVICE_MAX, SERVICE_PORTS_MAX, SOURCE_RANGES_MAX};
-use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -34,25 +34,6 @@ pub struct Report {
     pub addresses_touched: Vec<IpAddr>,
     /// What could not be compiled.
     pub problems: Vec<Problem>,
-}
-
-/// Slots of a table, used again in the order in which they became free: the longer a slot rests,
-/// the less a stale id matters.
-#[derive(Debug, Default)]
-struct Slots {
-    free: VecDeque<u32>,
-    next: u32,
-    max: u32,
-}
-
-impl Slots {
-    fn take(&mut self) -> Option<u32> {
-        if self.next < self.max {
-            self.next += 1;
-            return Some(self.next - 1);
-        }
-        self.free.pop_front()
-    }
 }
 
 #[derive(Debug)]
@@ -84,9 +65,9 @@ impl Compiler {
         Self {
             snapshot: Snapshot { stamps: BackendStamps::new(backends_max), ..Snapshot::default() },
             compiled: HashMap::new(),
-            service_slots: Slots { max: service_ports_max, ..Slots::default() },
+            service_slots: Slots::new(service_ports_max),
             service_generations: Vec::new(),
-            backend_slots: Slots { max: backends_max, ..Slots::default() },
+            backend_slots: Slots::new(backends_max),
         }
     }
     /// Makes the change. The snapshot shares with the one before it all that didn't change.
@@ -134,12 +115,12 @@ impl Compiler {
             self.free_backend(id, old.port.reset_after_s);
         }
         *self.snapshot.services.get_mut(old.id.slot as usize) = None;
-        self.service_slots.free.push_back(old.id.slot);
+        self.service_slots.free(old.id.slot);
     }
 
     fn free_backend(&mut self, id: BackendId, reset_after_s: Option<u32>) {
         self.set_backend(id, None, reset_after_s);
-        self.backend_slots.free.push_back(id.slot);
+        self.backend_slots.free(id.slot);
     }
 
     /// The slot's record, under another number.
@@ -160,7 +141,7 @@ impl Compiler {
         let (id, had, kept) = match old {
             Some(old) => {
                 let service = self.snapshot.service(old.id);
-                let kept = service.map(|service| Kept::of(service, &old.port, port));
+                let kept = service.map(|service| Kept::of(service, &old, port));
                 (old.id, old.backends, kept.unwrap_or_default())
             }
             None => {
@@ -172,7 +153,7 @@ impl Compiler {
             }
         };
         let backends = self.put_backends(port, id, had, report);
-        let Kept { source_ranges, maglev: [v4, v6] } = kept;
+        let Kept { source_ranges, key: kept_key, maglev: [v4, v6] } = kept;
         let maglev = [
             v4.unwrap_or_else(|| fill(port, Family::V4, &backends)),
             v6.unwrap_or_else(|| fill(port, Family::V6, &backends)),
@@ -197,15 +178,15 @@ impl Compiler {
             report.problem(port, what);
         }
         let service = Service {
-            key: port.key.clone(),
             id,
+            affinity_s: port.affinity.map(|affinity| affinity.timeout_s.max(1)),
             refusal: port.refusal,
             maglev,
-            source_ranges,
-            affinity_s: port.affinity.map(|affinity| affinity.timeout_s.max(1)),
             reset_after_s: port.reset_after_s,
+            source_ranges,
+            key: kept_key.unwrap_or_else(|| Arc::new(port.key.clone())),
         };
-        *self.snapshot.services.get_mut(id.slot as usize) = Some(Arc::new(service));
+        *self.snapshot.services.get_mut(id.slot as usize) = Some(service);
         let compiled = Compiled { port: Arc::clone(port), id, backends };
         self.compiled.insert(port.key.clone(), compiled);
         if new {
@@ -290,21 +271,29 @@ impl Report {
 struct Kept {
     /// Prefixes seldom change, and there may be many of them.
     source_ranges: Option<Arc<SourceRanges>>,
+    key: Option<Arc<ServicePortKey>>,
     /// A large table takes milliseconds. A backend that stays keeps its id.
-    maglev: [Option<Arc<Maglev>>; 2],
+    maglev: [Option<Maglev>; 2],
 }
 
 impl Kept {
-    fn of(service: &Service, old: &ServicePort, new: &ServicePort) -> Self {
-        let same = old.source_ranges == new.source_ranges;
+    fn of(service: &Service, old: &Compiled, new: &ServicePort) -> Self {
+        let same = old.port.source_ranges == new.source_ranges;
         Self {
             source_ranges: same.then(|| Arc::clone(&service.source_ranges)),
+            key: Some(Arc::clone(&service.key)),
             maglev: [Family::V4, Family::V6].map(|family| {
-                let table = &service.maglev[family.index()];
+                let table = service.table(family);
+                let targets = || targets(new, family, &old.backends).map(|(target, _)| target);
                 // One that was left out for want of a slot may get one now.
-                let whole = table.backends().len() == active(new, family).count();
-                let same = whole && active(old, family).eq(active(new, family));
-                same.then(|| Arc::clone(table))
+                let whole = table.targets().len() == active(new, family).count();
+                let same = whole && active(&old.port, family).eq(active(new, family));
+                let to_the_letter = same && targets().eq(table.targets().iter().copied());
+                match (same, to_the_letter) {
+                    (_, true) => Some(table.clone()),
+                    (true, false) => Some(table.with_targets(targets())),
+                    (false, false) => None,
+                }
             }),
         }
     }
@@ -316,10 +305,22 @@ fn active(port: &ServicePort, family: Family) -> impl Iterator<Item = (SocketAdd
     active.take(BACKENDS_PER_SERVICE_MAX)
 }
 
+/// The same as a table has them, those that have a slot.
+fn targets(
+    port: &ServicePort,
+    family: Family,
+    ids: &HashMap<SocketAddr, BackendId>,
+) -> impl Iterator<Item = (Target, u16)> {
+    port.active(family).take(BACKENDS_PER_SERVICE_MAX).filter_map(|backend| {
+        let id = *ids.get(&backend.address)?;
+        let target = Target { id, address: backend.address, via: backend.via };
+        Some((target, backend.weight))
+    })
+}
+
 /// The table of a service port's active backends of a family.
-fn fill(port: &ServicePort, family: Family, ids: &HashMap<SocketAddr, BackendId>) -> Arc<Maglev> {
-    let with_id = |(address, weight)| ids.get(&address).map(|id| (*id, address, weight));
-    Arc::new(Maglev::new(&active(port, family).filter_map(with_id).collect::<Vec<_>>()))
+fn fill(port: &ServicePort, family: Family, ids: &HashMap<SocketAddr, BackendId>) -> Maglev {
+    Maglev::new(&targets(port, family, ids).collect::<Vec<_>>())
 }
 
 /// 0 is left out, so that zeroed memory never names a holder.

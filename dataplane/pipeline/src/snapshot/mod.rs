@@ -5,8 +5,10 @@
 
 mod chunks;
 mod compile;
+mod flat;
 mod frontends;
 mod ranges;
+mod slots;
 mod stamps;
 
 use crate::select::Maglev;
@@ -21,24 +23,29 @@ pub use compile::{Compiler, Problem, Report};
 pub use ranges::SourceRanges;
 pub use stamps::{BackendStamps, NEVER};
 
-/// A service port, compiled.
-#[derive(Debug)]
+/// A service port, compiled: what a first packet of IPv4 needs lies in the first line, what one of
+/// IPv6 needs besides in the second.
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub struct Service {
-    /// What names it.
-    pub key: ServicePortKey,
     /// Its slot.
     pub id: ServiceId,
+    /// Seconds for which a client without new connections keeps its backend; `None`: it doesn't.
+    pub affinity_s: Option<u32>,
     /// What becomes of new connections of a family while no backend of it is active.
     pub refusal: [Refusal; 2],
     /// Its backends, by family.
-    pub maglev: [Arc<Maglev>; 2],
-    /// Clients that may use its guarded frontends.
-    pub source_ranges: Arc<SourceRanges>,
-    /// Seconds for which a client without new connections keeps its backend; `None`: it doesn't.
-    pub affinity_s: Option<u32>,
+    maglev: [Maglev; 2],
     /// Seconds after which a TCP client of a backend that has gone gets a RST; `None`: never.
     pub reset_after_s: Option<u32>,
+    /// Clients that may use its guarded frontends.
+    pub source_ranges: Arc<SourceRanges>,
+    /// What names it.
+    pub key: Arc<ServicePortKey>,
 }
+
+const _: () = assert!(std::mem::offset_of!(Service, maglev) + size_of::<Maglev>() <= 64);
+const _: () = assert!(size_of::<Option<Service>>() == 128);
 
 /// A frontend that was found.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +106,7 @@ pub enum Standing {
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     frontends: Frontends,
-    services: Chunks<Option<Arc<Service>>>,
+    services: Chunks<Option<Service>>,
     backends: Chunks<Backend>,
     stamps: BackendStamps,
 }
@@ -119,8 +126,23 @@ impl Snapshot {
     ) -> Option<FoundFrontend<'_>> {
         let protocol = Protocol::from_number(protocol)?;
         let holder = self.frontends.find(address, protocol, port)?;
-        let service = self.services.get(holder.slot as usize)?.as_deref()?;
+        let service = self.services.get(holder.slot as usize)?.as_ref()?;
         Some(FoundFrontend { service, guarded: holder.guarded })
+    }
+    /// Asks for what [`Self::find_frontend`] reads of the frontends before it is needed.
+    #[inline]
+    pub fn prefetch_frontend(&self, address: IpAddr, protocol: u8, port: u16) {
+        if let Some(protocol) = Protocol::from_number(protocol) {
+            self.frontends.prefetch(address, protocol, port);
+        }
+    }
+    /// Asks for the lines of the service port of a frontend, whose own lines have come.
+    #[inline]
+    pub fn prefetch_service(&self, address: IpAddr, protocol: u8, port: u16) {
+        if let Some(found) = self.find_frontend(address, protocol, port) {
+            crate::arch::prefetch(&found.service.id);
+            crate::arch::prefetch(&found.service.reset_after_s);
+        }
     }
     /// True where some frontend has this address.
     #[inline]
@@ -133,7 +155,7 @@ impl Snapshot {
     }
     /// A service port, where its slot is still its own.
     pub fn service(&self, id: ServiceId) -> Option<&Service> {
-        let service = self.services.get(id.slot as usize)?.as_deref()?;
+        let service = self.services.get(id.slot as usize)?.as_ref()?;
         (service.id == id).then_some(service)
     }
     /// A backend, where its slot is still its own.
@@ -181,7 +203,7 @@ impl Snapshot {
     }
     /// The service ports.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.services.iter().filter_map(Option::as_deref)
+        self.services.iter().filter_map(Option::as_ref)
     }
 }
 

@@ -33,9 +33,9 @@ const FRONT: usize = 0;
 const BACK: usize = 1;
 
 /// What identifications of fragments count from: learnt from the key.
-const FIRST_FRAGMENT_ID: u32 = 0x67f3_60f9;
+const FIRST_FRAGMENT_ID: u32 = 0x61d6_2dd9;
 /// The same of packets that routers may fragment.
-const FIRST_IDENTIFICATION: u16 = 0xf5a6;
+const FIRST_IDENTIFICATION: u16 = 0x9e45;
 
 /// Both families have the same hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
