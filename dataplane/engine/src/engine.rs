@@ -24,6 +24,7 @@ use pipeline::arch::memory::OutOfMemory;
 use pipeline::connections::SlotKeys;
 use pipeline::counters::Counters;
 use pipeline::host_flows::HostFlows;
+use pipeline::secret::Secret;
 use pipeline::select::AffinityTable;
 use pipeline::snapshot::Snapshot;
 use pipeline::steer::SteerTable;
@@ -191,12 +192,16 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let mut memory = TableMemory::new(parts.huge_pages);
         let mut host = parts.host.into_iter();
+        let secret = draw_secret();
         let host_flows = Arc::new(HostFlows::new(HOST_FLOWS_MAX));
         for (number, (core, reader)) in cores.iter().zip(parts.readers).enumerate() {
             let id = WorkerId(number as u8);
             let affinity = Arc::clone(&self.affinity);
             let host_flows = Arc::clone(&host_flows);
-            let options = Options { worker: id, affinity, host_flows, ..parts.options.clone() };
+            // What leaves the gateway tells nothing of other workers, nor of the tables' keys.
+            let numbers = secret.numbers(id);
+            let options =
+                Options { worker: id, numbers, affinity, host_flows, ..parts.options.clone() };
             let counts = Arc::new(Counters::new(SERVICE_PORTS_MAX, BACKENDS_MAX));
             let pipeline = Pipeline::new(&options, Arc::clone(&counts), &mut memory)?;
             let counters = Arc::new(WorkerCounters::default());
@@ -371,6 +376,13 @@ fn watch(
     let publisher = Arc::clone(publisher);
     Links::start(watched, mirror.twin_numbers(), publisher, mirror.on_link_up(), cores)
         .map_err(MirrorError::Thread)
+}
+
+/// A secret from the system's source of randomness, by way of the standard library's hasher keys.
+fn draw_secret() -> Secret {
+    use std::hash::{BuildHasher, RandomState};
+    let [low, high] = [0u8, 1].map(|half| RandomState::new().hash_one(half));
+    Secret::new((u128::from(high) << 64 | u128::from(low)).to_ne_bytes())
 }
 
 /// Starts a worker's thread, and waits until it is pinned and registered.

@@ -21,6 +21,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// What can be asked, with room for what is found.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "boxed as a whole, by the asker")]
 enum Question {
     /// Connections from a place of the table on.
     Page { filter: ConnectionFilter, from: (u8, u32), page: Page },

@@ -69,12 +69,15 @@ where
 {
     let drop = |reason| Verdict::Drop(reason);
     let Beginning { parsed, key, .. } = *beginning;
-    // Before cold memory is touched: what a flood brings ends here.
-    if !context.may_begin(now) {
-        return Err(drop(DropReason::NewConnectionsLimited));
-    }
-    if !shard.admits(key.protocol, now.ms) {
-        return Err(drop(DropReason::HalfOpenFull));
+    // Before cold memory is touched: what a flood brings ends here. Where there is no backend nothing
+    // would begin, and clients are told so under the budget of answers.
+    if !service.table(A::FAMILY).is_empty() {
+        if !context.may_begin(now) {
+            return Err(drop(DropReason::NewConnectionsLimited));
+        }
+        if !shard.admits(key.protocol, now.ms) {
+            return Err(drop(DropReason::HalfOpenFull));
+        }
     }
     let Some(picked) = pick((&context.affinity, context.selection_key), tables, service, key, now)
     else {

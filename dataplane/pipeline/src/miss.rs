@@ -17,7 +17,6 @@ use model::drops::DropReason;
 use model::ids::InterfaceId;
 use std::net::IpAddr;
 
-
 /// A TCP or UDP packet without a connection: the new connection that it begins, or its verdict.
 #[cold]
 pub fn classify<A: Address>(

@@ -144,8 +144,10 @@ impl Mbuf {
 
     #[inline]
     fn is_held_once(&self) -> bool {
-        // SAFETY: a valid mbuf; whoever else counts it does so by atomic operations.
-        let holders = unsafe { AtomicU16::from_ptr(&raw mut (*self.0.as_ptr()).refcnt) };
+        // SAFETY: the place of a field of an mbuf that is valid.
+        let count = unsafe { &raw mut (*self.0.as_ptr()).refcnt };
+        // SAFETY: aligned and alive; whoever else counts it does so by atomic operations.
+        let holders = unsafe { AtomicU16::from_ptr(count) };
         holders.load(Relaxed) == 1
     }
 

@@ -50,7 +50,8 @@ impl Gateway {
     pub fn resume(wishes: Wishes, allocations: Allocations) -> Self {
         let rates = Rates::default().with(Class::Refusal, PLENTY).with(Class::HostOther, PLENTY);
         let options = Options {
-            connections: [4096, 4096],
+            // An eighth may be half open, as all are that a probe begins.
+            connections: [1 << 16, 1 << 16],
             affinity: Arc::new(AffinityTable::new(AFFINITY_CLIENTS, 0x636f_6e74)),
             rates,
             ..drive::options()

@@ -1,7 +1,7 @@
 //! Floods of forged claims to addresses of ours: each is dropped and counted, few are told, and
 //! those of one link don't crowd out those of another.
 
-#![allow(clippy::panic)]
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 use golden::drive::{self, Input};
 use golden::packet::{Mac, arp, icmp, packet};

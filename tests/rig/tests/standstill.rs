@@ -1,5 +1,6 @@
 //! A hang made on purpose, as `cargo test` would run it: it is named, explained and ended, nothing
 //! of it is left, and the rest goes on.
+#![allow(clippy::unwrap_used)]
 
 use rig::instance::Instance;
 use rig::namespace::Namespace;

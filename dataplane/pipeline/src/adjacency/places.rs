@@ -55,7 +55,7 @@ impl Default for Places {
     fn default() -> Self {
         Self {
             places: Chunks::default(),
-            shards: vec![Arc::new(Shard::new()); SHARDS],
+            shards: (0..SHARDS).map(|_| Arc::default()).collect(),
             hasher: DefaultHashBuilder::default(),
             held: 0,
             used: 0,

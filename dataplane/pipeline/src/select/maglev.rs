@@ -80,6 +80,10 @@ impl Maglev {
     pub fn with_targets(&self, targets: impl Iterator<Item = Target>) -> Self {
         Self { slots: Arc::clone(&self.slots), targets: targets.collect() }
     }
+    /// True where there is no backend.
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty()
+    }
     /// The slot of a hash.
     #[inline]
     fn slot(&self, hash: u64) -> Option<&u16> {

@@ -8,7 +8,6 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -121,11 +120,9 @@ fn build_anew() -> Result<PathBuf> {
     let said = lines_of(child.stderr.take().context("go's output")?);
     let until = begun + BUILD_PATIENCE;
     let mut words = Vec::new();
-    loop {
-        match said.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(line) => words.push(line),
-            Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout) => break,
-        }
+    // It ends with go, or when its time is over.
+    while let Ok(line) = said.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        words.push(line);
         if words.len() % 100 == 0 {
             eprintln!("  {} modules and packages, {} s", words.len(), begun.elapsed().as_secs());
         }

@@ -156,7 +156,7 @@ fn what_the_configuration_sets_comes_back_and_yields_to_the_operator() {
     let mut managed = Managed::new(HashMap::from([(key(1), MAC)]), now);
     let set = netlink::fix_neighbour(7, key(1).1, MAC);
     managed.forgotten(&[key(1)], now);
-    assert_eq!(managed.round(now + RECHECK_FORGOTTEN, &state), [set.clone()]);
+    assert_eq!(managed.round(now + RECHECK_FORGOTTEN, &state), std::slice::from_ref(&set));
     managed.set_wanted(vec![key(1)]);
     assert_eq!(managed.round(now + RECHECK_FORGOTTEN, &state), [set]);
     let mac = Some(Mac([2, 0, 0, 0, 0, 8]));
