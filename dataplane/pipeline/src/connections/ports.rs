@@ -7,6 +7,7 @@ use super::life::TimeoutTable;
 use super::shard::{Found, Shard};
 use super::targets::permute;
 use crate::arch::memory::Plain;
+use crate::parse::UDP;
 use crate::steer::Block;
 use model::limits::{
     HALF_OPEN_LIFE_MIN_MS, NAT_BLOCK_PORTS, NAT_PORT_PAUSE_MS, NAT_PORT_REST_MIN_MS, NAT_PORT_TRIES,
@@ -17,8 +18,8 @@ use model::record::ConnectionState::{
 
 /// Ports whose index buckets are asked for at a time.
 const AHEAD: usize = 4;
-/// Ports that are looked at where none is free.
-const TRIES_FULL: usize = 32;
+/// Ports that are looked at for a UDP flow where none is free: any of them may be had.
+const TRIES_FULL_UDP: usize = 32;
 /// Where fewer than one port in so many is free, free ones aren't looked for at length.
 const FREE_AT_LEAST: usize = 8;
 
@@ -158,7 +159,10 @@ where
 {
     /// The steps that were made, and the port.
     fn run(&mut self, ports: usize, fits: impl Fn(A, u16) -> bool) -> (u32, Option<NatPort<A>>) {
-        let tries = ports.min(if self.full { TRIES_FULL } else { NAT_PORT_TRIES });
+        // For TCP one has to be met that has rested, among those that live on: else one is taken for
+        // whose handshake the backend may still wait.
+        let any = self.full && self.wish.protocol == UDP;
+        let tries = ports.min(if any { TRIES_FULL_UDP } else { NAT_PORT_TRIES });
         let mut best: Option<(Rank, u32, (u32, NatPort<A>))> = None;
         let mut ahead = [(A::NO_TUPLE, 0u64, A::default(), 0u16); AHEAD];
         for first in (0..tries).step_by(AHEAD) {

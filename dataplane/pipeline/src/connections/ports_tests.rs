@@ -174,6 +174,30 @@ fn where_few_ports_are_free_what_rested_longest_comes_first() -> Result<(), OutO
     Ok(())
 }
 
+/// Most ports have connections that live on: the few that have rested are found before the port of a
+/// half-open connection is taken, whose backend may still send.
+#[test]
+fn one_that_rested_is_looked_for_among_those_that_live_on() -> Result<(), OutOfMemory> {
+    let mut world = World::new(4)?;
+    let stamped = |timestamp| Opening { sequence: 7, timestamp: Some(timestamp) };
+    let ports: Vec<u16> = (0..1024)
+        .filter_map(|n| {
+            let state = match n % 100 {
+                5 => SynReceived,
+                60 => TimeWait,
+                _ => Established,
+            };
+            world.begin(TCP, state, stamped(n), 0)
+        })
+        .map(|(port, _)| port)
+        .collect();
+    for n in 0..10 {
+        let got = world.begin(TCP, Established, stamped(2000), 9_000);
+        assert_eq!(got, Some((ports[60 + 100 * n], true)), "at {n}");
+    }
+    Ok(())
+}
+
 /// UDP: the oldest short one gives way, and when there is none the stream that was silent longest.
 #[test]
 fn short_flows_give_way_before_streams() -> Result<(), OutOfMemory> {
