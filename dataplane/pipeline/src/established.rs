@@ -19,6 +19,7 @@ use crate::ways::{self, way};
 use model::desired::BackendState;
 use model::drops::DropReason;
 use model::record::ConnectionState;
+use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
 /// What a connection that was found is to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,13 +167,15 @@ pub fn leave<A: Address>(tables: &Tables, entry: &mut Entry<A>, cold: &mut Cold<
         return;
     }
     let after_s = tables.snapshot.reset_after_s(entry.backend_id(cold), entry.service_id(cold));
-    entry.backend_slot = NO_SLOT;
     let lives =
         matches!(entry.state(), Some(SynReceived | Established | FinWait | CloseWait | LastAck));
     if let (true, 0, Some(after_s)) = (lives, cold.reset_s, after_s) {
         // A second more, since this one has begun.
         cold.reset_s = now.seconds().saturating_add(after_s).saturating_add(1);
     }
+    // Whoever finds the memory after this process has died between the two does all of it again.
+    compiler_fence(SeqCst);
+    entry.backend_slot = NO_SLOT;
 }
 
 /// The client learns by a RST that its backend has gone, and the connection ends.

@@ -39,7 +39,7 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 const SEED: &str = "HEADGATE_ADOPT_SEED";
@@ -53,6 +53,13 @@ const IMAGES: usize = 1_000;
 /// Bytes of the tables: header, 64 entries and cold records, 32 buckets.
 const TABLE_LEN: [usize; 2] = [4096 + 64 * (64 + 40 + 32), 4096 + 64 * (128 + 52 + 32)];
 const KEYS: [u64; 2] = [11, 12];
+
+/// Files of another test's processes would be taken for one's own.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What is published by the process before (0) and by the next (1), which has other services first
 /// and another backend.
@@ -291,6 +298,7 @@ fn goes_on(pipeline: &mut Pipeline, counters: &Counters, ms: u64) -> u64 {
 
 #[test]
 fn connections_of_a_killed_process_go_on() {
+    let _alone = alone();
     let (mut kept, mut forwarded, mut states) = (0, 0, HashSet::<ConnectionState>::new());
     for seed in 0..ROUNDS {
         let mut before = Before::start(seed);
@@ -328,6 +336,7 @@ fn connections_of_a_killed_process_go_on() {
 /// Whatever instruction it is at.
 #[test]
 fn there_is_no_wrong_moment_to_be_killed() {
+    let _alone = alone();
     let before = Before::with(7, &[BARE]);
     std::thread::sleep(Duration::from_millis(20));
     ptrace::attach(before.thread).unwrap();
@@ -361,6 +370,7 @@ fn there_is_no_wrong_moment_to_be_killed() {
 
 #[test]
 fn another_layout_is_refused() {
+    let _alone = alone();
     let mut before = Before::start(1);
     before.kill();
     let keys = keys_of(&before);
@@ -372,4 +382,30 @@ fn another_layout_is_refused() {
     image[8] += 1;
     let refused = Shard::<u32>::adopt(block(&image), &origin(), &holders).err().unwrap();
     assert!(matches!(refused, NotAdopted::Differs { what: "layout version", .. }), "{refused}");
+}
+
+/// The engine's own tables and keys are files too, which whoever keeps them finds behind this
+/// process's numbers; a service port stands beside its slot once it is published.
+#[test]
+fn an_engine_has_tables_and_keys_in_files() {
+    let _alone = alone();
+    let world = World::new(Shape { connections: 1024, ..Shape::default() });
+    let delta = web_and_dns(1, &[11]);
+    let compiler = world.publish(&delta);
+    let numbers = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    let own = |path: &std::path::PathBuf| {
+        let name = std::fs::read_link(path).unwrap_or_default();
+        name.to_string_lossy().contains("memfd:headgate-connections")
+    };
+    let files: Vec<Vec<u8>> =
+        numbers.filter(own).map(|path| std::fs::read(path).unwrap()).collect();
+    let begin = |with: &'static [u8]| files.iter().filter(move |bytes| bytes.starts_with(with));
+    assert_eq!(begin(b"headgate").count(), 2, "of each family one");
+    let keys = SlotKeys::open(block(begin(b"hg-slots").next().unwrap())).unwrap();
+    for port in &delta.changed {
+        let name = format!("/default/{}//{}/External", port.key.service.name, port.key.protocol);
+        assert_eq!(keys.service(compiler.service(&port.key).unwrap()), Some(&*name));
+    }
+    assert_eq!(keys.interface(InterfaceId(1)), Some("wire1"));
+    world.finish("tables in files");
 }

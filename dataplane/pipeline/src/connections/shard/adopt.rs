@@ -33,7 +33,7 @@ pub struct Adopted {
 /// What becomes of a place.
 enum Fate {
     Free,
-    Kept { gone: bool },
+    Kept { gone: bool, younger: usize },
     Torn,
     Twice,
     WithoutRoom,
@@ -73,8 +73,9 @@ where
         for at in 0..self.entries.len() as u32 {
             match self.take_over(at, holders) {
                 Fate::Free => continue,
-                Fate::Kept { gone } => {
+                Fate::Kept { gone, younger } => {
                     adopted.gone += usize::from(gone);
+                    adopted.twice += younger;
                     continue;
                 }
                 Fate::Torn => adopted.torn += 1,
@@ -104,9 +105,11 @@ where
         if rivals.iter().flatten().any(|rival| older(rival.entry)) {
             return Fate::Twice;
         }
+        let before = self.used;
         for rival in rivals.into_iter().flatten() {
             self.remove(rival.entry);
         }
+        let younger = before - self.used;
         if !self.index(at) {
             return Fate::WithoutRoom;
         }
@@ -114,7 +117,7 @@ where
         self.fresh = self.fresh.max(at + 1);
         self.used += 1;
         self.targets.begin(&entry.reply_key());
-        Fate::Kept { gone }
+        Fate::Kept { gone, younger }
     }
 
     /// Half-open connections in the order in which they were admitted. Those beyond the rings go

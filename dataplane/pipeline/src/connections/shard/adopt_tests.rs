@@ -315,6 +315,24 @@ fn a_table_is_taken_over_once_by_each_keys() -> Result<(), OutOfMemory> {
     Ok(())
 }
 
+/// Of two with one key the younger goes, in whichever order they lie.
+#[test]
+fn who_has_the_key_of_an_older_one_goes() -> Result<(), OutOfMemory> {
+    for (first, second) in [(5, 9), (9, 5)] {
+        let mut block = left(&[(1, 1), (1, 2)])?;
+        let bytes = &mut block.contents()[HEADER_LEN..];
+        harm(bytes, &Damage::Entry(0, 1));
+        harm(bytes, &Damage::Created(0, first));
+        harm(bytes, &Damage::Created(1, second));
+        let (mut shard, adopted) =
+            Shard::<u32>::adopt(block, &origin(4), &Shifted).map_err(|_| OutOfMemory(0))?;
+        let kept: Vec<u32> = shard.page(0, CAPACITY).0.map(|(_, cold)| cold.created_s).collect();
+        assert_eq!((adopted.kept, adopted.twice, kept), (1, 1, vec![5]));
+        assert!(consistent(&mut shard).is_ok());
+    }
+    Ok(())
+}
+
 #[test]
 fn flags_that_nobody_knows_are_torn() -> Result<(), OutOfMemory> {
     let mut block = left(&[(1, 1), (1, 2)])?;
