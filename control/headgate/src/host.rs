@@ -102,19 +102,34 @@ pub fn api_server(answer: anyhow::Result<Examined>) -> Finding {
     Finding { what: "API server", verdict, found, remedy: None }
 }
 
+/// Bytes of a connection with its share of the index, IPv4 and IPv6.
+const CONNECTION_BYTES: [u64; 2] = [128, 224];
+
+/// Bytes of the connection tables: a file in memory for each worker and family.
+fn tables(config: &Config) -> impl Iterator<Item = u64> {
+    let connections = [config.connections.ipv4, config.connections.ipv6];
+    let bytes =
+        [0, 1].map(|family| u64::from(connections[family].get()) * CONNECTION_BYTES[family]);
+    std::iter::repeat_n(bytes, config.workers.len().max(1)).flatten()
+}
+
 fn memory(config: &Config, host: &Host) -> Finding {
-    let wanted = u64::from(config.eal.memory_mib.get());
+    let packets = u64::from(config.eal.memory_mib.get());
     if !config.eal.huge_pages {
+        let wanted = packets + tables(config).sum::<u64>().div_ceil(1 << 20);
         let free = host.meminfo("MemAvailable").unwrap_or_default() / 1_024;
         if free < wanted {
-            let found = format!("{free} MiB are available, eal.memory_mib is {wanted}");
-            return bad(Verdict::Failed, "memory", found, "lower eal.memory_mib".to_owned());
+            let found = format!("{free} MiB are available, {wanted} are needed");
+            let remedy = "lower eal.memory_mib, or [connections] ipv4 and ipv6".to_owned();
+            return bad(Verdict::Failed, "memory", found, remedy);
         }
         return good("memory", format!("{free} MiB available, {wanted} wanted, no huge pages"));
     }
     let size_kib = host.meminfo("Hugepagesize").unwrap_or(2_048).max(1);
     let free = host.meminfo("HugePages_Free").unwrap_or_default();
-    let needed = (wanted * 1_024).div_ceil(size_kib);
+    let for_packets = (packets * 1_024).div_ceil(size_kib);
+    let for_tables: u64 = tables(config).map(|bytes| bytes.div_ceil(size_kib << 10)).sum();
+    let needed = for_packets + for_tables;
     let size = if size_kib.is_multiple_of(1_024) {
         format!("{} MiB", size_kib / 1_024)
     } else {
@@ -124,12 +139,17 @@ fn memory(config: &Config, host: &Host) -> Finding {
         return good("huge pages", format!("{free} x {size} free, {needed} needed"));
     }
     let total = host.meminfo("HugePages_Total").unwrap_or_default();
-    let found = format!("{free} of {total} x {size} are free, {needed} are needed");
+    let found = format!(
+        "{free} of {total} x {size} are free, {needed} are needed, {for_tables} of them for \
+         connection tables"
+    );
     let remedy = format!(
         "sysctl -w vm.nr_hugepages={}, or set eal.huge_pages = false",
         total - free.min(total) + needed
     );
-    bad(Verdict::Failed, "huge pages", found, remedy)
+    // Tables without them lie on ordinary pages, which are slower.
+    let verdict = if free >= for_packets { Verdict::Warning } else { Verdict::Failed };
+    bad(verdict, "huge pages", found, remedy)
 }
 
 fn tun(host: &Host) -> Finding {

@@ -51,8 +51,8 @@ pub const ARRAYS: &[&str] = &["worker", "port", "interface", "nat", "pool"];
 
 keys! {
     "eal" {
-        RestartOnly "huge_pages" "true or false" "true" "Take packet memory from huge pages.";
-        RestartOnly "memory_mib" "64 to 1048576" "256" "Memory for packets and rings, in MiB.";
+        RestartOnly "huge_pages" "true or false" "true" "Take memory from huge pages.";
+        RestartOnly "memory_mib" "64 to 1048576" "256" "Memory for packets and rings, in MiB; connection tables have their own.";
         RestartOnly "mbufs" "1024 to 8388608" "16384" "Packet buffers, about 2.4 KB each.";
     }
     "worker" {
@@ -150,7 +150,7 @@ keys! {
     }
     "connections" {
         RestartOnly "ipv4" "1024 to 268435456" "262144" "IPv4 connections for each worker, 128 bytes each.";
-        RestartOnly "ipv6" "1024 to 134217728" "65536" "IPv6 connections for each worker, 208 bytes each.";
+        RestartOnly "ipv6" "1024 to 134217728" "65536" "IPv6 connections for each worker, 224 bytes each.";
         RestartOnly "new_per_second" "1 to 100000000" "1000000" "New connections, for each worker.";
         RestartOnly "new_burst" "1 to 100000000" "a tenth of it" "As many at once.";
         RestartOnly "path_mtu_min" "68 to 9216" "1280" "Least path MTU that backends are told of, IPv4.";

@@ -84,9 +84,9 @@ pub struct Config {
 /// `[eal]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Eal {
-    /// Take packet memory from huge pages.
+    /// Take memory from huge pages.
     pub huge_pages: bool,
-    /// Memory for packets and rings, in MiB.
+    /// Memory for packets and rings, in MiB; connection tables have their own.
     pub memory_mib: NonZeroU32,
     /// Packet buffers.
     pub mbufs: NonZeroU32,
