@@ -7,13 +7,14 @@
 use super::managed::{Managed, NeighbourUse};
 use super::state::{KernelState, Key};
 use model::limits::ADJACENCIES_MAX;
+use nix::time::{ClockId, clock_gettime};
 use pipeline::adjacency::{AdjacencyChange, Links, Mac};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Publications lie this far apart at least, and [`REST_FACTOR`] times what the last one took, but
-/// a second at most: a thread that had to wait for a core hasn't worked for so long.
+/// Publications lie this far apart at least, and [`REST_FACTOR`] times what the last one took of a
+/// core, but a second at most.
 const EVERY: Duration = Duration::from_millis(5);
 const REST_FACTOR: u32 = 4;
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -102,12 +103,12 @@ impl Publications {
         if !matters && (self.pending.is_empty() || !may(self.clients_not_before)) {
             return;
         }
-        let since = Instant::now();
+        let since = core_time();
         let change = self.change(state, managed, links_due);
         if change != AdjacencyChange::default() {
             (self.publish)(change);
         }
-        let took = since.elapsed();
+        let took = core_time().saturating_sub(since);
         let after =
             |factor: u32, least| Some(now + took + (took * factor).min(REST_MAX).max(least));
         if matters {
@@ -172,6 +173,11 @@ impl Publications {
         };
         (old != mac).then_some((key.0, key.1, mac))
     }
+}
+
+/// How long this thread has had a core: one that had to wait for it hasn't worked meanwhile.
+fn core_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// What is said of neighbours that aren't published.
@@ -331,10 +337,10 @@ mod tests {
         for n in 0..2_000_u32 {
             let now = start + Duration::from_secs(20) + Duration::from_millis(5) * n;
             let at = n.wrapping_mul(0x9e37_79b1) % MAX;
-            let since = Instant::now();
+            let since = core_time();
             world.state.set_neighbour(key(at), known(n));
             world.publish(now);
-            spent += since.elapsed();
+            spent += core_time() - since;
         }
         let publications = world.count().1 - before;
         let share = spent.as_secs_f64() / 10.0 * 100.0;
