@@ -111,7 +111,31 @@ impl Gateway {
                 Self::first_packet(SocketAddr::new(client, port), question)
             })
             .collect();
-        self.process(&inputs)
+        let outcomes = self.process(&inputs);
+        if question.protocol == Protocol::Tcp {
+            self.complete(&inputs, &outcomes);
+        }
+        outcomes
+    }
+
+    /// Completes the handshakes of SYNs that reached a backend: affinity keeps what is verified.
+    fn complete(&mut self, syns: &[Input], outcomes: &[Outcome]) {
+        let (mut answers, mut acks) = (Vec::new(), Vec::new());
+        for (syn, outcome) in syns.iter().zip(outcomes) {
+            let reached = matches!(outcome.verdict, Verdict::Send(_));
+            let (true, Ok((nat, backend)), Ok((client, frontend))) =
+                (reached, sockets(&outcome.bytes), sockets(&syn.bytes))
+            else {
+                continue;
+            };
+            let frame = packet((ROUTER_MAC, BACK_MAC), backend, nat, tcp(SYN | ACK));
+            let rx = Rx { port: world::BACK, ..Rx::default() };
+            answers.push(Input::new(frame.bytes(), rx));
+            acks.push(input(client, frontend, tcp(ACK)));
+        }
+        let now = Now { ms: self.now_ms };
+        drive::burst(&mut self.pipeline, &self.tables, &answers, now);
+        self.process(&acks);
     }
 
     fn process(&mut self, inputs: &[Input]) -> Vec<Outcome> {
