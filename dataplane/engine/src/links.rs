@@ -3,6 +3,9 @@
 //! A thread of its own asks the devices, since a driver may take its time to answer, and joins
 //! groups, since the kernel may. When a link comes up, the mirror is told: neighbours and switches
 //! have forgotten who is here.
+//!
+//! What a driver says is believed. net_tap and net_memif tell what is so; net_af_packet of DPDK
+//! 22.11 says that it is up whatever its interface does.
 
 use crate::mirror::Place;
 use crate::mirror::groups::{self, Group, Groups};
