@@ -29,8 +29,9 @@ pub enum GatewayName {
 
 pub(super) fn announce(root: &Table, log: &mut Log) -> Option<Announce> {
     let section = section(root, "announce", log);
-    let period = section.or("period", Some(Duration::from_secs(60)), log, period)?;
-    Some(Announce { period, gateways: gateways(&section, log) })
+    let period = section.or("period", Some(Duration::from_secs(60)), log, period);
+    let gateways = gateways(&section, log);
+    Some(Announce { period: period?, gateways })
 }
 
 /// A period, or 0 for none.

@@ -377,6 +377,7 @@ fn keys_are_described_and_read() {
     }
     // A key of the table that the reader doesn't know would silently mean nothing.
     let source = concat!(
+        include_str!("../announce.rs"),
         include_str!("../build.rs"),
         include_str!("../devices.rs"),
         include_str!("../forwarding.rs"),
