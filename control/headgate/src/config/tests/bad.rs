@@ -241,7 +241,7 @@ pub(super) const BAD: &[(&str, &str, &str)] = &[
     (
         "2001:db8:ffff::179",
         "ff02::5",
-        "headgate.toml:55: host.peers: \"ff02::5\": expected a unicast address",
+        "headgate.toml:56: host.peers: \"ff02::5\": expected a unicast address",
     ),
     (
         "[[worker]]",
