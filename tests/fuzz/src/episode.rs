@@ -12,6 +12,7 @@ use golden::drive;
 use model::drops::DropReason;
 use model::ids::WorkerId;
 use model::limits::BURST_PACKETS_MAX;
+use model::record::ConnectionState;
 use pipeline::answer::{Rate, Rates};
 use pipeline::arch::memory::HeapMemory;
 use pipeline::counters::Counters;
@@ -259,7 +260,12 @@ impl Episode {
         let [v4, v6] = pipeline.connections();
         let gauges = &pipeline.counters().connections;
         let gauged = gauges[0].read() + gauges[1].read();
-        let listed = drive::records(pipeline, &self.world.tables, self.now).len();
+        let records = drive::records(pipeline, &self.world.tables, self.now);
+        for record in &records {
+            let state = ConnectionState::ALL.iter().position(|state| *state == record.state);
+            state.into_iter().for_each(|state| self.stats.states[state] += 1);
+        }
+        let listed = records.len();
         // A second sweep within a millisecond does nothing, not even this.
         let stale = std::mem::replace(&mut self.swept_ms[worker], self.now.ms) == self.now.ms;
         if !stale && gauged != (v4 + v6) as u64 || listed != v4 + v6 {

@@ -1,11 +1,13 @@
 //! What a run has done.
 
 use model::drops::DropReason;
+use model::record::ConnectionState;
 use pipeline::frame::Verdict;
 use std::fmt;
 
 /// Reasons that the pipeline never gives, each with where it comes from.
-pub const ELSEWHERE: [(DropReason, &str); 4] = [
+pub const ELSEWHERE: [(DropReason, &str); 5] = [
+    (DropReason::BufferShared, "the engine, whose pool has no buffer left for a copy"),
     (DropReason::HandoverFull, "the engine, whose ring to another worker is full"),
     (DropReason::TransmitFull, "the engine, whose port takes no more"),
     (DropReason::HostFull, "the engine, whose ring to the mirror is full"),
@@ -25,6 +27,8 @@ pub struct Stats {
     pub verdicts: [u64; 5],
     /// Drops by reason.
     pub drops: [u64; DropReason::COUNT],
+    /// Connections that a sweep has met, by the state that they were in.
+    pub states: [u64; ConnectionState::ALL.len()],
     /// Most connections that were in the tables at once.
     pub connections_max: usize,
     /// Publications.
@@ -41,6 +45,7 @@ impl Default for Stats {
             episodes: 0,
             verdicts: [0; 5],
             drops: [0; DropReason::COUNT],
+            states: [0; ConnectionState::ALL.len()],
             connections_max: 0,
             changes: 0,
             generated: 0,
@@ -77,15 +82,19 @@ impl Stats {
         for (sum, more) in self.drops.iter_mut().zip(other.drops) {
             *sum += more;
         }
+        for (sum, more) in self.states.iter_mut().zip(other.states) {
+            *sum += more;
+        }
     }
-    /// Reasons that the pipeline can give and didn't.
+    /// Reasons that the pipeline can give and didn't, and states that no connection was in.
     pub fn missing(&self) -> Vec<&'static str> {
-        DropReason::ALL
+        let reasons = DropReason::ALL
             .iter()
             .filter(|reason| ELSEWHERE.iter().all(|(elsewhere, _)| elsewhere != *reason))
             .filter(|reason| self.drops[**reason as usize] == 0)
-            .map(|reason| reason.label())
-            .collect()
+            .map(|reason| reason.label());
+        let states = ConnectionState::ALL.iter().zip(self.states).filter(|(_, met)| *met == 0);
+        reasons.chain(states.map(|(state, _)| state.name())).collect()
     }
 }
 
@@ -111,6 +120,10 @@ impl fmt::Display for Stats {
             if count > 0 {
                 write!(f, " {} {count}", reason.label())?;
             }
+        }
+        write!(f, "\nstates met by sweeps:")?;
+        for (state, met) in ConnectionState::ALL.iter().zip(self.states) {
+            write!(f, " {} {met}", state.name())?;
         }
         for (reason, from) in ELSEWHERE {
             write!(f, "\nnot asked for: {}: only from {from}", reason.label())?;

@@ -63,7 +63,10 @@ fn the_whole_pipeline_holds_under_fuzzing() {
     println!("{stats}\n{took:.1} s, {:.0} executions a second", stats.executions as f64 / took);
     let missing = stats.missing();
     if seconds >= SECONDS_FOR_REASONS {
-        assert!(missing.is_empty(), "drop reasons not reached: {missing:?}; seed {seed}");
+        assert!(
+            missing.is_empty(),
+            "drop reasons and states not reached: {missing:?}; seed {seed}"
+        );
     } else {
         println!("not reached in this short run: {missing:?}");
     }
