@@ -50,8 +50,9 @@ impl Gateway {
     pub fn resume(wishes: Wishes, allocations: Allocations) -> Self {
         let rates = Rates::default().with(Class::Refusal, PLENTY).with(Class::HostOther, PLENTY);
         let options = Options {
-            // An eighth may be half open, as all are that a probe begins.
-            connections: [1 << 16, 1 << 16],
+            // An eighth may be half open, as all are that a probe begins: 48 to 1,024 a question,
+            // and 150 questions within the three seconds that each of them lives at least.
+            connections: [1 << 18, 1 << 18],
             affinity: Arc::new(AffinityTable::new(AFFINITY_CLIENTS, 0x636f_6e74)),
             rates,
             ..drive::options()
