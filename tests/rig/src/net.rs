@@ -115,22 +115,23 @@ impl Net {
         Ok(())
     }
     /// Gives the kernel ends their addresses and plugs the back one into the bridge. To be called
-    /// whenever a gateway has made them anew.
+    /// whenever a gateway has made them anew: they are up then, with the MAC of the gateway's port
+    /// and the link-local address that comes of it, which is the gateway's too.
     pub fn plug_in(&self) -> Result<()> {
         let (front, back) = (self.front_link(), self.back_link());
         let mut lines = format!(
             "link set {front} address 0a:48:47:00:01:00\nlink set {front} mtu 1500\n\
-             link set {front} up\n"
+             link set {front} up\naddr flush dev {front} scope link\n\
+             addr replace fe80::848:47ff:fe00:100/64 dev {front} nodad\n"
         );
         client_addresses(&mut lines, &front, plan::client);
         for prefix in plan::ON_LINK {
             writeln!(lines, "route replace {prefix} dev {front}")?;
         }
         self.client.ip_batch(&lines)?;
-        // A MAC of its own before it joins: a bridge keeps frames for its ports' MACs to itself,
-        // and this end starts with the MAC of the gateway's port.
+        // Before it joins: a bridge keeps frames for its ports' MACs to itself.
         self.switch.ip_batch(&format!(
-            "link set {back} address 0a:48:47:00:02:00\nlink set {back} mtu 1500\n\
+            "addr flush dev {back} scope link\nlink set {back} address 0a:48:47:00:02:00\nlink set {back} mtu 1500\n\
              link set {back} master br0\nlink set {back} up\n"
         ))?;
         without_offload(&self.client, &front)?;
