@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use model::ids::PortId;
 use pipeline::Options;
 use pipeline::adjacency::{Mac, Role};
-use pipeline::steer::NatAddress;
+use pipeline::secret::Secret;
+use pipeline::steer::{NatAddress, ToeplitzKey};
 use std::sync::Arc;
 
 /// Where a port comes from.
@@ -71,8 +72,12 @@ pub struct EngineConfig {
     pub interfaces: Vec<InterfaceSpec>,
     /// The NAT addresses.
     pub nat: Vec<NatAddress>,
-    /// How each worker's pipeline is set up; `worker` is filled in.
+    /// How each worker's pipeline is set up; who it is and its secrets are filled in.
     pub pipeline: Options,
+    /// What all secrets of the process are derived from.
+    pub secret: Secret,
+    /// Keys the hash that says whose a client's packet is.
+    pub toeplitz: ToeplitzKey,
     /// How workers wait.
     pub idle: Idle,
     /// Packet buffers.

@@ -24,13 +24,13 @@ use pipeline::arch::memory::OutOfMemory;
 use pipeline::connections::SlotKeys;
 use pipeline::counters::Counters;
 use pipeline::host_flows::HostFlows;
-use pipeline::secret::Secret;
+use pipeline::secret::{Purpose, Secret};
 use pipeline::select::AffinityTable;
 use pipeline::snapshot::Snapshot;
 use pipeline::steer::SteerTable;
 use pipeline::tables::Tables;
 use pipeline::{Options, Pipeline};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -93,6 +93,8 @@ pub struct Engine {
     pub(crate) pool: Pool,
     pub(crate) started: Instant,
     pub(crate) affinity: Arc<AffinityTable>,
+    /// Workers look at it in each loop.
+    selection_key: Arc<AtomicU64>,
     pub(crate) ways: Mutex<crate::ways::Ways>,
     /// Whose the slots are that the connection tables name.
     pub(crate) keys: Mutex<SlotKeys>,
@@ -126,7 +128,7 @@ impl Engine {
                 interfaces,
                 ..AdjacencyInput::default()
             })),
-            steer: Arc::new(SteerTable::new(workers as u8, &config.nat)),
+            steer: Arc::new(SteerTable::with_key(workers as u8, &config.nat, &config.toeplitz)),
         };
         let (publisher, readers) = Publisher::new(tables, workers);
         let publisher = Arc::new(publisher);
@@ -145,7 +147,7 @@ impl Engine {
         let mut sparse = TableMemory::sparse();
         let (started, epoch_ms) = (Instant::now(), boot_ms());
         // No two processes' secrets are the same.
-        let keys_id = config.pipeline.secret.rotate_left(23) ^ epoch_ms;
+        let keys_id = config.secret.derive(Purpose::SlotKeys);
         let names: Vec<&str> = config.interfaces.iter().map(|i| &*i.name).collect();
         let keys = SlotKeys::new(&mut sparse, SERVICE_PORTS_MAX, keys_id, &names)?;
         let links = match &mirror {
@@ -163,7 +165,11 @@ impl Engine {
             ports,
             pool,
             started,
-            affinity: Arc::new(AffinityTable::new(AFFINITY_CLIENTS_MAX, config.pipeline.secret)),
+            affinity: Arc::new(AffinityTable::new(
+                AFFINITY_CLIENTS_MAX,
+                config.secret.derive(Purpose::Affinity),
+            )),
+            selection_key: Arc::new(AtomicU64::new(config.pipeline.selection_key)),
             ways: Mutex::default(),
             keys: Mutex::new(keys),
             files: sparse.files,
@@ -176,6 +182,7 @@ impl Engine {
             rings: rings(&eal, workers)?,
             queues,
             options: Options { workers: workers as u8, epoch_ms, keys: keys_id, ..config.pipeline },
+            secret: config.secret,
             idle: config.idle,
             huge_pages: config.huge_pages,
         };
@@ -192,16 +199,14 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let mut memory = TableMemory::new(parts.huge_pages);
         let mut host = parts.host.into_iter();
-        let secret = draw_secret();
         let host_flows = Arc::new(HostFlows::new(HOST_FLOWS_MAX));
         for (number, (core, reader)) in cores.iter().zip(parts.readers).enumerate() {
             let id = WorkerId(number as u8);
             let affinity = Arc::clone(&self.affinity);
             let host_flows = Arc::clone(&host_flows);
             // What leaves the gateway tells nothing of other workers, nor of the tables' keys.
-            let numbers = secret.numbers(id);
-            let options =
-                Options { worker: id, numbers, affinity, host_flows, ..parts.options.clone() };
+            let options = parts.options.of_worker(id, &parts.secret);
+            let options = Options { affinity, host_flows, ..options };
             let counts = Arc::new(Counters::new(SERVICE_PORTS_MAX, BACKENDS_MAX));
             let pipeline = Pipeline::new(&options, Arc::clone(&counts), &mut memory)?;
             let counters = Arc::new(WorkerCounters::default());
@@ -222,6 +227,7 @@ impl Engine {
                 idler: Idler::new(parts.idle),
                 stop: Arc::clone(&self.stop),
                 started: self.started,
+                selection_key: Arc::clone(&self.selection_key),
                 pipeline,
             };
             let capacity = worker.pipeline.capacity();
@@ -237,6 +243,11 @@ impl Engine {
         }
         self.files.append(&mut memory.files);
         Ok(())
+    }
+
+    /// Lets workers choose backends for new connections under another key.
+    pub fn set_selection_key(&self, key: u64) {
+        self.selection_key.store(key, Relaxed);
     }
 
     /// Stops the workers and waits until they have ended. Packets stay where they are.
@@ -272,6 +283,7 @@ struct Parts {
     rings: Rings,
     queues: Vec<Queues>,
     options: Options,
+    secret: Secret,
     idle: crate::idle::Idle,
     huge_pages: bool,
 }
@@ -376,13 +388,6 @@ fn watch(
     let publisher = Arc::clone(publisher);
     Links::start(watched, mirror.twin_numbers(), publisher, mirror.on_link_up(), cores)
         .map_err(MirrorError::Thread)
-}
-
-/// A secret from the system's source of randomness, by way of the standard library's hasher keys.
-fn draw_secret() -> Secret {
-    use std::hash::{BuildHasher, RandomState};
-    let [low, high] = [0u8, 1].map(|half| RandomState::new().hash_one(half));
-    Secret::new((u128::from(high) << 64 | u128::from(low)).to_ne_bytes())
 }
 
 /// Starts a worker's thread, and waits until it is pinned and registered.

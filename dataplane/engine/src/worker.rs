@@ -19,7 +19,7 @@ use pipeline::host_flows::HostFlows;
 use pipeline::tables::Tables;
 use pipeline::{Now, Pipeline};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 /// Frames from the host that a worker takes in one loop.
@@ -61,6 +61,8 @@ pub struct Worker {
     pub stop: Arc<AtomicBool>,
     /// The start of its clock.
     pub started: Instant,
+    /// What keys the choice of backends.
+    pub selection_key: Arc<AtomicU64>,
 }
 
 impl Worker {
@@ -84,6 +86,7 @@ impl Worker {
             let began = load.begin_loop();
             let now = Now { ms: self.started.elapsed().as_millis() as u64 };
             let tables = reader.read();
+            pipeline.set_selection_key(self.selection_key.load(Relaxed));
             let mut watch = counters.passes.watch(now.ms, began);
             let mut packets = 0;
             for inlet in &mut inlets {

@@ -18,6 +18,8 @@ pub enum Purpose {
     Numbers(WorkerId, u8),
     /// The hash of the table of session affinity.
     Affinity,
+    /// The name of the tables of slots and their keys.
+    SlotKeys,
 }
 
 impl std::fmt::Debug for Secret {
@@ -39,6 +41,7 @@ impl Secret {
             Purpose::Connections(worker) => [1, worker.0, 0],
             Purpose::Numbers(worker, half) => [2, worker.0, half],
             Purpose::Affinity => [3, 0, 0],
+            Purpose::SlotKeys => [4, 0, 0],
         };
         let mut hasher = SipHasher24::new_with_keys(self.0[0], self.0[1]);
         hasher.write(&words);
@@ -81,7 +84,7 @@ mod tests {
     fn purposes() -> Vec<Purpose> {
         let workers = (0..=u8::MAX).map(WorkerId);
         let of = |w| [Purpose::Connections(w), Purpose::Numbers(w, 0), Purpose::Numbers(w, 1)];
-        workers.flat_map(of).chain([Purpose::Affinity]).collect()
+        workers.flat_map(of).chain([Purpose::Affinity, Purpose::SlotKeys]).collect()
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::read::{
     self, Section, boolean, from_str, name, number, parsed, section, sections, word,
 };
 use super::tree::{Node, Table};
-use super::types::{Idle, Rate, duration, host_address, prefix};
+use super::types::{Idle, Rate, SelectionKey, duration, host_address, prefix};
 use super::{
     Admin, Aliases, Answers, Config, Connections, Host, NodePort, Pool, Service, Timeouts, cross,
     devices, kubernetes, layers,
@@ -61,6 +61,8 @@ pub(super) fn config(root: &Table, log: &mut Log) -> Option<Config> {
     let idle = section(root, "idle", log).or("mode", Idle::Backoff, log, word(&modes));
     let admin = admin(root, log);
     let state_dir = directory(root, "state", "/var/lib/headgate", log);
+    let gateway = section(root, "gateway", log);
+    let selection_key = gateway.optional("selection_key", log, from_str::<SelectionKey>);
     let (node_port, node_port_section) = node_port;
     let seen = cross::Seen {
         workers: &workers,
@@ -97,6 +99,7 @@ pub(super) fn config(root: &Table, log: &mut Log) -> Option<Config> {
         host: host?,
         idle: idle?,
         admin: admin?,
+        selection_key,
         state_dir: state_dir?,
     })
 }

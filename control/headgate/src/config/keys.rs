@@ -198,6 +198,9 @@ keys! {
         RestartOnly "socket" "absolute path" "/run/headgate/headgate.sock" "Unix socket of the admin API.";
         RestartOnly "metrics" "loopback ADDRESS:PORT" "" "Where metrics are served over TCP.";
     }
+    "gateway" {
+        RestartOnly "selection_key" "16 hexadecimal digits" "the Lease's, else kept" "Keys the choice of backends, alike in all gateways.";
+    }
     "state" {
         RestartOnly "dir" "absolute path" "/var/lib/headgate" "Where what must outlive the process is kept.";
     }

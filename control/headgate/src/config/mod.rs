@@ -21,7 +21,7 @@ pub use announce::{Announce, GatewayName};
 pub use kubernetes::{Kubernetes, Source};
 pub use layers::{DIRECTORY, Loaded, Sources, admin_socket, load};
 pub use problem::{Place, Problem, Problems};
-pub use types::{AddressRange, Device, Idle, MacAddr, PortRange, Rate, Role, Vlan};
+pub use types::{AddressRange, Device, Idle, MacAddr, PortRange, Rate, Role, SelectionKey, Vlan};
 
 use admin::LoopbackAddress;
 use ipnet::IpNet;
@@ -77,6 +77,8 @@ pub struct Config {
     pub idle: Idle,
     /// The admin API.
     pub admin: Admin,
+    /// Keys the choice of backends; `None`: what the Lease says or, without one, what was kept.
+    pub selection_key: Option<SelectionKey>,
     /// Where what must outlive the process is kept.
     pub state_dir: PathBuf,
 }

@@ -6,6 +6,32 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::str::FromStr;
 use std::time::Duration;
 
+/// A key that gateways share. Not shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SelectionKey(u64);
+
+impl SelectionKey {
+    /// The key.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Debug for SelectionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SelectionKey")
+    }
+}
+
+impl FromStr for SelectionKey {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let key = u64::from_str_radix(text, 16).ok().filter(|_| digits);
+        key.map(Self).ok_or("expected 16 hexadecimal digits, as openssl rand -hex 8 makes them")
+    }
+}
+
 /// A unicast MAC address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MacAddr([u8; 6]);

@@ -9,6 +9,7 @@ use super::keep::Keeper;
 use super::links::LinkNews;
 use super::path::PacketPath;
 use super::probing::Probing;
+use super::selection::{Selection, Started};
 use super::source::Source;
 use model::answers::{Event, Severity};
 use model::desired::{Delta, Origin, ServicePort};
@@ -51,6 +52,8 @@ pub struct Plan {
     pub source: Box<Open>,
     /// Where the state is kept.
     pub state_dir: PathBuf,
+    /// The keys that the process started with; without them the source's aren't followed.
+    pub started: Option<Started>,
     /// Where probes run; without one nothing is probed.
     pub runtime: Option<Handle>,
 }
@@ -103,6 +106,7 @@ fn control<P: PacketPath>(plan: &Plan, running: &Arc<Running<P>>) -> anyhow::Res
     let mut control =
         Control::new(running, store, Some(keeper), source, settings, stored.allocations);
     let prober = |runtime| Prober::start(ProbeOptions::default(), runtime);
+    control.selection = plan.started.as_ref().map(Selection::new);
     control.probing = Probing::new(plan.runtime.as_ref().map(prober));
     while !running.draining.load(Relaxed) {
         control.turn(TURN);
@@ -167,6 +171,8 @@ pub struct Control<'a, P: PacketPath> {
     pub source: Box<dyn Source>,
     probing: Probing,
     links: LinkNews,
+    /// What keys the choice of backends.
+    selection: Option<Selection>,
     pending: VecDeque<Pending>,
     /// Everything there is was taken in once.
     loaded: bool,
@@ -207,6 +213,7 @@ impl<'a, P: PacketPath> Control<'a, P> {
             source,
             probing,
             links: LinkNews::default(),
+            selection: None,
             pending,
             loaded: false,
             writes: None,
@@ -238,6 +245,9 @@ impl<'a, P: PacketPath> Control<'a, P> {
         self.settle();
         self.note_source();
         self.note_links();
+        if let Some(selection) = &mut self.selection {
+            selection.agree(self.source.selection_key(), self.running, &self.store);
+        }
         self.running.engine.refresh_ways();
         self.running.beat();
     }

@@ -22,6 +22,7 @@ struct Path {
     held: AtomicBool,
     links: Mutex<Links>,
     conflicts: Mutex<Vec<ConflictRow>>,
+    selection_key: AtomicU64,
 }
 
 impl Path {
@@ -40,6 +41,9 @@ impl PacketPath for Path {
         let published = self.published.load(Relaxed);
         let held = self.held.load(Relaxed);
         [published, if held { self.held_at.load(Relaxed) } else { published }]
+    }
+    fn set_selection_key(&self, key: u64) {
+        self.selection_key.store(key, Relaxed);
     }
     fn refresh_ways(&self) {}
     fn links(&self) -> Links {
@@ -69,6 +73,8 @@ struct Told {
     stopped: bool,
     /// Another gateway writes.
     another: bool,
+    /// What the Lease says.
+    selection_key: Option<u64>,
 }
 
 #[derive(Clone, Default)]
@@ -101,6 +107,9 @@ impl Source for Fake {
     }
     fn writes(&self) -> Option<u64> {
         self.told(|told| (!told.another).then_some(0))
+    }
+    fn selection_key(&self) -> Option<u64> {
+        self.told(|told| told.selection_key)
     }
     fn another_writes(&self) -> bool {
         self.told(|told| told.another)
@@ -288,6 +297,7 @@ fn a_failure_is_told_and_survived() {
     let (opened, fake) = (Arc::new(AtomicU64::new(0)), world.fake.clone());
     let (times, running) = (Arc::clone(&opened), Arc::clone(&world.running));
     let plan = Plan {
+        started: None,
         settings: Box::new(|_| Ok(settings())),
         source: Box::new(move || match times.fetch_add(1, Relaxed) {
             0 => anyhow::bail!("the kubeconfig /k can't be read"),
@@ -403,4 +413,37 @@ fn many_conflicts_are_neither_many_events_nor_many_lines() {
     world.running.engine.conflicts.lock().unwrap().clear();
     turn(&mut control);
     assert!(world.degraded().is_empty());
+}
+
+/// What the Lease says is followed and kept, unless the configuration says otherwise: then that is
+/// told.
+#[test]
+fn gateways_choose_backends_by_one_key_or_say_that_they_do_not() {
+    let world = World::new();
+    let keys = sources::store::Keys { selection: 0xa, toeplitz: [7; 40] };
+    let secret = pipeline::secret::Secret::new([0; 16]);
+    let started = |configured| Started { keys: keys.clone(), configured, secret, problems: vec![] };
+    let mut control = world.control();
+    world.fake.says(SERVICE, true);
+    control.selection = Some(Selection::new(&started(false)));
+    turn(&mut control);
+    let key = || world.running.engine.selection_key.load(Relaxed);
+    assert_eq!(key(), 0, "nothing was said");
+    world.fake.told(|told| told.selection_key = Some(0xb));
+    turn(&mut control);
+    assert_eq!((key(), world.degraded()), (0xb, vec![]));
+    let kept = control.store.load_keys().unwrap().unwrap();
+    assert_eq!((kept.selection, kept.toeplitz), (0xb, [7; 40]));
+    control.selection = Some(Selection::new(&started(true)));
+    world.fake.told(|told| told.selection_key = Some(0xc));
+    turn(&mut control);
+    turn(&mut control);
+    assert_eq!(key(), 0xb, "the configuration's goes first");
+    let wrong = world.degraded();
+    assert!(wrong.len() == 1 && wrong[0].contains("gateway.selection_key"), "{wrong:?}");
+    let told = |event: &&Event| event.reason == "SelectionKeyDiffers";
+    assert_eq!(world.running.books().events().iter().filter(told).count(), 1);
+    world.fake.told(|told| told.selection_key = Some(0xa));
+    turn(&mut control);
+    assert_eq!(world.degraded(), [] as [String; 0]);
 }

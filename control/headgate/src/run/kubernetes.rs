@@ -5,7 +5,7 @@ use crate::config;
 use model::answers::{Event, Leadership, SourceState, WriteCounts};
 use sources::Changes;
 use sources::kubernetes::{
-    Examined, KubeError, KubernetesSource, LeaseOptions, Options, Writer, examine,
+    Examined, KubeError, KubernetesSource, LeaseOptions, Options, SelectionKey, Writer, examine,
 };
 use std::net::{IpAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -17,10 +17,15 @@ use translate::writes::StatusWrite;
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the source is told.
-pub fn options(config: &config::Kubernetes, settings: &Settings) -> Options {
+pub fn options(
+    config: &config::Kubernetes,
+    settings: &Settings,
+    selection: SelectionKey,
+) -> Options {
     let mut options = Options::new(&config.identity);
     options.kubeconfig.clone_from(&config.kubeconfig);
     options.context.clone_from(&config.context);
+    options.selection = selection;
     options.write = config.write;
     options.events = config.events;
     options.timing.hold = config.hold_back;
@@ -39,7 +44,7 @@ pub fn options(config: &config::Kubernetes, settings: &Settings) -> Options {
 /// One look at the API server, before anything is started.
 pub fn look(config: &config::Kubernetes, settings: &Settings) -> anyhow::Result<Examined> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(examine(&options(config, settings)))?)
+    Ok(runtime.block_on(examine(&options(config, settings, SelectionKey::default())))?)
 }
 
 /// A watched API server.
@@ -57,9 +62,10 @@ impl Kubernetes {
     pub fn start(
         config: &config::Kubernetes,
         settings: &Settings,
+        selection: SelectionKey,
         runtime: &Handle,
     ) -> Result<Self, KubeError> {
-        let options = options(config, settings);
+        let options = options(config, settings, selection);
         let lease = options.lease.as_ref();
         let lease = lease.map(|lease| format!("{}/{}", lease.namespace, lease.name));
         let source = KubernetesSource::start(options, runtime)?;
@@ -109,6 +115,9 @@ impl Source for Kubernetes {
     }
     fn writes(&self) -> Option<u64> {
         self.source.term().filter(|_| self.write)
+    }
+    fn selection_key(&self) -> Option<u64> {
+        self.source.selection_key()
     }
     fn another_writes(&self) -> bool {
         self.source.another_holds()

@@ -17,6 +17,7 @@ mod links;
 mod path;
 mod plan;
 mod probing;
+mod selection;
 mod source;
 mod walk;
 
@@ -25,7 +26,7 @@ use admin::{Options, Server};
 use anyhow::Context as _;
 use engine::{Eal, Engine};
 use gateway::{Facts, Running, Shared};
-use sources::kubernetes::Examined;
+use sources::kubernetes::{Examined, SelectionKey};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -70,9 +71,10 @@ async fn serve(config: Config, spare: Vec<usize>) -> anyhow::Result<()> {
     // The socket first: a second gateway learns that it is one before it touches a device.
     let admin = Options { socket: config.admin.socket.clone(), metrics: config.admin.metrics };
     let server = Server::bind(&admin).await?;
-    let control = control_plan(&config, Handle::current())?;
+    let started_with = selection::start(&config)?;
+    let control = control_plan(&config, &started_with, Handle::current())?;
     let settings = plan::settings(&config, Vec::new())?;
-    let engine = plan::engine(&config, spare.clone())?;
+    let engine = plan::engine(&config, &started_with, spare.clone())?;
     let eal = plan::eal(&config, &spare);
     let engine = tokio::task::spawn_blocking(move || -> anyhow::Result<Engine> {
         Ok(Engine::start(Eal::init(eal)?, engine)?)
@@ -82,6 +84,10 @@ async fn serve(config: Config, spare: Vec<usize>) -> anyhow::Result<()> {
     let running = Arc::new(Running::new(engine, facts(&config, started)));
     for note in running.engine.notes() {
         running.books().wrong(&note, Some(&note));
+    }
+    for problem in &started_with.problems {
+        tracing::error!("{problem}");
+        running.books().record(books::own_event("StateLost", problem.clone()));
     }
     control::resume(&config.state_dir, &settings, &running)?;
     let for_control = Arc::clone(&running);
@@ -106,7 +112,11 @@ async fn serve(config: Config, spare: Vec<usize>) -> anyhow::Result<()> {
 }
 
 /// What the control side is made from, each time that it is started.
-fn control_plan(config: &Config, runtime: Handle) -> anyhow::Result<control::Plan> {
+fn control_plan(
+    config: &Config,
+    started: &selection::Started,
+    runtime: Handle,
+) -> anyhow::Result<control::Plan> {
     let range = config.node_port.range;
     let options = sources::directory::Options {
         node_port_first: range.first(),
@@ -114,6 +124,7 @@ fn control_plan(config: &Config, runtime: Handle) -> anyhow::Result<control::Pla
     };
     let settings = plan::settings(config, Vec::new())?;
     let (from, probes_on) = (config.source.clone(), runtime.clone());
+    let selection = SelectionKey { key: started.keys.selection, configured: started.configured };
     let open = move || -> anyhow::Result<Box<dyn source::Source>> {
         match &from {
             Source::Directory(path) => {
@@ -122,7 +133,7 @@ fn control_plan(config: &Config, runtime: Handle) -> anyhow::Result<control::Pla
                 Ok(Box::new(source))
             }
             Source::Kubernetes(given) => {
-                Ok(Box::new(kubernetes::Kubernetes::start(given, &settings, &runtime)?))
+                Ok(Box::new(kubernetes::Kubernetes::start(given, &settings, selection, &runtime)?))
             }
         }
     };
@@ -132,6 +143,7 @@ fn control_plan(config: &Config, runtime: Handle) -> anyhow::Result<control::Pla
         settings: Box::new(move |source| Ok(plan::settings(&wanted, source.servers())?)),
         source: Box::new(open),
         state_dir: config.state_dir.clone(),
+        started: Some(started.clone()),
         runtime: Some(probes_on),
     })
 }

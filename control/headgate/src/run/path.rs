@@ -13,6 +13,8 @@ pub trait PacketPath: Send + Sync + 'static {
     fn publish(&self, snapshot: Arc<Snapshot>, report: &Report) -> u64;
     /// The latest published generation, and the one that every worker runs with.
     fn generations(&self) -> [u64; 2];
+    /// Lets workers choose backends under another key.
+    fn set_selection_key(&self, key: u64);
     /// Looks after the ways to the backends.
     fn refresh_ways(&self);
     /// Gives the host itself a way to an address by a next hop, as long as what this returns lives.
@@ -33,6 +35,9 @@ impl PacketPath for Engine {
     }
     fn generations(&self) -> [u64; 2] {
         Self::generations(self)
+    }
+    fn set_selection_key(&self, key: u64) {
+        Self::set_selection_key(self, key);
     }
     fn refresh_ways(&self) {
         Self::refresh_ways(self);

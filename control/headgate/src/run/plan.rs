@@ -1,5 +1,6 @@
 //! From the configuration to what each part is made from.
 
+use super::selection::Started;
 use crate::config::{self, Config};
 use engine::mirror::{AnnounceConfig, StaticNeighbour, StaticRoute};
 use engine::{
@@ -17,9 +18,6 @@ use std::time::Duration;
 use translate::{
     AddressRange, ForwardingSettings, NodePortSettings, Pool, Settings, SettingsError, Wishes,
 };
-
-/// Selects backends alike on all gateways; a key for each cluster comes with several gateways.
-const SELECTION_KEY: u64 = 0;
 
 /// Cores that no worker has, of those that this process may use. Empty where workers have all.
 pub fn spare_cores(config: &Config) -> Vec<usize> {
@@ -46,7 +44,11 @@ pub fn eal(config: &Config, spare: &[usize]) -> EalOptions {
 }
 
 /// What the engine is made from.
-pub fn engine(config: &Config, spare: Vec<usize>) -> Result<EngineConfig, DeviceStringError> {
+pub fn engine(
+    config: &Config,
+    started: &Started,
+    spare: Vec<usize>,
+) -> Result<EngineConfig, DeviceStringError> {
     let nat = config.nat.iter().flat_map(|nat| {
         nat.addresses
             .iter()
@@ -57,7 +59,9 @@ pub fn engine(config: &Config, spare: Vec<usize>) -> Result<EngineConfig, Device
         ports: config.ports.iter().map(port).collect::<Result<_, _>>()?,
         interfaces: config.interfaces.iter().map(interface).collect(),
         nat: nat.collect(),
-        pipeline: options(config),
+        pipeline: options(config, started.keys.selection),
+        secret: started.secret,
+        toeplitz: started.keys.toeplitz,
         idle: match config.idle {
             config::Idle::Backoff => engine::Idle::Backoff,
             config::Idle::Spin => engine::Idle::Spin,
@@ -120,7 +124,7 @@ fn interface(interface: &config::Interface) -> InterfaceSpec {
     }
 }
 
-fn options(config: &Config) -> Options {
+fn options(config: &Config, selection_key: u64) -> Options {
     let ms = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX >> 1);
     let number = |n: NonZeroU32| n.get() as usize;
     let timeouts = &config.timeouts;
@@ -155,16 +159,9 @@ fn options(config: &Config) -> Options {
         path_mtu_min: config.connections.path_mtu_min,
         rates,
         peers: config.host.peers.clone().into(),
-        secret: secret(),
-        selection_key: SELECTION_KEY,
+        selection_key,
         ..Options::default()
     }
-}
-
-/// A secret from the system's source of randomness, by way of the standard library's hasher keys.
-fn secret() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one("headgate")
 }
 
 /// What `translate` may serve, and where. `servers` are addresses of the source itself.

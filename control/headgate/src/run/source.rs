@@ -22,6 +22,10 @@ pub trait Source {
     fn writes(&self) -> Option<u64> {
         Some(0)
     }
+    /// What keys the choice of backends in all gateways, where the source says so.
+    fn selection_key(&self) -> Option<u64> {
+        None
+    }
     /// Whether another gateway allocates and writes, as far as is known.
     fn another_writes(&self) -> bool {
         false

@@ -3,7 +3,7 @@
 use super::KubeError;
 use super::connect::{self, Connection};
 use super::kinds::Watched;
-use super::lease;
+use super::said;
 use super::options::Options;
 use super::trouble::{Doing, Sort, Trouble};
 use k8s_openapi::api::authorization::v1::{
@@ -92,7 +92,7 @@ impl Look<'_> {
         let doing = Doing::lease("reading", wanted);
         self.answer(&doing, api.get(&wanted.name)).await.map_err(|mut trouble| {
             if trouble.sort == Sort::Missing {
-                trouble.what = lease::missing(wanted);
+                trouble.what = said::missing(wanted);
             }
             trouble
         })?;

@@ -13,8 +13,12 @@ use super::connect::{Connection, Line};
 use super::health::Watches;
 use super::inbox::{Inbox, now};
 use super::locked;
-use super::options::{LEASE, LeaseOptions, NAMESPACE, Timing};
+use super::options::{LeaseOptions, SelectionKey, Timing};
 use super::pace::Jitter;
+use super::said::{
+    HOLDER_ANNOTATION, POOLS_ANNOTATION, SELECTION_ANNOTATION, annotation, holder, missing, other,
+    renewed, selection,
+};
 use super::trouble::{Doing, Sort, Trouble};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -31,11 +35,6 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// Times of ours that are known again at most.
 const WROTE_MAX: usize = 16;
-
-/// The hash of the pools of whoever held the Lease last, and of what makes a Service its own.
-pub const POOLS_ANNOTATION: &str = "headgate.dev/pools";
-/// Who that was, also after the Lease was given back.
-pub const HOLDER_ANNOTATION: &str = "headgate.dev/last-holder";
 
 /// Who may allocate addresses and write statuses and Events.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +67,7 @@ struct Standing {
     taken: u64,
     lost: u64,
     what: String,
+    selection: Option<u64>,
 }
 
 /// What everybody asks.
@@ -103,6 +103,11 @@ impl Lead {
             let is = standing.valid_until.is_none() && !standing.holder.is_empty();
             is && self.inbox.handed_list() >= standing.list_after
         })
+    }
+
+    /// The key of the choice of backends that the Lease says.
+    pub(super) fn selection_key(&self) -> Option<u64> {
+        locked(self.standing.as_ref()?).selection
     }
 
     pub(super) fn leadership(&self) -> Leadership {
@@ -166,6 +171,7 @@ pub(super) struct Elector {
     pub options: LeaseOptions,
     pub identity: String,
     pub pools_hash: String,
+    pub selection: SelectionKey,
     pub line: Line,
     pub lead: Arc<Lead>,
     pub watches: Arc<Watches>,
@@ -234,6 +240,10 @@ impl Elector {
         let connection = self.line.get();
         let stepped = self.step(&connection, term).await;
         term.failed = stepped.is_err();
+        if let Some(seen) = &term.observed {
+            let says = selection(&seen.lease);
+            self.lead.with(|standing| standing.selection = says);
+        }
         match stepped {
             Ok(plan) => {
                 if term.double {
@@ -386,11 +396,8 @@ impl Elector {
         if holder == self.identity && !term.double {
             return if term.held { Plan::Renew } else { Plan::Take { wait: term.tried } };
         }
-        let annotation = |key| {
-            let annotations = lease.metadata.annotations.as_ref();
-            annotations.and_then(|all| all.get(key)).map_or("", String::as_str)
-        };
-        let (hash, last) = (annotation(POOLS_ANNOTATION), annotation(HOLDER_ANNOTATION));
+        let says = |key| annotation(lease, key);
+        let (hash, last) = (says(POOLS_ANNOTATION), says(HOLDER_ANNOTATION));
         // Without a word whose it is, it is one of an earlier release, made of less.
         let differs = !hash.is_empty() && !last.is_empty() && hash != self.pools_hash;
         // One that comes back with another configuration has nobody else's to keep to.
@@ -427,10 +434,16 @@ impl Elector {
 
     /// The Lease as it is written.
     fn ours(&self, lease: &Lease, now: &MicroTime, take: bool) -> Lease {
+        let said = selection(lease);
         let mut lease = lease.clone();
         let annotations = lease.metadata.annotations.get_or_insert_default();
         annotations.insert(POOLS_ANNOTATION.to_owned(), self.pools_hash.clone());
         annotations.insert(HOLDER_ANNOTATION.to_owned(), self.identity.clone());
+        // What is there already holds, but for a configured key: others have it by now.
+        if self.selection.configured || said.is_none() {
+            let key = format!("{:016x}", self.selection.key);
+            annotations.insert(SELECTION_ANNOTATION.to_owned(), key);
+        }
         lease.metadata.managed_fields = None;
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
         if take {
@@ -465,36 +478,4 @@ impl Elector {
             }
         }
     }
-}
-
-/// What is wrong where the Lease isn't there.
-pub(super) fn missing(options: &LeaseOptions) -> String {
-    let LeaseOptions { namespace, name, .. } = options;
-    let remedy = if (&**namespace, &**name) == (NAMESPACE, LEASE) {
-        "kubectl apply -k control/deploy"
-    } else {
-        "apply a copy of control/deploy/lease.yaml with this name, its Role included"
-    };
-    format!(
-        "the Lease {namespace}/{name} isn't there, so nothing is allocated or written: {remedy}"
-    )
-}
-
-/// Who writes instead.
-fn other(lease: &Lease) -> String {
-    match holder(lease) {
-        "" => "nobody holds the Lease yet: whoever takes it allocates and writes".to_owned(),
-        holder => format!("{holder} holds the Lease: it allocates and writes"),
-    }
-}
-
-/// When a Lease was renewed, as the API keeps it.
-fn renewed(lease: &Lease) -> Option<i64> {
-    let time = lease.spec.as_ref()?.renew_time.as_ref()?;
-    Some(time.0.as_microsecond())
-}
-
-/// Who holds a Lease.
-fn holder(lease: &Lease) -> &str {
-    lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default()
 }

@@ -16,6 +16,7 @@ mod lease;
 mod options;
 pub(crate) mod pace;
 mod reflect;
+mod said;
 mod source;
 mod statuses;
 #[cfg(test)]
@@ -25,8 +26,9 @@ mod writer;
 
 pub use examine::{Examined, examine};
 pub use health::{SourceHealth, WatchHealth};
-pub use lease::{Leadership, POOLS_ANNOTATION};
-pub use options::{ACCOUNT, LEASE, LeaseOptions, NAMESPACE, Options, Timing};
+pub use lease::Leadership;
+pub use options::{ACCOUNT, LEASE, LeaseOptions, NAMESPACE, Options, SelectionKey, Timing};
+pub use said::{POOLS_ANNOTATION, SELECTION_ANNOTATION};
 pub use source::KubernetesSource;
 pub use writer::{Writer, WriterHealth};
 

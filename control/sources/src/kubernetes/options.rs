@@ -26,6 +26,8 @@ pub struct Options {
     /// A hash of what decides who gets which address. A gateway whose hash differs doesn't take the
     /// Lease over.
     pub pools_hash: String,
+    /// What keys the choice of backends, for the Lease: gateways have to agree.
+    pub selection: SelectionKey,
     /// Write statuses and Events at all.
     pub write: bool,
     /// Write Events, where anything is written.
@@ -44,10 +46,26 @@ impl Options {
             identity: identity.to_owned(),
             lease: None,
             pools_hash: String::new(),
+            selection: SelectionKey::default(),
             write: false,
             events: true,
             timing: Timing::default(),
         }
+    }
+}
+
+/// This gateway's key of the choice of backends.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct SelectionKey {
+    /// The key.
+    pub key: u64,
+    /// The configuration says so: it goes before what the Lease says.
+    pub configured: bool,
+}
+
+impl std::fmt::Debug for SelectionKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SelectionKey")
     }
 }
 

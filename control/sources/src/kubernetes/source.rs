@@ -129,6 +129,7 @@ impl KubernetesSource {
                 options: lease,
                 identity: options.identity.clone(),
                 pools_hash: options.pools_hash.clone(),
+                selection: options.selection,
                 line: line.clone(),
                 lead: lead.clone(),
                 watches: watches.clone(),
@@ -174,6 +175,11 @@ impl KubernetesSource {
     /// doesn't. What it wanted to be written in another term is forgotten.
     pub fn term(&self) -> Option<u64> {
         self.lead.term()
+    }
+
+    /// The key of the choice of backends that the Lease says, where it says one.
+    pub fn selection_key(&self) -> Option<u64> {
+        self.lead.selection_key()
     }
 
     /// Whether another gateway allocates and writes, and what there was when it began to has been

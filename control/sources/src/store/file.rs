@@ -1,6 +1,6 @@
 //! One file: a header line, then JSON.
 
-use super::{ALLOCATIONS, DESIRED, StoreError};
+use super::{ALLOCATIONS, DESIRED, KEYS, StoreError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File, OpenOptions};
@@ -120,7 +120,7 @@ fn write_aside(path: &Path, body: &[u8]) -> io::Result<()> {
 
 /// Removes what a process that was killed while it wrote left behind.
 pub(super) fn remove_leftovers(directory: &Path) {
-    for name in [DESIRED, ALLOCATIONS] {
+    for name in [DESIRED, ALLOCATIONS, KEYS] {
         let _ = fs::remove_file(with_suffix(&directory.join(name), ASIDE));
     }
 }

@@ -1,10 +1,11 @@
-//! What outlives the process: who has which address, and the last good desired state.
+//! What outlives the process: who has which address, the last good desired state, and keys.
 //!
-//! Two files in one directory, each one line that names format, version, length and checksum,
+//! Three files in one directory, each one line that names format, version, length and checksum,
 //! followed by JSON. A file is written aside, synced and renamed over the old one, so that after
 //! a crash at any moment either the old or the new one is there, whole.
 
 mod file;
+mod keys;
 #[cfg(test)]
 mod tests;
 
@@ -16,8 +17,11 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use translate::Allocations;
 
+pub use keys::Keys;
+
 const DESIRED: &str = "desired.json";
 const ALLOCATIONS: &str = "allocations.json";
+const KEYS: &str = "keys.json";
 
 /// What was stored. What was never saved is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,7 +83,7 @@ pub enum StoreError {
     },
 }
 
-/// The directory in which both files are kept.
+/// The directory in which the files are kept.
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
@@ -123,6 +127,22 @@ impl Store {
     /// They can't be written; what was stored before is still there.
     pub fn save_allocations(&self, allocations: &Allocations) -> Result<(), StoreError> {
         file::write(&self.directory, ALLOCATIONS, allocations)
+    }
+
+    /// The keys that were stored; `None` where none ever were.
+    ///
+    /// # Errors
+    /// The file can't be read, or isn't what was written: then it was moved aside.
+    pub fn load_keys(&self) -> Result<Option<Keys>, StoreError> {
+        file::read(&self.directory.join(KEYS))
+    }
+
+    /// Stores the keys. On return they are on the disk, for this user alone.
+    ///
+    /// # Errors
+    /// They can't be written; what was stored before is still there.
+    pub fn save_keys(&self, keys: &Keys) -> Result<(), StoreError> {
+        file::write(&self.directory, KEYS, keys)
     }
 
     /// Stores the desired state. On return it is on the disk.

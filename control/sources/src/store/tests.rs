@@ -230,3 +230,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn keys_come_back_for_this_user_alone_or_are_told_lost() {
+    let (_directory, store) = store();
+    assert_eq!(store.load_keys().unwrap(), None);
+    let keys =
+        Keys { selection: 0xfeed_f00d_dead_beef, toeplitz: std::array::from_fn(|n| n as u8) };
+    store.save_keys(&keys).unwrap();
+    assert_eq!(Store::open(&store.directory).unwrap().load_keys().unwrap(), Some(keys.clone()));
+    assert_eq!(format!("{keys:?}"), "Keys", "nobody reads them in a log");
+    let path = store.directory.join("keys.json");
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // One bit, and a key that is too short.
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 3;
+    bytes[last] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert!(matches!(store.load_keys(), Err(StoreError::Bad { .. })));
+    assert_eq!(store.load_keys().unwrap(), None, "it was moved aside");
+    let short = serde_json::json!({ "selection": 1, "toeplitz": [1, 2, 3] });
+    file::write(&store.directory, KEYS, &short).unwrap();
+    let problem = store.load_keys().unwrap_err().to_string();
+    assert!(problem.contains("40 bytes"), "{problem}");
+    assert!(store.load().problems.is_empty(), "the others are as they were");
+}

@@ -21,8 +21,9 @@ use model::ids::{InterfaceId, PortId, Protocol, WorkerId};
 use packets::{Mac, Packet};
 use pipeline::Options;
 use pipeline::adjacency::{AdjacencyInput, Interface, Mac as Address, Role, Route};
+use pipeline::secret::Secret;
 use pipeline::snapshot::Compiler;
-use pipeline::steer::NatAddress;
+use pipeline::steer::{NatAddress, TOEPLITZ_KEY};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -157,10 +158,11 @@ pub fn config(shape: &Shape, ports: Vec<PortSpec>) -> EngineConfig {
         nat: nat.collect(),
         pipeline: Options {
             connections: [shape.connections; 2],
-            secret: 0x5eed,
             selection_key: 7,
             ..Options::default()
         },
+        secret: Secret::new([0x5e; 16]),
+        toeplitz: TOEPLITZ_KEY,
         idle: Idle::Backoff,
         mbufs: 2047,
         huge_pages: false,

@@ -30,7 +30,12 @@ pub(super) const BAD: &[(&str, &str, &str)] = &[
     (
         "[eal]",
         "[eall]",
-        "headgate.toml:2: eall: unknown table; did you mean \"eal\"? there are eal, worker, port, interface, nat, announce, pool, node_port, external_ips, backend, manifests, kubernetes, service, cluster_ip, topology, probe, aliases, connections, timeouts, answers, host, idle, admin, state",
+        "headgate.toml:2: eall: unknown table; did you mean \"eal\"? there are eal, worker, port, interface, nat, announce, pool, node_port, external_ips, backend, manifests, kubernetes, service, cluster_ip, topology, probe, aliases, connections, timeouts, answers, host, idle, admin, gateway, state",
+    ),
+    (
+        "[eal]",
+        "[gateway]\nselection_key = \"+123456789abcdef\"\n[eal]",
+        "headgate.toml:3: gateway.selection_key: \"+123456789abcdef\": expected 16 hexadecimal digits, as openssl rand -hex 8 makes them",
     ),
     (
         "[eal]",

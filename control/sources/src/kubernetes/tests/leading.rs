@@ -2,7 +2,7 @@
 
 use super::fake::Fault;
 use super::*;
-use crate::kubernetes::{LeaseOptions, POOLS_ANNOTATION};
+use crate::kubernetes::{LeaseOptions, POOLS_ANNOTATION, SELECTION_ANNOTATION, SelectionKey};
 
 fn options(identity: &str, pools: &str) -> Options {
     let mut options = Options::new(identity);
@@ -351,4 +351,50 @@ impl Way {
         });
         kube::Client::new(service, "default")
     }
+}
+
+/// The first holder says the key, the others follow it; a configured key goes before it, and an
+/// annotation that is none is written anew.
+#[test]
+fn the_lease_says_what_keys_the_choice_of_backends() {
+    timeless(async {
+        let fake = with_lease();
+        let keyed = |identity: &str, key: u64, configured: bool| {
+            let mut options = options(identity, "p");
+            options.selection = SelectionKey { key, configured };
+            options
+        };
+        let says =
+            |fake: &Fake| lease(fake)["metadata"]["annotations"][SELECTION_ANNOTATION].clone();
+        let a = Rig::new(&fake, keyed("a", 0xa, false));
+        assert_eq!(a.source.selection_key(), None, "nothing is known yet");
+        pass(2_000).await;
+        assert_eq!(says(&fake), "000000000000000a");
+        let b = Rig::seeded(&fake, keyed("b", 0xb, false), 2);
+        pass(6_000).await;
+        assert_eq!((a.source.selection_key(), b.source.selection_key()), (Some(0xa), Some(0xa)));
+        // Who comes to hold it keeps what it says.
+        drop(a.source);
+        pass(60_000).await;
+        assert_eq!(
+            (lease(&fake)["spec"]["holderIdentity"].clone(), says(&fake)),
+            ("b".into(), "000000000000000a".into())
+        );
+        drop(b.source);
+        fake.with(|cluster| {
+            let name = ("leases".to_owned(), "headgate-system".to_owned(), "headgate".to_owned());
+            let mut lease = cluster.objects[&name].clone();
+            lease["metadata"]["annotations"][SELECTION_ANNOTATION] = json!("+00000000000000a");
+            cluster.apply("leases", lease);
+        });
+        let c = Rig::seeded(&fake, keyed("c", 0xc, false), 3);
+        pass(6_000).await;
+        assert_eq!(c.source.selection_key(), None, "that is no key");
+        pass(60_000).await;
+        assert_eq!((says(&fake), c.source.selection_key()), ("000000000000000c".into(), Some(0xc)));
+        drop(c.source);
+        let d = Rig::seeded(&fake, keyed("d", 0xd, true), 4);
+        pass(60_000).await;
+        assert_eq!((says(&fake), d.source.selection_key()), ("000000000000000d".into(), Some(0xd)));
+    });
 }

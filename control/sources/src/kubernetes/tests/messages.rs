@@ -5,7 +5,7 @@ use super::rules::Rules;
 use super::*;
 use crate::kubernetes::connect::Facts;
 use crate::kubernetes::examine::examine_over;
-use crate::kubernetes::lease;
+use crate::kubernetes::said;
 use crate::kubernetes::trouble::{Doing, Trouble};
 use crate::kubernetes::{Examined, KubeError, LeaseOptions};
 
@@ -82,7 +82,7 @@ fn each_right_has_a_remedy_of_its_own() {
     let own = LeaseOptions { name: "edge".to_owned(), ..LeaseOptions::default() };
     let what = refused(403, &Doing::lease("updating", &own), "");
     assert_says(&what, &["control/deploy/lease.yaml", "headgate-system/edge"]);
-    assert_says(&lease::missing(&own), &["control/deploy/lease.yaml", "headgate-system/edge"]);
+    assert_says(&said::missing(&own), &["control/deploy/lease.yaml", "headgate-system/edge"]);
 }
 
 #[test]
