@@ -53,6 +53,14 @@ impl Secret {
     }
 }
 
+/// A secret made of another by SipHash-2-4, from which the other one doesn't follow: for what may
+/// come to be known, while the other mustn't.
+pub fn one_way(secret: u64) -> u64 {
+    let mut hasher = SipHasher24::new_with_keys(secret, 0x6f6e_6520_7761_7921);
+    hasher.write_u64(secret.rotate_left(32));
+    hasher.finish()
+}
+
 /// Numbers that nobody outside can guess, however many of them are seen: ports and sequence numbers
 /// leave the gateway. SipHash-1-3 of a counter, some 10 ns each.
 #[derive(Debug)]
@@ -102,6 +110,16 @@ mod tests {
             assert!(purposes().into_iter().zip(&all).all(|(p, had)| other.derive(p) != *had));
         }
         assert_eq!(format!("{secret:?}"), "Secret");
+    }
+
+    #[test]
+    fn what_is_made_one_way_differs_in_half_of_its_bits() {
+        for secret in [0, 1, u64::MAX, 0x0123_4567_89ab_cdef] {
+            let flips =
+                (0..64).map(|bit| (one_way(secret) ^ one_way(secret ^ 1 << bit)).count_ones());
+            let flips: Vec<u32> = flips.collect();
+            assert!(flips.iter().all(|of| (12..=52).contains(of)), "{secret:x}: {flips:?}");
+        }
     }
 
     /// What was drawn before was an affine step and a product: of two numbers the third followed.

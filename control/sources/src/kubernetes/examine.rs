@@ -3,8 +3,8 @@
 use super::KubeError;
 use super::connect::{self, Connection};
 use super::kinds::Watched;
-use super::said;
 use super::options::Options;
+use super::said;
 use super::trouble::{Doing, Sort, Trouble};
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,

@@ -2,6 +2,7 @@
 //! walk over them stands. Derived from the entries, and never believed where they can be asked.
 
 use super::key::{Address, Key};
+use crate::secret::one_way;
 
 /// Ways of a set.
 const WAYS: usize = 4;
@@ -31,6 +32,8 @@ impl<A: Address> Targets<A> {
     /// An empty table for so many backends.
     pub fn new(backends: usize, secret: u64) -> Self {
         let sets = backends.div_ceil(WAYS).next_power_of_two();
+        // Backends see the order of ports, which must tell nothing of the table's own secret.
+        let secret = one_way(secret);
         Self { places: vec![[Target::default(); WAYS]; sets].into_boxed_slice(), secret }
     }
     /// Bytes of the table.
@@ -92,7 +95,7 @@ impl<A: Address> Target<A> {
 
 fn seed<A: Address>(reply: &Key<A>, secret: u64) -> u64 {
     let blank = Key { destination: A::default(), destination_port: 0, ..*reply };
-    blank.hash(secret.rotate_left(29))
+    blank.hash(secret)
 }
 
 /// The walk begins anywhere: a place that was another's tells nothing.
@@ -108,7 +111,7 @@ pub fn nat_port_order<A: Address>(
     secret: u64,
     (step, blocks): (u32, u32),
 ) -> (u32, u32) {
-    let seed = seed(reply, secret);
+    let seed = seed(reply, one_way(secret));
     permute(first_cursor(seed).wrapping_add(step), blocks, seed)
 }
 
