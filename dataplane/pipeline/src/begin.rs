@@ -16,8 +16,8 @@ use crate::judge::Segment;
 use crate::miss::reject;
 use crate::parse::{Fragment, Parsed, TCP};
 use crate::pipeline::Context;
-use crate::select::{AffinityTable, keyed};
-use crate::snapshot::{HeldBackend, Service};
+use crate::select::{AffinityTable, Target, keyed};
+use crate::snapshot::Service;
 use crate::steer::Block;
 use crate::tables::Tables;
 use crate::ways;
@@ -30,7 +30,7 @@ use model::record::ConnectionState;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Picked {
     /// The backend.
-    pub backend: BackendId,
+    pub target: Target,
     /// Seconds for which affinity would have kept it; `None` where the hash chose.
     pub sticky_s: Option<u32>,
 }
@@ -89,8 +89,7 @@ where
             desired::Refusal::Drop => Verdict::Drop(DropReason::NoBackend),
         });
     };
-    let held = tables.snapshot.backend(picked.backend).ok_or(drop(DropReason::NoBackend))?;
-    let plan = plan(tables, held, picked, key).map_err(drop)?;
+    let plan = plan(tables, picked, key).map_err(drop)?;
     let interface = plan.to_backend.0.interface;
     let blocks = tables.steer.blocks(context.worker, interface, A::FAMILY);
     if blocks.is_empty() {
@@ -106,20 +105,16 @@ where
     insert(shard, context, tables, (beginning, &plan, nat), service, now)
 }
 
-fn plan<A: Address>(
-    tables: &Tables,
-    held: &HeldBackend,
-    picked: Picked,
-    key: &Key<A>,
-) -> Result<Plan<A>, DropReason> {
-    let address = A::from_ip(held.address.ip()).ok_or(DropReason::NoBackend)?;
-    let to_backend = ways::to_backend(tables, held.address.ip(), held.via);
+fn plan<A: Address>(tables: &Tables, picked: Picked, key: &Key<A>) -> Result<Plan<A>, DropReason> {
+    let Target { address: socket, via, .. } = picked.target;
+    let address = A::from_ip(socket.ip()).ok_or(DropReason::NoBackend)?;
+    let to_backend = ways::to_backend(tables, socket.ip(), via);
     let to_backend = to_backend.ok_or(DropReason::NoRoute)?;
     let next_hop = A::from_ip(to_backend.address).ok_or(DropReason::NoRoute)?;
     let to_client = tables.adjacencies.hop(key.source.to_ip(), None).ok_or(DropReason::NoRoute)?;
     Ok(Plan {
         picked,
-        backend: (address, held.address.port()),
+        backend: (address, socket.port()),
         to_backend: (to_backend, next_hop),
         to_client,
     })
@@ -213,10 +208,11 @@ where
         shard.remove(at);
     }
     let reply = kind.reply_key(key, plan.backend, (nat.address, nat.port));
+    let backend = plan.picked.target.id;
     let mut entry = Entry::new(key, &reply);
     entry.last_seen_ms = now.ms as u32;
-    entry.backend_slot = plan.picked.backend.slot;
-    entry.backend_stamp = tables.validated_stamp(plan.picked.backend.slot);
+    entry.backend_slot = backend.slot;
+    entry.backend_stamp = tables.validated_stamp(backend.slot);
     entry.routes_stamp = tables.routes_stamp();
     entry.service_slot = service.id.slot;
     entry.client_adjacency = plan.to_client.adjacency.unwrap_or(AdjacencyRef::NONE);
@@ -227,7 +223,7 @@ where
         next_hop: plan.to_backend.1.to_wire(),
         next_hop_interface: plan.to_backend.0.interface.0,
         created_s: now.seconds(),
-        backend_generation: plan.picked.backend.generation,
+        backend_generation: backend.generation,
         service_generation: service.id.generation,
         ..Cold::default()
     };
@@ -239,7 +235,7 @@ where
         })
     })?;
     if plan.picked.sticky_s.is_some() {
-        keep(context, service, key, plan.picked, now);
+        keep(context, service, key, (backend, true), now);
     }
     let counters = &context.counters;
     counters.inserts.add(1);
@@ -247,7 +243,7 @@ where
     if let Some(service) = counters.services.get(service.id.slot as usize) {
         service.connections.add(1);
     }
-    if let Some(backend) = counters.backends.get(plan.picked.backend.slot as usize) {
+    if let Some(backend) = counters.backends.get(backend.slot as usize) {
         backend.connections.add(1);
     }
     Ok(Found { entry: at, direction: Direction::ToBackend })
@@ -271,9 +267,9 @@ pub fn verified<A: Address>(
         ways::tell_client(context, tables, (frame, parsed), entry, now);
     }
     let Some(service) = tables.snapshot.service(entry.service_id(cold)) else { return };
-    let picked = Picked { backend: entry.backend_id(cold), sticky_s: None };
-    if tables.snapshot.backend(picked.backend).is_some() {
-        keep(context, service, &key, picked, now);
+    let backend = entry.backend_id(cold);
+    if tables.snapshot.backend(backend).is_some() {
+        keep(context, service, &key, (backend, false), now);
     }
 }
 
@@ -285,47 +281,76 @@ pub fn pick<A: Address>(
     key: &Key<A>,
     now: Now,
 ) -> Option<Picked> {
-    let chosen = |hash| service.table(A::FAMILY).select(hash);
-    let maglev = |backend| Picked { backend, sticky_s: None };
+    let chosen = |hash| {
+        let target = *service.table(A::FAMILY).target(hash)?;
+        Some(Picked { target, sticky_s: None })
+    };
+    let hash = Hashes::of(key, selection_key).at(service);
     if service.affinity_s.is_none() {
-        return chosen(selection_hash(key, selection_key)).map(maglev);
+        return chosen(hash);
     }
     let client = affinity.client(service.id, key.source.words());
     if let Some(sticky) = affinity.find(client, now.seconds())
-        && tables.snapshot.backend(sticky.backend).is_some_and(|backend| {
-            backend.state == BackendState::Active && backend.service == service.id
-        })
+        && let Some(held) = tables.snapshot.backend(sticky.backend)
+        && held.state == BackendState::Active
+        && held.service == service.id
     {
-        return Some(Picked { backend: sticky.backend, sticky_s: Some(sticky.left_s) });
+        let target = Target { id: sticky.backend, address: held.address, via: held.via };
+        return Some(Picked { target, sticky_s: Some(sticky.left_s) });
     }
     // The same on every gateway, whatever the client's port and the frontend.
-    let (a, b) = key.source.words();
-    chosen(keyed(selection_key, a, b, 0)).map(maglev)
+    chosen(hash)
 }
 
-/// The client keeps the backend of its connection.
-fn keep<A: Address>(context: &Context, service: &Service, key: &Key<A>, picked: Picked, now: Now) {
+/// The client keeps the backend of its connection: the one that it had, where that is so.
+fn keep<A: Address>(
+    context: &Context,
+    service: &Service,
+    key: &Key<A>,
+    (backend, had): (BackendId, bool),
+    now: Now,
+) {
     let Some(timeout_s) = service.affinity_s else { return };
     let client = context.affinity.client(service.id, key.source.words());
     let known = context.affinity.find(client, now.seconds());
-    if picked.sticky_s.is_none() && known.is_some_and(|known| known.backend == picked.backend) {
+    if !had && known.is_some_and(|known| known.backend == backend) {
         return;
     }
-    let kept = context.affinity.keep(client, picked.backend, now.seconds(), timeout_s);
+    let kept = context.affinity.keep(client, backend, now.seconds(), timeout_s);
     let counters = &context.counters;
-    match (picked.sticky_s, kept) {
-        (Some(_), _) => counters.affinity_hits.add(1),
-        (None, Ok(())) => counters.affinity_begun.add(1),
-        (None, Err(_)) => counters.affinity_full.add(1),
+    match (had, kept) {
+        (true, _) => counters.affinity_hits.add(1),
+        (false, Ok(())) => counters.affinity_begun.add(1),
+        (false, Err(_)) => counters.affinity_full.add(1),
     }
 }
 
-/// The hash that selects a backend: over all five fields, under the key that gateways share.
-fn selection_hash<A: Address>(key: &Key<A>, selection_key: u64) -> u64 {
-    let (a, b) = key.source.words();
-    let (c, d) = key.destination.words();
-    let ports = u64::from(key.source_port) << 24
-        | u64::from(key.destination_port) << 8
-        | u64::from(key.protocol);
-    keyed(selection_key, keyed(selection_key, a, b, ports), c, d)
+/// What selects a backend, under the key that gateways share.
+#[derive(Clone, Copy, Debug)]
+pub struct Hashes {
+    /// Over all five fields.
+    by_connection: u64,
+    /// Over the client's address alone.
+    by_client: u64,
+}
+
+impl Hashes {
+    /// Those of a packet.
+    #[inline]
+    pub fn of<A: Address>(key: &Key<A>, selection_key: u64) -> Self {
+        let (a, b) = key.source.words();
+        let (c, d) = key.destination.words();
+        let ports = u64::from(key.source_port) << 24
+            | u64::from(key.destination_port) << 8
+            | u64::from(key.protocol);
+        Self {
+            by_connection: keyed(selection_key, keyed(selection_key, a, b, ports), c, d),
+            by_client: keyed(selection_key, a, b, 0),
+        }
+    }
+    /// The one that counts at a service port, where affinity doesn't know the client.
+    #[inline]
+    pub const fn at(self, service: &Service) -> u64 {
+        if service.affinity_s.is_some() { self.by_client } else { self.by_connection }
+    }
 }

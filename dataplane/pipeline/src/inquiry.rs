@@ -9,6 +9,7 @@ use crate::journey::Now;
 use crate::miss::{Whose, whose};
 use crate::parse::{Addresses, Parsed};
 use crate::pipeline::Pipeline;
+use crate::select::Target;
 use crate::snapshot::FoundFrontend;
 use crate::tables::Tables;
 use crate::ways;
@@ -176,18 +177,17 @@ impl Pipeline {
         }
         let by = (&*self.context.affinity, self.context.selection_key);
         let picked = pick(by, tables, found.service, key, now);
-        let Some((picked, backend)) =
-            picked.and_then(|picked| Some((picked, tables.snapshot.backend(picked.backend)?)))
-        else {
+        let Some(picked) = picked else {
             answer.chosen_by = "no_backend";
             answer.drop = Some(DropReason::NoBackend);
             return;
         };
-        answer.selected = Some(backend.address);
+        let Target { address, via, .. } = picked.target;
+        answer.selected = Some(address);
         answer.affinity_left_s = picked.sticky_s;
         let word = if picked.sticky_s.is_some() { "affinity" } else { "maglev" };
         (answer.chosen_by, answer.drop) = (word, None);
-        let hop = ways::to_backend(tables, backend.address.ip(), backend.via);
+        let hop = ways::to_backend(tables, address.ip(), via);
         self.explain_way(tables, hop, answer);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! look at all: fast lane, steer, hash, prefetch buckets -> find candidates, prefetch entries
-//!           -> prefetch what they point to
+//!           -> prefetch what they point to; for what has none: frontend, service, slot, backend
 //!           -> one by one: the connection, in the fast lane: compare, way, rewrite, verdict
 //!                          anything else: parse, steer, look up -> (miss: classify, select, insert)
 //!                                         -> judge, rewrite, verdict
@@ -13,7 +13,6 @@
 //! a burst means the same as its packets one by one.
 
 use crate::arch::memory::Plain;
-use crate::arch::prefetch;
 use crate::begin::Beginning;
 use crate::connections::{Address, Cold, Direction, Entry, Flags, Found, Key, Shard};
 use crate::established::{self, Validity};
@@ -46,19 +45,19 @@ impl Now {
 /// What the passes have found out about a packet so far: 32 bytes, so that a burst of them is one
 /// kilobyte. The packet's own bytes are in the first-level cache and are read again.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+pub(crate) struct Seen {
     /// The hash of its tuple.
-    hash: u64,
+    pub hash: u64,
     /// Where its connection most likely is.
-    candidate: Option<Found>,
+    pub candidate: Option<Found>,
     /// What the fast lane read.
-    lane: Lane,
+    pub lane: Lane,
     /// How far it has come.
-    stage: Stage,
+    pub stage: Stage,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(crate) enum Stage {
     /// It is to be parsed in full.
     Slow,
     /// It is in the fast lane.
@@ -80,7 +79,7 @@ impl Pipeline {
                 self.look(tables, frame, seen);
             }
             if self.context.prefetch {
-                self.look_ahead(tables, &mut seen[..frames.len()]);
+                self.look_ahead(tables, frames, &mut seen[..frames.len()]);
             }
             for (frame, seen) in frames.iter_mut().zip(&seen) {
                 if seen.stage != Stage::Done {
@@ -135,25 +134,6 @@ impl Pipeline {
             shard.prefetch_buckets(hash);
         }
         Some(Ok(hash))
-    }
-
-    /// Passes 2 and 3: brings the entries, then what the entries point to. Nothing is decided here:
-    /// what is found may be another's by the time that it is needed.
-    #[inline(always)]
-    fn look_ahead(&self, tables: &Tables, seen: &mut [Seen]) {
-        for seen in seen.iter_mut().filter(|seen| seen.stage == Stage::Fast) {
-            seen.candidate = match seen.lane.family {
-                Family::V4 => bring_entry(&self.v4, seen.hash),
-                Family::V6 => bring_entry(&self.v6, seen.hash),
-            };
-        }
-        for seen in seen.iter() {
-            let Some(found) = seen.candidate else { continue };
-            match seen.lane.family {
-                Family::V4 => bring_targets(&self.v4, &self.context, tables, found),
-                Family::V6 => bring_targets(&self.v6, &self.context, tables, found),
-            }
-        }
     }
 
     /// Pass 4: the packet's fate.
@@ -347,35 +327,5 @@ where
     match miss::classify(shard, context, tables, (frame, &beginning), now) {
         Ok(found) => established::forward(shard, context, tables, (frame, parsed, found), now),
         Err(verdict) => verdict,
-    }
-}
-
-#[inline(always)]
-fn bring_entry<A: Address>(shard: &Shard<A>, hash: u64) -> Option<Found>
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
-    let found = shard.candidate(hash)?;
-    shard.prefetch_entry(found.entry);
-    Some(found)
-}
-
-#[inline(always)]
-fn bring_targets<A: Address>(shard: &Shard<A>, context: &Context, tables: &Tables, found: Found)
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
-    let Some(entry) = shard.entry(found.entry) else { return };
-    if let Some(counters) = context.counters.services.get(entry.service_slot as usize) {
-        prefetch(counters);
-    }
-    if let Some(counters) = context.counters.backends.get(entry.backend_slot as usize) {
-        prefetch(counters);
-    }
-    tables.prefetch_backend_stamp(entry.backend_slot);
-    if let Some(adjacency) = tables.adjacencies.adjacency(entry.adjacency(found.direction)) {
-        prefetch(adjacency);
     }
 }

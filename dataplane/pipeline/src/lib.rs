@@ -4,6 +4,7 @@
 //! to start reading: it holds a packet's whole way in the order in which the packet lives it.
 
 pub mod adjacency;
+mod ahead;
 pub mod answer;
 pub mod arch;
 mod begin;

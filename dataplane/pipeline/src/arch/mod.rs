@@ -4,21 +4,36 @@ pub mod memory;
 
 /// Asks for the cache line of `value` before it is needed. Has no effect on meaning.
 #[inline(always)]
-#[allow(clippy::missing_const_for_fn, unused_variables)]
 pub fn prefetch<T>(value: &T) {
+    prefetch_at(std::ptr::from_ref(value).cast());
+}
+
+/// Asks for all cache lines of `value`, which begins with one.
+#[inline(always)]
+pub fn prefetch_all<T>(value: &T) {
+    const LINE: usize = 64;
+    let first: *const u8 = std::ptr::from_ref(value).cast();
+    for offset in (0..size_of::<T>()).step_by(LINE) {
+        prefetch_at(first.wrapping_add(offset));
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::missing_const_for_fn, unused_variables)]
+fn prefetch_at(place: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch neither reads nor faults, and the pointer comes from a reference.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
+        // SAFETY: a prefetch neither reads nor faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
     }
     #[cfg(target_arch = "aarch64")]
     {
-        // SAFETY: a prefetch neither reads nor faults, and the pointer comes from a reference.
+        // SAFETY: a prefetch neither reads nor faults.
         unsafe {
             core::arch::asm!(
                 "prfm pldl1keep, [{place}]",
-                place = in(reg) std::ptr::from_ref(value),
+                place = in(reg) place,
                 options(nostack, preserves_flags, readonly)
             );
         }

@@ -13,7 +13,7 @@ use super::key::{Address, Key};
 use super::life::TimeoutTable;
 use super::targets::Targets;
 use crate::arch::memory::{Block, Memory, OutOfMemory, Plain, Slab};
-use crate::arch::prefetch;
+use crate::arch::{prefetch, prefetch_all};
 use crate::parse::UDP;
 use model::limits::NAT_TARGETS_MAX;
 use model::record::ConnectionState::{self, Closed, Stream, TimeWait};
@@ -184,6 +184,15 @@ where
             prefetch(entry);
         }
     }
+    /// Asks for the place of a connection that is to begin, `nth` of those that will.
+    #[inline]
+    pub fn prefetch_free(&self, nth: u32) {
+        let Some(at) = self.free.first().map(|first| (first + nth) as usize) else { return };
+        if let (Some(entry), Some(cold)) = (self.entries.get(at), self.cold.get(at)) {
+            prefetch_all(entry);
+            prefetch_all(cold);
+        }
+    }
     /// The connection with this tuple: the candidate, where it is that; else by the index.
     #[inline(always)]
     pub fn find_first(
@@ -239,6 +248,10 @@ where
     /// What is known of the NAT ports towards backends.
     pub const fn targets(&mut self) -> &mut Targets<A> {
         &mut self.targets
+    }
+    /// Asks for what is known of the NAT ports towards a backend, by any reply key of its.
+    pub fn prefetch_ports(&self, reply: &Key<A>) {
+        self.targets.prefetch(reply);
     }
     /// True where one more half-open connection of the protocol would be admitted: asked before
     /// anything else is looked up for it.

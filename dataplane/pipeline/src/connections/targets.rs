@@ -48,6 +48,11 @@ impl<A: Address> Targets<A> {
         let sets = self.places.len();
         &mut self.places[seed as usize & (sets - 1)]
     }
+    /// Asks for what is known of a backend, by any reply key of its.
+    pub fn prefetch(&self, reply: &Key<A>) {
+        let sets = self.places.len();
+        crate::arch::prefetch_all(&self.places[self.seed(reply) as usize & (sets - 1)]);
+    }
     /// What is known of a backend, by any reply key of its.
     pub fn find(&mut self, reply: &Key<A>) -> Option<&mut Target<A>> {
         let seed = self.seed(reply);

@@ -136,12 +136,23 @@ impl Snapshot {
             self.frontends.prefetch(address, protocol, port);
         }
     }
-    /// Asks for the lines of the service port of a frontend, whose own lines have come.
+    /// Asks for the lines of the service port of a frontend, whose own lines have come; its slot.
     #[inline]
-    pub fn prefetch_service(&self, address: IpAddr, protocol: u8, port: u16) {
-        if let Some(found) = self.find_frontend(address, protocol, port) {
-            crate::arch::prefetch(&found.service.id);
-            crate::arch::prefetch(&found.service.reset_after_s);
+    pub fn prefetch_service(&self, address: IpAddr, protocol: u8, port: u16) -> Option<u32> {
+        let holder = self.frontends.find(address, Protocol::from_number(protocol)?, port)?;
+        crate::arch::prefetch_all(self.services.get(holder.slot as usize)?);
+        Some(holder.slot)
+    }
+    /// The service port in a slot.
+    #[inline]
+    pub fn service_at(&self, slot: u32) -> Option<&Service> {
+        self.services.get(slot as usize)?.as_ref()
+    }
+    /// Asks for what says how the backend in a slot stands.
+    #[inline]
+    pub fn prefetch_backend(&self, slot: u32) {
+        if let Some(backend) = self.backends.get(slot as usize) {
+            crate::arch::prefetch(&backend.stamp);
         }
     }
     /// True where some frontend has this address.
