@@ -89,6 +89,8 @@ reasons! {
         => "Look at the sender.";
     FragmentUnknown "fragment_unknown" "A fragment whose first one, with the ports, was not seen."
         => "Fragments overtook each other or the first was lost: lower the sender's MTU.";
+    SynFragment "syn_fragment" "A SYN in pieces, which can't be verified and which no stack sends."
+        => "A forger.";
     TtlExpired "ttl_expired" "TTL or hop limit used up, and no ICMP answer is due."
         => "A routing loop, or traceroute.";
     NotOurs "not_ours" "The destination is none of our addresses; the gateway doesn't route."

@@ -14,7 +14,7 @@ use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
 use crate::judge::Segment;
 use crate::miss::reject;
-use crate::parse::{Fragment, Parsed, TCP};
+use crate::parse::{Parsed, TCP};
 use crate::pipeline::Context;
 use crate::select::{AffinityTable, Target, keyed};
 use crate::snapshot::Service;
@@ -131,12 +131,7 @@ fn check<A: Address>(
     if parsed.ttl <= 1 {
         return Err(refuse(context, tables, (frame, parsed), IcmpError::TimeExceeded, now));
     }
-    let checked = answer::check(frame, parsed);
-    // A SYN in pieces could not be verified, and no stack sends one.
-    let unsure = checked == Checked::Unknown && parsed.protocol == TCP;
-    if checked == Checked::Wrong
-        || unsure && parsed.fragment == Fragment::No && frame.tail_len() == 0
-    {
+    if answer::check(frame, parsed) == Checked::Wrong {
         return Err(Verdict::Drop(DropReason::L4Checksum));
     }
     let hop = &plan.to_backend.0;

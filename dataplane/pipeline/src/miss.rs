@@ -50,6 +50,9 @@ where
         if !frontend.admits(source) {
             return Err(Verdict::Drop(DropReason::SourceNotAllowed));
         }
+        if begins && parsed.protocol == TCP && parsed.fragment != Fragment::No {
+            return Err(Verdict::Drop(DropReason::SynFragment));
+        }
         if begins {
             return begin(shard, context, tables, (frame, beginning), frontend.service, now);
         }

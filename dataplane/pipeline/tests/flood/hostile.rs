@@ -86,7 +86,7 @@ impl Attack {
         Self { fills: Fills::Table, ..self }
     }
     pub const fn fragments(self) -> Self {
-        Self { kind: Kind::Fragments, fills: Fills::Rings(2), ..self }
+        Self { kind: Kind::Fragments, fills: Fills::Rings(1), ..self }
     }
     pub const fn echoes(self) -> Self {
         Self { kind: Kind::Echoes, ..self }

@@ -18,7 +18,9 @@ use common::{World, at, backend_ip, frontend_ip, key, service};
 use good::{FLOOD_LANE, Flow, GOOD_LANE, Phase};
 use hostile::{Attack, Backends, Fills};
 use model::desired::{BackendState, Delta};
-use model::drops::DropReason::{self, AnswerLimited, FragmentUnknown, HalfOpenFull, IcmpUnmatched};
+use model::drops::DropReason::{
+    self, AnswerLimited, FragmentUnknown, HalfOpenFull, IcmpUnmatched, SynFragment,
+};
 use model::ids::Protocol;
 use model::record::ConnectionState;
 use std::collections::HashMap;
@@ -292,7 +294,7 @@ fn datagrams_and_once_more() {
 
 #[test]
 fn fragments() {
-    run(attack("fragments", 9, &[HalfOpenFull, FragmentUnknown]).fragments());
+    run(attack("fragments", 9, &[HalfOpenFull, FragmentUnknown, SynFragment]).fragments());
 }
 
 #[test]

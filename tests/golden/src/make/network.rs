@@ -123,6 +123,19 @@ pub(super) fn cases(book: &mut Book) {
         },
     );
     book.both(
+        428,
+        "syn_in_pieces",
+        "a SYN in fragments begins nothing, and one that is whole does",
+        |m, f| {
+            let flow = m.web(f);
+            let sent = flow.up(tcp(SYN)).data(&[3; 1200]);
+            let parts = sent.fragments(0x0202, &[600]);
+            m.drop(FRONT, parts[0].clone(), "syn_fragment");
+            m.drop(FRONT, parts[1].clone(), "fragment_unknown");
+            m.handshake(&flow);
+        },
+    );
+    book.both(
         412,
         "ttl_from_client",
         "TTL 1 from a client: time exceeded, from the frontend",
