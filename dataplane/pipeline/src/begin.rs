@@ -2,18 +2,16 @@
 //! kept for a packet that isn't forwarded.
 
 use crate::adjacency::{Adjacency, AdjacencyRef, Hop};
-use crate::answer::{self, Checked, IcmpError};
+use crate::answer::{self, Checked, IcmpError, refuse, reject};
 use crate::arch::memory::Plain;
 use crate::connections::{
     Address, Cold, Direction, Entry, Flags, Found, Key, NatPort, Opening, Refusal, Shard, Wish,
     choose_nat_port,
 };
-use crate::established::refuse;
 use crate::forwarding::Kind;
 use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
 use crate::judge::Segment;
-use crate::miss::reject;
 use crate::parse::{Parsed, TCP};
 use crate::pipeline::Context;
 use crate::select::{AffinityTable, Target, keyed};

@@ -1,16 +1,14 @@
 //! A packet of a connection that is in the table: the slow lane, which asks everything. What the
 //! fast lane of `journey.rs` leaves out, it leaves to this.
 
-use crate::answer::{self, Class, IcmpError};
+use crate::answer::{IcmpError, refuse, reject};
 use crate::arch::memory::Plain;
 use crate::connections::{Address, Cold, Direction, Entry, Flags, Found, NO_SLOT, Shard};
 use crate::forwarding::Kind;
 use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
 use crate::judge;
-use crate::miss::reject;
-use crate::parse::quoted::is_error;
-use crate::parse::{Fragment, ICMP, ICMPV6, Parsed, TCP_RST, UDP, be16};
+use crate::parse::{Parsed, TCP_RST, UDP};
 use crate::pipeline::Context;
 use crate::rewrite::translate;
 use crate::sweep;
@@ -287,36 +285,4 @@ pub fn count<A: Address>(context: &Context, entry: &Entry<A>, ip_len: u16, direc
             Direction::ToClient => backend.packets_out.add(1),
         }
     }
-}
-
-/// Answers with an ICMP error, where one is due and the budget allows.
-#[cold]
-pub fn refuse(
-    context: &mut Context,
-    tables: &Tables,
-    (frame, parsed): (&mut Frame<'_>, &Parsed),
-    error: IcmpError,
-    now: Now,
-) -> Verdict {
-    let (class, otherwise) = match error {
-        IcmpError::PortUnreachable => (Class::Refusal, DropReason::NotOurs),
-        IcmpError::TimeExceeded => (Class::TimeExceeded, DropReason::TtlExpired),
-        IcmpError::TooBig(_) => (Class::TooBig, DropReason::MtuExceeded),
-    };
-    let about_an_error = matches!(parsed.protocol, ICMP | ICMPV6)
-        && frame
-            .bytes()
-            .get(usize::from(parsed.l4))
-            .is_none_or(|kind| is_error(parsed.protocol, *kind));
-    // A sender that allows fragments would not understand that it must send less.
-    let fragments_allowed = matches!(error, IcmpError::TooBig(_))
-        && parsed.protocol_is_v4()
-        && be16(frame.bytes(), usize::from(parsed.l3) + 6).is_some_and(|flags| flags & 0x4000 == 0);
-    let later = matches!(parsed.fragment, Fragment::Later(_));
-    if about_an_error || fragments_allowed || later || answer::is_to_group(frame) {
-        return Verdict::Drop(otherwise);
-    }
-    context.answer(class, tables, (frame, parsed), now, |frame, interface| {
-        answer::error(frame, parsed, interface, error)
-    })
 }

@@ -1,15 +1,14 @@
 //! A packet without a connection: whose is it, and what is due?
 
-use crate::answer::{self, Class, IcmpError};
+use crate::answer::{self, Class, reject};
 use crate::arch::memory::Plain;
 use crate::begin::{Beginning, begin};
 use crate::claims;
 use crate::connections::{Address, Cold, Entry, Found, Shard};
-use crate::established::refuse;
 use crate::frame::{Frame, Verdict};
 use crate::host::{to_host, to_host_as};
 use crate::journey::Now;
-use crate::parse::{Addresses, Fragment, Parsed, TCP, TCP_RST, be16};
+use crate::parse::{Addresses, Fragment, Parsed, TCP, be16};
 use crate::pipeline::Context;
 use crate::tables::Tables;
 pub use crate::whose::{Whose, whose};
@@ -62,31 +61,6 @@ where
         Whose::Local(_) | Whose::LinkGroup => to_host(context, tables, frame, parsed, now),
         Whose::Frontend | Whose::Nat => reject(context, tables, frame, parsed, now),
         Whose::Nobody => Verdict::Drop(DropReason::NotOurs),
-    })
-}
-
-/// Nobody takes the packet: TCP gets a RST, UDP an ICMP port unreachable, so that clients needn't
-/// wait for a time-out.
-#[cold]
-pub fn reject(
-    context: &mut Context,
-    tables: &Tables,
-    frame: &mut Frame<'_>,
-    parsed: &Parsed,
-    now: Now,
-) -> Verdict {
-    if parsed.protocol != TCP {
-        return refuse(context, tables, (frame, parsed), IcmpError::PortUnreachable, now);
-    }
-    if parsed.tcp_flags & TCP_RST != 0 {
-        return Verdict::Drop(DropReason::TcpNoConnection);
-    }
-    let later = matches!(parsed.fragment, Fragment::Later(_));
-    if later || answer::is_to_group(frame) {
-        return Verdict::Drop(DropReason::TcpNoConnection);
-    }
-    context.answer(Class::Refusal, tables, (frame, parsed), now, |frame, interface| {
-        answer::reset(frame, parsed, interface)
     })
 }
 

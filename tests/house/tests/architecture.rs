@@ -1,4 +1,5 @@
-//! "Follow one SYN" in ARCHITECTURE.md points into the code; each pointer must be right.
+//! The journeys in ARCHITECTURE.md, "Follow one SYN" and so on, point into the code; each pointer must
+//! be right.
 //!
 //! A line there is numbered and names at least one file and one function in backticks:
 //! ``1. `dataplane/engine/src/worker.rs` `run` takes a burst ...``. The first name after a file is
@@ -6,8 +7,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
-const HEADING: &str = "Follow one SYN";
+/// The journeys, each with the number of steps that it has at least.
+const JOURNEYS: [(&str, usize); 4] = [
+    ("Follow one SYN", 10),
+    ("Follow its reply", 5),
+    ("Follow a hand-over", 4),
+    ("Follow a fragment", 5),
+];
 
 #[derive(Debug, Default, PartialEq)]
 struct Line {
@@ -17,8 +25,8 @@ struct Line {
 }
 
 /// The numbered lines of the section, with those that continue them.
-fn section(text: &str) -> Vec<Line> {
-    let lines = text.lines().skip_while(|line| !(line.starts_with('#') && line.contains(HEADING)));
+fn section(text: &str, heading: &str) -> Vec<Line> {
+    let lines = text.lines().skip_while(|line| !(line.starts_with('#') && line.contains(heading)));
     let mut numbered: Vec<String> = Vec::new();
     for line in lines.skip(1).take_while(|line| !line.starts_with('#')) {
         let digits = line.chars().take_while(char::is_ascii_digit).count();
@@ -63,40 +71,50 @@ fn function(word: &str) -> Option<String> {
 }
 
 #[test]
-fn follow_one_syn_points_at_what_exists() {
+fn journeys_point_at_what_exists() {
     let root = house::workspace();
     let text = fs::read_to_string(root.join("ARCHITECTURE.md"))
         .expect("ARCHITECTURE.md is missing; it opens with \"Follow one SYN\"");
-    let lines = section(&text);
-    assert!(lines.len() >= 5, "\"{HEADING}\" has {} numbered lines, expected ten", lines.len());
     let mut wrong = Vec::new();
-    for Line { number, pointers } in &lines {
-        if pointers.values().all(Vec::is_empty) {
-            wrong.push(format!("{number}: names no function after a file, in backticks"));
+    for (heading, least) in JOURNEYS {
+        let lines = section(&text, heading);
+        if lines.len() < least {
+            wrong.push(format!("{heading}: {} numbered lines, expected {least}", lines.len()));
         }
-        for (file, functions) in pointers {
-            let Ok(code) = fs::read_to_string(root.join(file)) else {
-                wrong.push(format!("{number}: there is no {file}"));
-                continue;
-            };
-            for name in functions {
-                let defined = [format!("fn {name}("), format!("fn {name}<")];
-                let is_there = defined.iter().any(|text| code.contains(text));
-                let in_c = file.ends_with(".c") && code.contains(&format!("{name}("));
-                if !is_there && !in_c {
-                    wrong.push(format!("{number}: {file} has no function {name}"));
-                }
+        let of = lines.iter().flat_map(|line| wrong_in(&root, line));
+        wrong.extend(of.map(|what| format!("{heading} {what}")));
+    }
+    assert!(wrong.is_empty(), "ARCHITECTURE.md:\n{}", wrong.join("\n"));
+}
+
+/// What a line says that isn't so.
+fn wrong_in(root: &Path, Line { number, pointers }: &Line) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if pointers.values().all(Vec::is_empty) {
+        wrong.push(format!("{number}: names no function after a file, in backticks"));
+    }
+    for (file, functions) in pointers {
+        let Ok(code) = fs::read_to_string(root.join(file)) else {
+            wrong.push(format!("{number}: there is no {file}"));
+            continue;
+        };
+        for name in functions {
+            let defined = [format!("fn {name}("), format!("fn {name}<")];
+            let is_there = defined.iter().any(|text| code.contains(text));
+            let in_c = file.ends_with(".c") && code.contains(&format!("{name}("));
+            if !is_there && !in_c {
+                wrong.push(format!("{number}: {file} has no function {name}"));
             }
         }
     }
-    assert!(wrong.is_empty(), "ARCHITECTURE.md, \"{HEADING}\":\n{}", wrong.join("\n"));
+    wrong
 }
 
 #[test]
 fn reads_the_form_of_the_section() {
     let text = "# A\n\n## Follow one SYN\n\nText.\n\n1. `a/b.rs` `Worker::run` takes\n   `x.rs` \
                 `go()` a `Frame` with `len`\n2. `c.rs`: nothing\n\n## Next\n\n3. `d.rs` `no`\n";
-    let lines = section(text);
+    let lines = section(text, JOURNEYS[0].0);
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[0].pointers["a/b.rs"], ["run"]);
     assert_eq!(lines[0].pointers["x.rs"], ["go"]);

@@ -5,6 +5,7 @@ mod budget;
 mod challenge;
 mod icmp;
 mod neighbour;
+mod refusal;
 mod reset;
 
 use crate::adjacency::Mac;
@@ -17,6 +18,7 @@ pub use budget::{Budgets, Class, Rates};
 pub use challenge::{Generated, challenge};
 pub use icmp::{IcmpError, echo, error};
 pub use neighbour::{arp_reply, neighbour_advertisement};
+pub(crate) use refusal::{refuse, reject};
 pub use reset::reset;
 
 /// TTL and hop limit of what we send ourselves.
