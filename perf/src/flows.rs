@@ -72,23 +72,33 @@ pub fn establish(
     count: u32,
     services: u32,
 ) -> Result<Vec<Flow>> {
+    establish_by(|packet, port| send(pipeline, tables, packet, port), first, count, services)
+}
+
+/// The same, where `through` sends one packet that came in by a port, and says what came out.
+pub fn establish_by(
+    mut through: impl FnMut(&Packet, u8) -> (Verdict, [u8; 64]),
+    first: u32,
+    count: u32,
+    services: u32,
+) -> Result<Vec<Flow>> {
     (first..first + count)
         .map(|number| {
             let (client, frontend) = (client(number), frontend(number % services));
             let open = Flow { client, frontend, nat: End::default(), backend: End::default() };
-            let (verdict, out) = send(pipeline, tables, &open.request(TCP_SYN), 0);
+            let (verdict, out) = through(&open.request(TCP_SYN), 0);
             ensure!(
                 verdict == Verdict::Send(PortId(1)),
                 "SYN of connection {number}: {verdict:?}, expected to be sent to a backend"
             );
             let (nat, backend) = ends(&out);
             let flow = Flow { nat, backend, ..open };
-            let (verdict, out) = send(pipeline, tables, &flow.reply(TCP_SYN | TCP_ACK), 1);
+            let (verdict, out) = through(&flow.reply(TCP_SYN | TCP_ACK), 1);
             ensure!(
                 verdict == Verdict::Send(PortId(0)) && ends(&out) == (frontend, client),
                 "SYN-ACK of connection {number}: {verdict:?}, expected to be sent to the client"
             );
-            let (verdict, _) = send(pipeline, tables, &flow.request(TCP_ACK), 0);
+            let (verdict, _) = through(&flow.request(TCP_ACK), 0);
             ensure!(verdict == Verdict::Send(PortId(1)), "ACK of connection {number}: {verdict:?}");
             Ok(flow)
         })

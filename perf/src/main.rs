@@ -11,6 +11,7 @@ mod memory;
 mod packet;
 mod random;
 mod report;
+mod steered;
 mod world;
 
 use anyhow::{Result, bail};
@@ -21,6 +22,10 @@ use memory::HugeMemory;
 use report::{Conditions, Report};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use steered::Steered;
+
+/// Connections of two workers.
+const STEERED: u32 = 64_000;
 
 /// What a packet costs in memory, beside a reference loop.
 #[derive(Debug, Parser)]
@@ -99,6 +104,11 @@ fn measure(sizes: &mut [Size], memory: &mut HugeMemory, arguments: &Arguments) -
     let end = Instant::now() + Duration::from_secs(arguments.seconds);
     let mut samples = vec![[const { Vec::<f64>::new() }; LOOPS.len()]; sizes.len()];
     let mut rounds = 0;
+    let mut steered = match arguments.short {
+        true => None,
+        false => Some(Steered::new(memory, STEERED, arguments.backends, arguments.seed)?),
+    };
+    let mut of_steered = [const { Vec::<f64>::new() }; 2];
     while rounds == 0 || rounds < arguments.rounds && Instant::now() < end {
         for (size, samples) in sizes.iter_mut().zip(&mut samples) {
             size.advance();
@@ -106,6 +116,11 @@ fn measure(sizes: &mut [Size], memory: &mut HugeMemory, arguments: &Arguments) -
             for place in 0..LOOPS.len() {
                 let which = (rounds + place) % LOOPS.len();
                 samples[which].push(size.turn(LOOPS[which])?);
+            }
+        }
+        if let Some(steered) = &mut steered {
+            for (samples, took) in of_steered.iter_mut().zip(steered.turn()?) {
+                samples.push(took);
             }
         }
         rounds += 1;
@@ -135,6 +150,12 @@ fn measure(sizes: &mut [Size], memory: &mut HugeMemory, arguments: &Arguments) -
             described,
         ),
         established,
+        steered: steered.map(|steered| report::Steered {
+            connections: steered.connections,
+            handed_over: steered.forwarded[1] as f64 / steered.forwarded[0] as f64,
+            packet: Spread::of(of_steered[0].iter().copied()),
+            to_bound: ratios(&of_steered[0], &of_steered[1]),
+        }),
         begun: None,
         first: Vec::new(),
     };

@@ -82,6 +82,19 @@ pub struct First {
     pub to_all: Spread,
 }
 
+/// Two workers on one core, of which one gets all packets. Times in nanoseconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Steered {
+    /// Connections of both.
+    pub connections: u32,
+    /// Share of the packets that were handed over.
+    pub handed_over: f64,
+    /// A packet, on both workers together.
+    pub packet: Spread,
+    /// Against the reference.
+    pub to_bound: Spread,
+}
+
 /// All of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -89,6 +102,8 @@ pub struct Report {
     pub conditions: Conditions,
     /// By size.
     pub established: Vec<Established>,
+    /// Hand-over.
+    pub steered: Option<Steered>,
     /// New connections.
     pub begun: Option<Begun>,
     /// By number of services.
@@ -192,6 +207,16 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "median (least-largest); ratios are medians of ratios within a round\n")?;
         self.show_established(f)?;
+        if let Some(steered) = &self.steered {
+            let Steered { connections, handed_over, packet, to_bound } = steered;
+            writeln!(f, "\ntwo workers on this core, all packets to the queue of one of them")?;
+            writeln!(
+                f,
+                "  {connections} connections, {:.0} % handed over: {packet:.1} ns a packet, {:.2} to bound",
+                100.0 * handed_over,
+                to_bound.median
+            )?;
+        }
         if let Some(begun) = &self.begun {
             writeln!(
                 f,

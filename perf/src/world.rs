@@ -137,8 +137,13 @@ fn adjacencies(shape: &Shape) -> Adjacencies {
     })
 }
 
-/// The published tables of a world.
+/// The published tables of a world with one worker.
 pub fn tables(shape: &Shape) -> Tables {
+    tables_of(shape, 1)
+}
+
+/// The same with so many workers.
+pub fn tables_of(shape: &Shape, workers: u8) -> Tables {
     let nat: Vec<_> = (0..shape.nat_addresses)
         .map(|n| NatAddress { interface: InterfaceId(1), address: ip(FIRST_NAT + n) })
         .collect();
@@ -147,7 +152,7 @@ pub fn tables(shape: &Shape) -> Tables {
         generation: 1,
         snapshot,
         adjacencies: Arc::new(adjacencies(shape)),
-        steer: Arc::new(SteerTable::new(1, &nat)),
+        steer: Arc::new(SteerTable::new(workers, &nat)),
     }
 }
 
