@@ -32,7 +32,10 @@ pub mod world;
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::{major, minor};
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Keeps other network tests waiting while it lives.
 pub type Alone = Flock<File>;
@@ -60,7 +63,46 @@ fn what_is_missing() -> Result<()> {
     Ok(())
 }
 
+/// The folder that is locked.
+const LOCKED: &str = "/run";
+
 fn lock() -> Result<Alone> {
-    let folder = File::open("/run").context("cannot open /run")?;
+    let folder = File::open(LOCKED).context("cannot open /run")?;
     Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, error)| error).context("/run")
+}
+
+/// Whether another process than these, and than this one, holds the lock.
+fn others_are_alone(these: &[i32]) -> bool {
+    let own = std::process::id().cast_signed();
+    holder(Path::new(LOCKED)).is_some_and(|pid| pid != own && !these.contains(&pid))
+}
+
+/// The process that has locked a file; none where nobody has, or nobody that can be seen from here.
+fn holder(file: &Path) -> Option<i32> {
+    let metadata = file.metadata().ok()?;
+    let (major, minor) = (major(metadata.dev()), minor(metadata.dev()));
+    let locked = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    // "4: FLOCK  ADVISORY  WRITE 2982 fe:00:246922 0 EOF"; who waits for it has an arrow in front.
+    locks.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [_, "FLOCK", _, _, pid, place, ..] if place == locked => pid.parse().ok(),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_lock_is_found() {
+        let path = std::env::temp_dir().join(format!("rig-lock-{}", std::process::id()));
+        let file = File::create(&path).unwrap();
+        assert_eq!(holder(&path), None);
+        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error).unwrap();
+        assert_eq!(holder(&path), Some(std::process::id().cast_signed()));
+        drop(lock);
+        assert_eq!(holder(&path), None);
+        std::fs::remove_file(&path).unwrap();
+    }
 }

@@ -48,9 +48,10 @@ pub(super) fn explain(members: &[Member]) -> Vec<String> {
     for gateway in members.iter().filter(|member| member.name() == "headgate") {
         lines.extend(ask(gateway));
     }
-    for program in members.iter().filter(|member| is_go(member)) {
-        lines.extend(stacks(program));
-    }
+    let mut programs: Vec<&Member> = members.iter().filter(|member| is_go(member)).collect();
+    // What isn't Kubernetes' own comes first: it is where faults are likely, and not all is printed.
+    programs.sort_by_key(|program| program.words().get(1).is_none_or(|role| role != "kubelets"));
+    lines.extend(programs.into_iter().flat_map(stacks));
     lines
 }
 

@@ -168,6 +168,13 @@ impl Watch {
                 return None;
             }
         };
+        // It waits for another run on this machine.
+        let pids: Vec<i32> = members.iter().map(|member| member.identity.pid).collect();
+        if crate::others_are_alone(&pids) {
+            self.quiet = Instant::now();
+            self.running = Some((binary.identity, Instant::now()));
+            return None;
+        }
         let Limits { silence, whole } = self.limits;
         let why = if self.quiet.elapsed() > silence {
             format!("no test of it ended for {silence:?}")
