@@ -76,6 +76,7 @@ fn the_host_is_reached_through_its_mirror() -> Result<()> {
         name: "gateway".into(),
         namespace: test.net.gateway.clone(),
         addresses: plan::front(1),
+        node: None,
     };
     let server = EchoServer::start(&host)?;
     for address in host.addresses {

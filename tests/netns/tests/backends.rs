@@ -1,5 +1,5 @@
 //! Backends come and go under long-lived connections: none of those to others breaks, and none of
-//! the new ones goes to a backend that doesn't take any.
+//! the new ones goes to a backend that doesn't take any. Backends are on the link and behind a node.
 
 use anyhow::{Result, ensure};
 use netns::Test;
@@ -12,6 +12,14 @@ use std::net::SocketAddr;
 const LONG_LIVED: usize = 100;
 const NEW: usize = 1_000;
 const SERVICES: [&str; 2] = ["web", "echo"];
+/// Those that leave: one on the link, one behind the node.
+const LEAVING: [&str; 2] = ["web-1", "web-2"];
+
+fn begin(kind: &str, backends: u16) -> Result<Option<Test>> {
+    let options = WorldOptions { backends, node: true, ..WorldOptions::new(kind) };
+    let Some(test) = netns::build(&options)? else { return Ok(None) };
+    test.start().map(Some)
+}
 
 /// Half of the connections in each family, all to backends that `wanted` says yes to.
 fn long_lived(test: &Test, wanted: fn(&str) -> bool) -> Result<Vec<LineClients>> {
@@ -52,23 +60,27 @@ fn apply(test: &Test, endpoints: &[Endpoint], active: usize) -> Result<()> {
     Ok(())
 }
 
-/// 1,000 new connections: none fails, and none reaches `away`.
-fn none_goes_to(test: &Test, away: &str) -> Result<()> {
+/// 1,000 new connections: none fails, and none reaches those that leave.
+fn none_goes_to_the_leaving(test: &Test) -> Result<()> {
     let outcome = test.load(&test.web()?, NEW)?;
     outcome.check_complete()?;
-    let got = outcome.by_backend.get(away).copied().unwrap_or(0);
-    ensure!(got == 0, "{got} of {NEW} new connections reached {away}: {:?}", outcome.by_backend);
+    let reached = LEAVING.iter().any(|name| outcome.by_backend.contains_key(*name));
+    ensure!(
+        !reached,
+        "of {NEW} new connections some reached {LEAVING:?}: {:?}",
+        outcome.by_backend
+    );
     Ok(())
 }
 
 #[test]
-fn a_backend_leaves_in_every_way_and_comes_back() -> Result<()> {
-    let Some(test) = netns::begin("backends")? else { return Ok(()) };
+fn backends_leave_in_every_way_and_come_back() -> Result<()> {
+    let Some(test) = begin("backends", 4)? else { return Ok(()) };
     let all: Vec<Endpoint> = test.net.backends.iter().map(Endpoint::of).collect();
-    let clients = long_lived(&test, |name| name != "web-2")?;
+    let clients = long_lived(&test, |name| !LEAVING.contains(&name))?;
     let changed = |change: fn(&mut Endpoint)| {
         let mut endpoints = all.clone();
-        change(&mut endpoints[1]);
+        endpoints[..2].iter_mut().for_each(change);
         endpoints
     };
     let not_ready = changed(|endpoint| endpoint.ready = false);
@@ -76,18 +88,20 @@ fn a_backend_leaves_in_every_way_and_comes_back() -> Result<()> {
         endpoint.ready = false;
         endpoint.terminating = true;
     });
-    let gone: Vec<Endpoint> = all.iter().filter(|other| other.name != "web-2").cloned().collect();
+    let gone = all[2..].to_vec();
     for (what, endpoints) in
         [("not ready", not_ready), ("terminating, serving", terminating), ("gone", gone)]
     {
-        println!("web-2 {what}");
+        println!("{LEAVING:?} {what}");
         apply(&test, &endpoints, 2)?;
-        none_goes_to(&test, "web-2")?;
-        apply(&test, &all, 3)?;
+        none_goes_to_the_leaving(&test)?;
+        apply(&test, &all, 4)?;
         let outcome = test.load(&test.web()?, NEW)?;
         outcome.check_complete()?;
-        let back = outcome.by_backend.contains_key("web-2");
-        ensure!(back, "web-2 got nothing after it came back: {:?}", outcome.by_backend);
+        for name in LEAVING {
+            let back = outcome.by_backend.contains_key(name);
+            ensure!(back, "{name} got nothing after it came back: {:?}", outcome.by_backend);
+        }
     }
     none_broke(clients)?;
     test.end()
@@ -95,23 +109,21 @@ fn a_backend_leaves_in_every_way_and_comes_back() -> Result<()> {
 
 /// Not ready is no reason to break what is there.
 #[test]
-fn a_draining_backend_keeps_its_connections() -> Result<()> {
-    let Some(test) = netns::begin("draining")? else { return Ok(()) };
+fn draining_backends_keep_their_connections() -> Result<()> {
+    let Some(test) = begin("draining", 4)? else { return Ok(()) };
     let mut endpoints: Vec<Endpoint> = test.net.backends.iter().map(Endpoint::of).collect();
-    let clients = long_lived(&test, |name| name == "web-2")?;
-    endpoints[1].ready = false;
+    let clients = long_lived(&test, |name| LEAVING.contains(&name))?;
+    endpoints[..2].iter_mut().for_each(|endpoint| endpoint.ready = false);
     apply(&test, &endpoints, 2)?;
-    none_goes_to(&test, "web-2")?;
+    none_goes_to_the_leaving(&test)?;
     none_broke(clients)?;
     test.end()
 }
 
 #[test]
 fn scaling_from_3_to_30_and_back_breaks_nothing() -> Result<()> {
-    let options = WorldOptions { backends: 30, ..WorldOptions::new("scaling") };
-    let Some(test) = netns::build(&options)? else { return Ok(()) };
+    let Some(test) = begin("scaling", 30)? else { return Ok(()) };
     let all: Vec<Endpoint> = test.net.backends.iter().map(Endpoint::of).collect();
-    let test = test.start()?;
     apply(&test, &all[..3], 3)?;
     let clients = long_lived(&test, |_| true)?;
     apply(&test, &all, 30)?;

@@ -23,10 +23,12 @@ pub mod manifests;
 pub mod namespace;
 pub mod net;
 pub mod nginx;
+pub mod node;
 pub mod plan;
 pub mod process;
 pub mod runner;
 pub mod snmp;
+pub mod strays;
 pub mod udp;
 pub mod world;
 

@@ -125,7 +125,15 @@ impl LineClients {
     }
     /// Waits until every connection has sent and checked `count` more lines.
     pub fn wait_for_lines(&self, count: u64) {
-        let goal = self.rounds.load(Ordering::Relaxed) + count;
+        self.wait_for_round(self.rounds.load(Ordering::Relaxed) + count);
+    }
+    /// The same for several, all at a time.
+    pub fn wait_for_lines_of_all(all: &[Self], count: u64) {
+        let goals = all.iter().map(|one| one.rounds.load(Ordering::Relaxed) + count);
+        let goals: Vec<u64> = goals.collect();
+        all.iter().zip(goals).for_each(|(one, goal)| one.wait_for_round(goal));
+    }
+    fn wait_for_round(&self, goal: u64) {
         let finished = || self.thread.as_ref().is_none_or(JoinHandle::is_finished);
         while self.rounds.load(Ordering::Relaxed) < goal && !finished() {
             thread::sleep(Duration::from_millis(5));

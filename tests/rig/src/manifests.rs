@@ -74,6 +74,8 @@ pub struct Endpoint {
     pub name: String,
     /// IPv4, IPv6.
     pub addresses: [IpAddr; 2],
+    /// The node that it is behind.
+    pub node: Option<&'static str>,
     /// Takes new connections.
     pub ready: bool,
     /// Could still serve.
@@ -88,6 +90,7 @@ impl Endpoint {
         Self {
             name: host.name.clone(),
             addresses: host.addresses,
+            node: host.node,
             ready: true,
             serving: true,
             terminating: false,
@@ -184,7 +187,7 @@ impl Service {
         }
         out.push_str(if self.endpoints.is_empty() { "endpoints: []\n" } else { "endpoints:\n" });
         for endpoint in &self.endpoints {
-            let Endpoint { name, addresses, ready, serving, terminating } = endpoint;
+            let Endpoint { name, addresses, node, ready, serving, terminating } = endpoint;
             let _ = write!(
                 out,
                 "- addresses: [\"{}\"]\n  conditions: {{ready: {ready}, serving: {serving}, \
@@ -192,6 +195,9 @@ impl Service {
                  targetRef: {{kind: Pod, namespace: default, name: {name}}}\n",
                 addresses[family]
             );
+            if let Some(node) = node {
+                let _ = writeln!(out, "  nodeName: {node}");
+            }
         }
         out
     }

@@ -5,6 +5,8 @@
 //!   hgf-TAG  ------------ front   back ---------- hgb-TAG  br0 ------- eth0 of web-1, web-2, ...
 //!   (kernel ends of net_tap; made by the gateway, plugged in by us once they are there)
 //! ```
+//!
+//! Backends may be behind a [node](crate::node), too.
 
 use crate::command::output_of;
 use crate::instance::Instance;
@@ -32,6 +34,8 @@ pub struct Host {
     pub namespace: Namespace,
     /// IPv4, IPv6.
     pub addresses: [IpAddr; 2],
+    /// The node that it is behind; else it is on the link.
+    pub node: Option<&'static str>,
 }
 
 /// The network around a gateway.
@@ -82,7 +86,8 @@ impl Net {
     pub fn back_link(&self) -> String {
         format!("hgb-{}", self.instance.tag())
     }
-    fn add_backend(&mut self, index: u16) -> Result<()> {
+    /// Makes backend `index`, from 0, on the link.
+    pub(crate) fn add_backend(&mut self, index: u16) -> Result<()> {
         let name = format!("web-{}", index + 1);
         let namespace = Namespace::create(&self.instance, &name)?;
         let addresses = plan::backend(index);
@@ -95,7 +100,7 @@ impl Net {
             "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\n",
             addresses[0], addresses[1]
         ))?;
-        self.backends.push(Host { name, namespace, addresses });
+        self.backends.push(Host { name, namespace, addresses, node: None });
         Ok(())
     }
     /// Waits until the gateway has made the kernel ends of its ports. `check` is asked meanwhile
@@ -179,6 +184,17 @@ impl Net {
             counters(&self.client, &self.front_link())?,
             counters(&self.switch, &self.back_link())?,
         ])
+    }
+    /// `add`s or `del`etes default routes of the gateway's namespace, which lead to the client.
+    pub fn default_routes(&self, change: &str) -> Result<()> {
+        for router in plan::client(0) {
+            self.gateway.ip(&format!("route {change} default via {router} dev hg-front"))?;
+        }
+        Ok(())
+    }
+    /// Makes the kernel of the gateway's namespace forget the next hops towards backends.
+    pub fn forget_next_hops(&self) -> Result<()> {
+        self.gateway.ip("neigh flush dev hg-back").map(drop)
     }
     /// The client's addresses of the family of `destination`.
     pub fn client_addresses(&self, destination: IpAddr) -> Vec<IpAddr> {

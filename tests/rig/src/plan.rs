@@ -17,6 +17,8 @@ pub const POOL: [&str; 2] = ["203.0.113.0/28", "2001:db8::10-2001:db8::1f"];
 pub const EXTERNAL: [&str; 2] = ["203.0.113.128/28", "2001:db8:0:3::/64"];
 /// Prefixes that clients find on their link: the gateway answers ARP and ND for its frontends.
 pub const ON_LINK: [&str; 3] = ["203.0.113.0/24", "2001:db8::/64", "2001:db8:0:3::/64"];
+/// Where the addresses of the node's pods come from.
+pub const POD_CIDRS: [&str; 2] = ["198.18.2.0/24", "2001:db8:0:4::/64"];
 /// A port on which no Service listens.
 pub const CLOSED_PORT: u16 = 9;
 /// Web servers listen here.
@@ -41,9 +43,28 @@ pub fn client(index: u16) -> [IpAddr; 2] {
     front(10 + index)
 }
 
-/// Backend `index`, from 0.
+/// Backend `index`, from 0, on the back link.
 pub fn backend(index: u16) -> [IpAddr; 2] {
     back(11 + index)
+}
+
+/// Backend `index`, from 0, behind the node.
+pub fn pod(index: u16) -> [IpAddr; 2] {
+    behind(11 + index)
+}
+
+/// The node, on the back link.
+pub fn node() -> [IpAddr; 2] {
+    back(51)
+}
+
+/// The node, as its pods know it.
+pub fn pod_router() -> [IpAddr; 2] {
+    behind(1)
+}
+
+fn behind(number: u16) -> [IpAddr; 2] {
+    both([198, 18, 2], 4, number)
 }
 
 /// The IPv6 address has the digits of the IPv4 one, for people's sake: .11 and ::11.

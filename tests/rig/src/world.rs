@@ -8,6 +8,7 @@ use crate::load::{self, Load, Outcome};
 use crate::manifests::{Endpoint, Manifests, Port, Service};
 use crate::net::Net;
 use crate::nginx::Nginx;
+use crate::node::{self, NODE};
 use crate::{plan, snmp};
 use anyhow::{Context, Result, bail};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -30,6 +31,8 @@ pub struct WorldOptions {
     pub kind: String,
     /// Backends.
     pub backends: u16,
+    /// Whether every other one of them, from the second on, is behind a node.
+    pub node: bool,
     /// The gateway.
     pub gateway: GatewayOptions,
     /// Where manifests are; in the instance's folder unless given.
@@ -39,11 +42,12 @@ pub struct WorldOptions {
 }
 
 impl WorldOptions {
-    /// Three backends, one worker.
+    /// Three backends on the link, one worker.
     pub fn new(kind: &str) -> Self {
         Self {
             kind: kind.into(),
             backends: 3,
+            node: false,
             gateway: GatewayOptions::default(),
             manifests: None,
             blob: None,
@@ -74,7 +78,7 @@ impl World {
     pub fn build(options: &WorldOptions) -> Result<Self> {
         keep_to_core_0();
         allow_many_files();
-        let net = Net::build(&options.kind, options.backends)?;
+        let net = build_net(options)?;
         let dir = net.instance.dir().join("manifests");
         let manifests = Manifests::in_folder(options.manifests.as_deref().unwrap_or(&dir))?;
         let places = Places::in_folder(net.instance.dir(), manifests.dir());
@@ -87,8 +91,11 @@ impl World {
         for (nginx, host) in web.iter_mut().zip(&net.backends) {
             nginx.wait(host)?;
         }
-        let options = options.gateway.clone();
+        let (with_node, options) = (options.node, options.gateway.clone());
         let world = Self { gateway: None, web, echo, manifests, places, options, net };
+        if with_node {
+            world.manifests.write(&format!("{NODE}.yaml"), &node::yaml())?;
+        }
         for service in world.usual_services() {
             world.manifests.apply(&service)?;
         }
@@ -198,6 +205,21 @@ impl World {
     }
 }
 
+fn build_net(options: &WorldOptions) -> Result<Net> {
+    if !options.node {
+        return Net::build(&options.kind, options.backends);
+    }
+    let mut net = Net::build(&options.kind, 0)?;
+    let node = node::add(&net)?;
+    for index in 0..options.backends {
+        match index % 2 {
+            0 => net.add_backend(index)?,
+            _ => node::add_pod(&mut net, &node, index)?,
+        }
+    }
+    Ok(net)
+}
+
 /// LoadBalancer `web` (several ports), NodePort `np`, externalIP `ext`, LoadBalancer `echo` (TCP
 /// and UDP) and LoadBalancer `empty`, which has no endpoint. All dual-stack. `tests/manifests`
 /// shows them for three backends.
@@ -251,6 +273,7 @@ mod tests {
             .map(|index| Endpoint {
                 name: format!("web-{}", index + 1),
                 addresses: plan::backend(index),
+                node: None,
                 ready: true,
                 serving: true,
                 terminating: false,
