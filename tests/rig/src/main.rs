@@ -28,7 +28,7 @@ enum Subcommands {
     },
     /// Run tests: unit, golden, netns, kubernetes, fuzz, flood; all unless named.
     Test {
-        #[arg(value_parser = ["unit", "golden", "netns", "kubernetes", "fuzz"])]
+        #[arg(value_parser = Part::ALL.map(Part::name))]
         parts: Vec<String>,
         /// The workspace's folder.
         #[arg(long, default_value = ".")]
