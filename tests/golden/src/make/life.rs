@@ -2,6 +2,7 @@
 
 use super::{BACK, Book, FRONT, Flow, V4, ours};
 use crate::packet::{ACK, Body, FIN, Packet, RST, SYN, tcp, udp};
+use crate::world::{at, backend_mac};
 
 const WEB: [&str; 4] =
     ["198.18.1.11:8080", "[2001:db8:b::11]:8080", "198.18.1.12:8080", "[2001:db8:b::12]:8080"];
@@ -123,6 +124,28 @@ fn removal(book: &mut Book) {
             m.forward(&old, &old.up(udp(b"not concerned")));
             // Its slot is free: nothing counts any more that could be asserted here.
             m.case.meta.services.remove("web");
+        },
+    );
+    book.case(912, "pod_removed", "a pod behind a node goes: TCP stays on the node's way", |m| {
+        let flow = m.flow("pod", V4, (42_000, 8500, 8080));
+        let flow = flow.to(at("10.244.3.7:8080"), backend_mac(12));
+        m.handshake(&flow);
+        m.backends("pod", &[]);
+        // The routes' own way to it is another one.
+        m.forward(&flow, &flow.up(tcp(ACK)).data(b"by the node"));
+        m.forward(&flow, &flow.down(tcp(ACK)).data(b"and back"));
+    });
+    book.both(
+        914,
+        "backend_in_front",
+        "a backend that routes know on the clients' side: nothing goes there",
+        |m, f| {
+            let old = m.web(f);
+            m.handshake(&old);
+            m.backends("web", &["198.51.100.9:8080", "[2001:db8:c::9]:8080"]);
+            let new = old.up(tcp(SYN)).from(f.client(10, 999));
+            m.drop(FRONT, new.bytes(), "no_route");
+            m.forward(&old, &old.up(tcp(ACK)).data(b"to the old one"));
         },
     );
 }
