@@ -91,6 +91,9 @@ impl Outcome {
         self.connect_us.add(&other.connect_us)?;
         Ok(())
     }
+    fn record(&mut self, connect: Duration) -> Result<()> {
+        Ok(self.connect_us.record(connect.as_micros().try_into()?)?)
+    }
     fn count(&mut self, target: SocketAddr, answer: Result<String>) {
         self.requests += 1;
         let at = self.by_target.entry(target).or_default();
@@ -212,7 +215,7 @@ fn work(load: &Load, next: &AtomicUsize, pause: Duration) -> Result<Outcome> {
         let source = sources.get(round % sources.len().max(1)).copied().copied();
         let begun = Instant::now();
         let connected = connect(source, target);
-        outcome.connect_us.saturating_record(begun.elapsed().as_micros().try_into()?);
+        outcome.record(begun.elapsed())?;
         let answer = connected.and_then(|stream| ask(stream, "/"));
         outcome.count(target, answer.map(|body| body.trim_end().to_owned()));
         if !pause.is_zero() {
@@ -302,4 +305,20 @@ pub fn all_at_once(
         }
         Ok(by_backend)
     })?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_connect_is_seen_as_slow() {
+        let mut all = Outcome::new().unwrap();
+        for slow in [Duration::from_micros(90), Duration::from_millis(1_100)] {
+            let mut outcome = Outcome::new().unwrap();
+            outcome.record(slow).unwrap();
+            all.add(outcome).unwrap();
+        }
+        assert!(all.connect_max() >= Duration::from_secs(1), "{:?}", all.connect_max());
+    }
 }
