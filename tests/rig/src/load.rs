@@ -40,6 +40,8 @@ pub struct Outcome {
     pub by_target: BTreeMap<SocketAddr, TargetOutcome>,
     /// Connect times in microseconds, also of those that failed later.
     pub connect_us: Histogram<u64>,
+    /// The same to the end of the answer.
+    pub whole_us: Histogram<u64>,
     /// Time that all took.
     pub elapsed: Duration,
 }
@@ -74,10 +76,12 @@ impl Outcome {
             by_backend: BTreeMap::new(),
             by_target: BTreeMap::new(),
             connect_us: Histogram::new(3)?,
+            whole_us: Histogram::new(3)?,
             elapsed: Duration::ZERO,
         })
     }
-    fn add(&mut self, other: Self) -> Result<()> {
+    /// Takes in what came of another load beside it.
+    pub fn add(&mut self, other: Self) -> Result<()> {
         self.requests += other.requests;
         self.failed += other.failed;
         self.errors.extend(other.errors);
@@ -89,10 +93,13 @@ impl Outcome {
             merge(&mut mine.by_backend, &outcome.by_backend);
         }
         self.connect_us.add(&other.connect_us)?;
+        self.whole_us.add(&other.whole_us)?;
+        self.elapsed = self.elapsed.max(other.elapsed);
         Ok(())
     }
-    fn record(&mut self, connect: Duration) -> Result<()> {
-        Ok(self.connect_us.record(connect.as_micros().try_into()?)?)
+    fn record(&mut self, connect: Duration, whole: Duration) -> Result<()> {
+        self.connect_us.record(connect.as_micros().try_into()?)?;
+        Ok(self.whole_us.record(whole.as_micros().try_into()?)?)
     }
     fn count(&mut self, target: SocketAddr, answer: Result<String>) {
         self.requests += 1;
@@ -147,7 +154,18 @@ fn merge(into: &mut BTreeMap<String, u64>, from: &BTreeMap<String, u64>) {
 
 /// Runs a load from a namespace.
 pub fn run(namespace: &Namespace, load: &Load) -> Result<Outcome> {
-    Running::start(namespace, load, Duration::ZERO).join()
+    Running::start(namespace, load, Pace::Free).join()
+}
+
+/// When the next request begins.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    /// At once.
+    Free,
+    /// After a rest of its client.
+    Rest(Duration),
+    /// So many begin a second, or as many as the machine does.
+    Rate(u32),
 }
 
 /// A load that is under way.
@@ -158,23 +176,27 @@ pub struct Running {
 }
 
 impl Running {
-    /// Begins it. Each client rests for `pause` between two requests.
-    fn start(namespace: &Namespace, load: &Load, pause: Duration) -> Self {
+    fn start(namespace: &Namespace, load: &Load, pace: Pace) -> Self {
         let load = Arc::new(load.clone());
         let next = Arc::new(AtomicUsize::new(0));
+        let begun = Instant::now();
         let threads = (0..load.concurrency.max(1))
             .map(|_| {
                 let (load, next) = (Arc::clone(&load), Arc::clone(&next));
-                namespace.spawn(move || work(&load, &next, pause))
+                namespace.spawn(move || work(&load, &next, (begun, pace)))
             })
             .collect();
-        Self { begun: Instant::now(), next, threads }
+        Self { begun, next, threads }
+    }
+    /// Begins one of `rate` requests a second.
+    pub fn paced(namespace: &Namespace, load: &Load, rate: u32) -> Self {
+        Self::start(namespace, load, Pace::Rate(rate))
     }
     /// Begins one that goes on until [`Self::stop`], and leaves the machine time for other things.
     /// `requests` doesn't count.
     pub fn endless(namespace: &Namespace, load: &Load) -> Self {
         let load = Load { requests: ENDLESS, ..load.clone() };
-        Self::start(namespace, &load, REST)
+        Self::start(namespace, &load, Pace::Rest(REST))
     }
     /// Requests that were begun so far.
     pub fn begun(&self) -> usize {
@@ -185,7 +207,8 @@ impl Running {
         self.next.store(ENDLESS, Ordering::Relaxed);
         self.join()
     }
-    fn join(mut self) -> Result<Outcome> {
+    /// Waits for the last request, and gives what came of all.
+    pub fn join(mut self) -> Result<Outcome> {
         let mut outcome = Outcome::new()?;
         for thread in self.threads.drain(..) {
             outcome.add(thread.join().map_err(|_| anyhow!("a client panicked"))???)?;
@@ -201,7 +224,7 @@ impl Drop for Running {
     }
 }
 
-fn work(load: &Load, next: &AtomicUsize, pause: Duration) -> Result<Outcome> {
+fn work(load: &Load, next: &AtomicUsize, (start, pace): (Instant, Pace)) -> Result<Outcome> {
     let mut outcome = Outcome::new()?;
     loop {
         let index = next.fetch_add(1, Ordering::Relaxed);
@@ -213,13 +236,18 @@ fn work(load: &Load, next: &AtomicUsize, pause: Duration) -> Result<Outcome> {
             load.sources.iter().filter(|source| source.is_ipv4() == target.is_ipv4()).collect();
         let round = index / load.targets.len();
         let source = sources.get(round % sources.len().max(1)).copied().copied();
+        if let Pace::Rate(rate) = pace {
+            let due = start + Duration::from_secs_f64(index as f64 / f64::from(rate));
+            sleep(due.saturating_duration_since(Instant::now()));
+        }
         let begun = Instant::now();
         let connected = connect(source, target);
-        outcome.record(begun.elapsed())?;
+        let connect = begun.elapsed();
         let answer = connected.and_then(|stream| ask(stream, "/"));
+        outcome.record(connect, begun.elapsed())?;
         outcome.count(target, answer.map(|body| body.trim_end().to_owned()));
-        if !pause.is_zero() {
-            sleep(pause);
+        if let Pace::Rest(rest) = pace {
+            sleep(rest);
         }
     }
 }
@@ -316,9 +344,10 @@ mod tests {
         let mut all = Outcome::new().unwrap();
         for slow in [Duration::from_micros(90), Duration::from_millis(1_100)] {
             let mut outcome = Outcome::new().unwrap();
-            outcome.record(slow).unwrap();
+            outcome.record(slow, 2 * slow).unwrap();
             all.add(outcome).unwrap();
         }
         assert!(all.connect_max() >= Duration::from_secs(1), "{:?}", all.connect_max());
+        assert!(all.whole_us.max() >= 2_200_000, "{}", all.whole_us.max());
     }
 }

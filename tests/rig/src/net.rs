@@ -91,15 +91,7 @@ impl Net {
         let name = format!("web-{}", index + 1);
         let namespace = Namespace::create(&self.instance, &name)?;
         let addresses = plan::backend(index);
-        let inside = namespace.name();
-        self.switch.ip(&format!("link add {name} type veth peer name eth0 netns {inside}"))?;
-        // Partial checksums end here: a poll-mode port behind the bridge would see them as they are.
-        without_offload(&namespace, "eth0")?;
-        self.switch.ip_batch(&format!("link set {name} master br0\nlink set {name} up\n"))?;
-        namespace.ip_batch(&format!(
-            "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\n",
-            addresses[0], addresses[1]
-        ))?;
+        cable(&self.switch, &name, "br0", &namespace, addresses)?;
         self.backends.push(Host { name, namespace, addresses, node: None });
         Ok(())
     }
@@ -163,6 +155,26 @@ impl Net {
         self.client.ip_batch(&lines)?;
         without_offload(&self.client, "client")
     }
+    /// Puts a switch with so many more clients between the client, which is one no more, and the
+    /// gateway, whose front port is there already.
+    pub fn crowd_in_front(&self, count: u16) -> Result<Vec<Host>> {
+        let front = self.front_link();
+        self.client.ip_batch(&format!(
+            "addr flush dev {front}\n\
+             link add crowd type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
+             link set crowd up\nlink set {front} master crowd\n"
+        ))?;
+        (0..count).map(|index| self.add_client(index)).collect()
+    }
+    fn add_client(&self, index: u16) -> Result<Host> {
+        let name = format!("client-{}", index + 1);
+        let namespace = Namespace::create(&self.instance, &name)?;
+        let addresses = plan::client(plan::CLIENTS + index);
+        cable(&self.client, &name, "crowd", &namespace, addresses)?;
+        let routes = plan::ON_LINK.map(|prefix| format!("route replace {prefix} dev eth0\n"));
+        namespace.ip_batch(&routes.concat())?;
+        Ok(Host { name, namespace, addresses })
+    }
     /// The groups that a snooping switch has heard of, with their ports, as `bridge` prints them.
     pub fn groups(namespace: &Namespace) -> Result<String> {
         output_of(namespace.command("bridge").args(["mdb", "show"]))
@@ -201,6 +213,24 @@ impl Net {
         let family = usize::from(destination.is_ipv6());
         (0..plan::CLIENTS).map(|index| plan::client(index)[family]).collect()
     }
+}
+
+/// Joins a host to a bridge by a cable whose end there has the host's name.
+fn cable(
+    switch: &Namespace,
+    name: &str,
+    bridge: &str,
+    host: &Namespace,
+    [v4, v6]: [IpAddr; 2],
+) -> Result<()> {
+    let inside = host.name();
+    switch.ip(&format!("link add {name} type veth peer name eth0 netns {inside}"))?;
+    // Partial checksums end here: a poll-mode port behind the bridge would see them as they are.
+    without_offload(host, "eth0")?;
+    switch.ip_batch(&format!("link set {name} master {bridge}\nlink set {name} up\n"))?;
+    host.ip_batch(&format!(
+        "link set eth0 up\naddr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad\n"
+    ))
 }
 
 fn client_addresses(lines: &mut String, link: &str, address: impl Fn(u16) -> [IpAddr; 2]) {
