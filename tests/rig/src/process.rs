@@ -131,6 +131,19 @@ impl Drop for Process {
     }
 }
 
+/// For how long the thread of this name was ready to run while others had its core.
+pub fn waited_for_core(pid: i32, thread: &str) -> Result<Duration> {
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let task = task?.path();
+        if fs::read_to_string(task.join("comm"))?.trim_end() == thread {
+            let text = fs::read_to_string(task.join("schedstat"))?;
+            let waited = text.split(' ').nth(1).context("a short schedstat")?;
+            return Ok(Duration::from_nanos(waited.parse()?));
+        }
+    }
+    bail!("process {pid} has no thread {thread}")
+}
+
 /// Ends processes that a dead owner left: asked first, killed after `patience`.
 pub fn end_all(processes: &[Identity], patience: Duration) {
     for process in processes.iter().filter(|process| process.is_alive()) {

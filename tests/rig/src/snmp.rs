@@ -13,6 +13,12 @@ pub fn tcp_ext(namespace: &Namespace, name: &str) -> Result<u64> {
     read(namespace, "netstat", "TcpExt", name)
 }
 
+/// SYNs that `namespace` dropped in TIME_WAIT for their timestamps. Before 6.14 Linux counted them
+/// with those that it drops on connections.
+pub fn too_old(namespace: &Namespace) -> Result<u64> {
+    tcp_ext(namespace, "PAWSTimewait").or_else(|_| tcp_ext(namespace, "PAWSEstab"))
+}
+
 /// Connections of `namespace` in TIME_WAIT.
 pub fn waiting(namespace: &Namespace) -> Result<u64> {
     let text = namespace.within(|| std::fs::read_to_string("/proc/thread-self/net/sockstat"))??;
