@@ -188,10 +188,10 @@ fn a_silent_client_is_told_within_two_sweeps_and_not_before() {
         assert!((61_000..=91_000).contains(first), "{first} ms after");
         let challenge = Packet::parse(frame);
         assert_eq!((challenge.source, challenge.destination), (syn.destination, syn.source));
-        assert_eq!((challenge.flags, told.len()), (ACK, 4));
+        assert_eq!((challenge.flags, told.len()), (ACK, 5));
         // It never answered, and has been forgotten.
         assert_eq!(pipeline.connections(), [0, 0]);
-        assert_eq!(pipeline.counters().reset_probes.read(), 4);
+        assert_eq!(pipeline.counters().reset_probes.read(), 5);
         assert_eq!(pipeline.counters().resets.read(), 0);
     }
 }

@@ -233,7 +233,7 @@ fn timeouts(root: &Table, log: &mut Log) -> Option<Timeouts> {
     let tcp_established = get("tcp_established", 86_400, "10s", "7d");
     let tcp_fin_wait = get("tcp_fin_wait", 120, "1s", "1h");
     let tcp_close_wait = get("tcp_close_wait", 3_600, "1s", "1d");
-    let tcp_time_wait = get("tcp_time_wait", 60, "1s", "10m");
+    let tcp_time_wait = get("tcp_time_wait", 70, "1s", "10m");
     let tcp_closed = get("tcp_closed", 10, "1s", "10m");
     let udp = get("udp", 30, "1s", "10m");
     let udp_stream = get("udp_stream", 300, "1s", "1d");

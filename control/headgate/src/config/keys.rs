@@ -161,7 +161,7 @@ keys! {
         RestartOnly "tcp_established" "10s to 7d" "24h" "TCP: idle connection.";
         RestartOnly "tcp_fin_wait" "1s to 1h" "2m" "TCP: a FIN that nobody has acknowledged.";
         RestartOnly "tcp_close_wait" "1s to 1d" "1h" "TCP: one side has closed, and the other knows.";
-        RestartOnly "tcp_time_wait" "1s to 10m" "60s" "TCP: both have closed; holds its NAT port.";
+        RestartOnly "tcp_time_wait" "1s to 10m" "70s" "TCP: both have closed; holds its NAT port.";
         RestartOnly "tcp_closed" "1s to 10m" "10s" "TCP: refused.";
         RestartOnly "udp" "1s to 10m" "30s" "UDP: no stream yet.";
         RestartOnly "udp_stream" "1s to 1d" "300s" "UDP: answered, and more than two seconds old.";

@@ -139,7 +139,9 @@ impl Default for Timeouts {
     /// SYN 30 s covers a client's first five tries. Established and half-closed connections may be
     /// silent for as long as kube-proxy lets them (`conntrack.tcpEstablishedTimeout` 24 h,
     /// `tcpCloseWaitTimeout` 1 h); the others as Linux' conntrack has them, but for TIME_WAIT, which
-    /// is that of hosts; UDP streams as RFC 4787 REQ-5 asks.
+    /// is that of hosts and more: Linux' minute ends up to 5.1 s late (its timers of that length have
+    /// a grain of 512 ticks, at 100 Hz), and a port that is free too early meets a backend that
+    /// still waits and drops the SYN; UDP streams as RFC 4787 REQ-5 asks.
     fn default() -> Self {
         Self {
             tcp_syn_sent_ms: 30_000,
@@ -147,7 +149,7 @@ impl Default for Timeouts {
             tcp_established_ms: 86_400_000,
             tcp_fin_wait_ms: 120_000,
             tcp_close_wait_ms: 3_600_000,
-            tcp_time_wait_ms: 60_000,
+            tcp_time_wait_ms: 70_000,
             tcp_closed_ms: 10_000,
             udp_ms: 30_000,
             udp_stream_ms: 300_000,

@@ -155,6 +155,19 @@ fn where_none_is_free_one_that_rested_is_taken_for_a_syn_that_comes_after()
     Ok(())
 }
 
+/// A backend waits a minute by its timers, which is up to 5.1 s more by the clock.
+#[test]
+fn a_port_is_free_when_its_backend_waits_no_more() -> Result<(), OutOfMemory> {
+    let mut world = World::new(1)?;
+    let stamped = |timestamp| Opening { sequence: 7, timestamp: Some(timestamp) };
+    for _ in 0..256 {
+        assert!(world.begin(TCP, TimeWait, stamped(1_000_000), 0).is_some());
+    }
+    assert_eq!(world.begin(TCP, TimeWait, stamped(999_999), 65_120), None);
+    assert!(world.begin(TCP, TimeWait, stamped(999_999), 70_000).is_some());
+    Ok(())
+}
+
 /// The walk takes ports in the order in which they began to rest, and doesn't hurry past them as long
 /// as one is free somewhere: it would soon be round, and take what hasn't rested.
 #[test]

@@ -143,9 +143,9 @@ fn in_doubt_a_connection_stays_until_it_was_asked() -> Result<(), OutOfMemory> {
         assert!(put(&mut shard, n, state, 0).is_ok());
     }
     let over = |ms| [0, 1].map(|at| shard.is_over(at, ms, &timeouts));
-    assert_eq!(over(59_999), [false, false]);
-    assert_eq!(over(60_000), [true, false]);
-    assert_eq!(over(120_000), [true, true]);
+    assert_eq!(over(69_999), [false, false]);
+    assert_eq!(over(70_000), [true, false]);
+    assert_eq!(over(130_000), [true, true]);
     Ok(())
 }
 

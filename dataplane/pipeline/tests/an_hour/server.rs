@@ -4,8 +4,9 @@ use crate::common::wire::Segment;
 use crate::{BACKENDS, common};
 use std::net::IpAddr;
 
-/// TIME_WAIT of Linux, in milliseconds.
-const TIME_WAIT_MS: u64 = 60_000;
+/// TIME_WAIT of Linux, in milliseconds: a minute, and the grain of a timer that long (512 ticks at
+/// 100 Hz).
+const TIME_WAIT_MS: u64 = 60_000 + 5_120;
 
 #[derive(Clone, Copy, Default)]
 struct Seat {

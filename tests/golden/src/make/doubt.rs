@@ -78,7 +78,7 @@ fn endings(book: &mut Book) {
             let flow = m.web(f);
             m.handshake(&flow);
             m.forward(&flow, &flow.up(tcp(RST)).numbers(77, 0));
-            m.wait_ms(60_000);
+            m.wait_ms(70_000);
             m.sweep();
             asked(m, &flow, 0);
             m.forward(&flow, &flow.down(tcp(ACK)));
@@ -94,7 +94,7 @@ fn endings(book: &mut Book) {
             let flow = m.web(f);
             m.handshake(&flow);
             m.forward(&flow, &flow.up(tcp(RST)));
-            m.wait_ms(60_000);
+            m.wait_ms(70_000);
             m.sweep();
             asked(m, &flow, 0);
             m.forward(&flow, &flow.down(tcp(RST)).numbers(0, 0));

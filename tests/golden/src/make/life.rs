@@ -289,13 +289,13 @@ fn time(book: &mut Book) {
         let body = crate::packet::icmp(kind, code, 0, &late.ip());
         m.answer(BACK, late.bytes(), ours(&late, body).bytes());
     });
-    book.both(948, "tcp_closed_ends", "an ended connection holds its port for 60 s", |m, f| {
+    book.both(948, "tcp_closed_ends", "an ended connection holds its port for 70 s", |m, f| {
         let flow = m.web(f);
         m.handshake(&flow);
         m.close(&flow);
-        m.wait_ms(59_999);
+        m.wait_ms(69_999);
         m.forward(&flow, &flow.down(tcp(ACK)));
-        m.wait_ms(60_000);
+        m.wait_ms(70_000);
         let late = flow.down(tcp(ACK));
         m.answer(BACK, late.bytes(), rst(&late, 2000, 0, RST));
         m.one_less(f);

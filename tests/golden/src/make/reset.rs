@@ -14,7 +14,7 @@ fn left(m: &mut Maker, f: Family) -> Flow {
 }
 
 /// Sequence numbers of challenges after one connection: the draws that NAT ports come from, too.
-const SEQUENCES: [u32; 4] = [0x9940_9cfa, 0xc9ed_6591, 0x1919_7f1c, 0xe5d0_c5a8];
+const SEQUENCES: [u32; 5] = [0x9940_9cfa, 0xc9ed_6591, 0x1919_7f1c, 0xe5d0_c5a8, 0xa4fe_8a7b];
 
 /// The sequence number of a challenge, after so many draws.
 pub(super) fn sequence(draws: usize) -> u32 {
@@ -98,7 +98,7 @@ pub(super) fn cases(book: &mut Book) {
             let flow = left(m, f);
             sweep(m, &flow);
             m.forward(&flow, &flow.down(tcp(ACK)));
-            for wait in [41_000, 15_000, 15_000, 15_000] {
+            for wait in [41_000, 15_000, 15_000, 15_000, 15_000] {
                 m.wait_ms(wait);
                 sweep(m, &flow);
                 challenge(m, &flow);
