@@ -19,7 +19,7 @@ use std::time::Duration;
 const CLIENTS: u16 = 8;
 /// Connections a second of all of them, and for how many seconds. Twice as many use ports again
 /// in a third of the time.
-const SHORT: (u32, u32) = (6_000, 13);
+const SHORT: (u32, u32) = (6_000, 15);
 /// The same where `PAWS_SECONDS` says for how long.
 const RATE: u32 = 3_000;
 /// Open at a time by each of them.

@@ -173,6 +173,9 @@ impl Net {
         cable(&self.client, &name, "crowd", &namespace, addresses)?;
         let routes = plan::ON_LINK.map(|prefix| format!("route replace {prefix} dev eth0\n"));
         namespace.ip_batch(&routes.concat())?;
+        // Else a client that comes often soon comes from the same port again.
+        let range = "/proc/sys/net/ipv4/ip_local_port_range";
+        namespace.within(|| std::fs::write(range, "1024 65535"))??;
         Ok(Host { name, namespace, addresses })
     }
     /// The groups that a snooping switch has heard of, with their ports, as `bridge` prints them.
