@@ -176,7 +176,7 @@ impl Net {
         // Else a client that comes often soon comes from the same port again.
         let range = "/proc/sys/net/ipv4/ip_local_port_range";
         namespace.within(|| std::fs::write(range, "1024 65535"))??;
-        Ok(Host { name, namespace, addresses })
+        Ok(Host { name, namespace, addresses, node: None })
     }
     /// The groups that a snooping switch has heard of, with their ports, as `bridge` prints them.
     pub fn groups(namespace: &Namespace) -> Result<String> {
