@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use kubernetes::manifests::{balanced, echo};
-use kubernetes::{Test, gate, wait};
+use kubernetes::{AT_ONCE, Test, gate, wait};
 use rig::lines::LineClients;
 use rig::strays::Strays;
 use std::net::IpAddr;
@@ -70,18 +70,26 @@ fn everything_goes(test: &Test, go_on: impl Fn(&str) + Copy) -> Result<()> {
         })?;
     }
     go_on("the Services are ClusterIPs");
-    // Its pods run on.
+    // Their pods run on.
     for (index, node) in test.cluster.nodes().iter().enumerate() {
         test.cluster.stop_kubelet(index)?;
         test.cluster.kubectl(&format!("delete node {} --timeout=60s", node.name))?;
     }
-    wait("no backend has a way by a node", || {
-        let mut nodes = test.cluster.nodes().iter().flat_map(|node| node.addresses);
+    let nodes: Vec<String> = test
+        .cluster
+        .nodes()
+        .iter()
+        .flat_map(|node| node.addresses.map(|ip| ip.to_string()))
+        .collect();
+    admin.wait_until("no way by a node", |admin| {
         let rows = admin.backends()?;
-        Ok(!nodes.any(|ip| rows.iter().any(|row| row.way.contains(&ip.to_string()))))
+        let mut behind = rows.iter().filter(|row| row.name.starts_with("behind"));
+        Ok(behind.all(|row| !nodes.iter().any(|ip| row.way.contains(ip))))
     })?;
-    admin.wait_for_generation()?;
     go_on("the Nodes are deleted");
+    test.cluster.kubectl(&format!("delete pod --all {AT_ONCE}"))?;
+    admin.wait_until("no backend", |admin| Ok(admin.backends()?.is_empty()))?;
+    go_on("the pods' objects are deleted");
     Ok(())
 }
 
