@@ -434,6 +434,13 @@ fn gateways_choose_backends_by_one_key_or_say_that_they_do_not() {
     assert_eq!((key(), world.degraded()), (0xb, vec![]));
     let kept = control.store.load_keys().unwrap().unwrap();
     assert_eq!((kept.selection, kept.toeplitz), (0xb, [7; 40]));
+    // The control side begins anew with what the process started with, and workers have another.
+    control.selection = Some(Selection::new(&started(false)));
+    world.fake.told(|told| told.selection_key = Some(0xa));
+    turn(&mut control);
+    assert_eq!(key(), 0xa);
+    world.fake.told(|told| told.selection_key = Some(0xb));
+    turn(&mut control);
     control.selection = Some(Selection::new(&started(true)));
     world.fake.told(|told| told.selection_key = Some(0xc));
     turn(&mut control);

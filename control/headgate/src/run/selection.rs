@@ -94,12 +94,13 @@ impl Selection {
             }
             return;
         }
+        // Also where it is known already: this may be begun anew, and workers have another one.
+        running.engine.set_selection_key(shared);
         if same {
             return;
         }
         tracing::info!("choosing backends by the key that the Lease says");
         self.keys.selection = shared;
-        running.engine.set_selection_key(shared);
         keep(running, "keys", to.save_keys(&self.keys));
     }
 }

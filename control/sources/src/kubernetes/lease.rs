@@ -242,7 +242,8 @@ impl Elector {
         term.failed = stepped.is_err();
         if let Some(seen) = &term.observed {
             let says = selection(&seen.lease);
-            self.lead.with(|standing| standing.selection = says);
+            // One that is gone or no key says nothing: what all go by still holds.
+            self.lead.with(|standing| standing.selection = says.or(standing.selection));
         }
         match stepped {
             Ok(plan) => {
@@ -441,7 +442,9 @@ impl Elector {
         annotations.insert(HOLDER_ANNOTATION.to_owned(), self.identity.clone());
         // What is there already holds, but for a configured key: others have it by now.
         if self.selection.configured || said.is_none() {
-            let key = format!("{:016x}", self.selection.key);
+            let known = self.lead.selection_key();
+            let key = known.filter(|_| !self.selection.configured).unwrap_or(self.selection.key);
+            let key = format!("{key:016x}");
             annotations.insert(SELECTION_ANNOTATION.to_owned(), key);
         }
         lease.metadata.managed_fields = None;

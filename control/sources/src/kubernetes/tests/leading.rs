@@ -380,13 +380,21 @@ fn the_lease_says_what_keys_the_choice_of_backends() {
             (lease(&fake)["spec"]["holderIdentity"].clone(), says(&fake)),
             ("b".into(), "000000000000000a".into())
         );
+        let garble = || {
+            fake.with(|cluster| {
+                let (kind, namespace) = ("leases".to_owned(), "headgate-system".to_owned());
+                let name = (kind, namespace, "headgate".to_owned());
+                let mut lease = cluster.objects[&name].clone();
+                lease["metadata"]["annotations"][SELECTION_ANNOTATION] = json!("+00000000000000a");
+                cluster.apply("leases", lease);
+            });
+        };
+        // What all go by is written again, not what the holder began with.
+        garble();
+        pass(60_000).await;
+        assert_eq!((says(&fake), b.source.selection_key()), ("000000000000000a".into(), Some(0xa)));
         drop(b.source);
-        fake.with(|cluster| {
-            let name = ("leases".to_owned(), "headgate-system".to_owned(), "headgate".to_owned());
-            let mut lease = cluster.objects[&name].clone();
-            lease["metadata"]["annotations"][SELECTION_ANNOTATION] = json!("+00000000000000a");
-            cluster.apply("leases", lease);
-        });
+        garble();
         let c = Rig::seeded(&fake, keyed("c", 0xc, false), 3);
         pass(6_000).await;
         assert_eq!(c.source.selection_key(), None, "that is no key");
