@@ -166,6 +166,8 @@ impl Way<'_> {
             self.send_for_others(burst);
         }
         let mut outcomes = ArrayVec::<Outcome, BURST_PACKETS_MAX>::new();
+        // What the device has written comes while the first ones are looked at.
+        burst.iter().for_each(Mbuf::prefetch);
         {
             let mut frames = ArrayVec::<_, BURST_PACKETS_MAX>::new();
             for mbuf in burst.iter_mut() {
