@@ -163,13 +163,14 @@ fn pinned_arrivals_keep_the_order_within_a_flow() {
                 (packet.build(), true)
             })
             .collect();
-        let mut sequence: HashMap<SocketAddr, u32> = HashMap::new();
+        let mut sequence: HashMap<(Protocol, SocketAddr, SocketAddr), u32> = HashMap::new();
         let out = net.send(&frames, Some(pin));
         assert_eq!(net.workers.ended.len(), out.len(), "each ends once");
         for n in &net.workers.ended {
             let packet = Packet::parse(out[*n].0.frame());
             let number = u32::from_be_bytes(packet.payload[..].try_into().unwrap());
-            let last = sequence.insert(packet.source, number);
+            let tuple = (packet.protocol, packet.source, packet.destination);
+            let last = sequence.insert(tuple, number);
             assert!(last.is_none_or(|last| last < number), "in order");
         }
         assert_eq!(sequence.values().count(), all.len());

@@ -66,8 +66,8 @@ pub(super) fn cases(book: &mut Book) {
             }
             m.wait_ms(60_000);
             // What the hash of the client's address says under the cases' key.
-            begin(m, f, (10, 8710, f.of(11, 13)));
-            begin(m, f, (10, 8711, f.of(11, 13)));
+            begin(m, f, (10, 8710, f.of(12, 11)));
+            begin(m, f, (10, 8711, f.of(12, 11)));
         },
     );
     book.both(746, "affinity_udp", "UDP flows of one client go to one backend", |m, f| {
