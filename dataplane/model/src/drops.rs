@@ -105,6 +105,8 @@ reasons! {
         => "Look at the sender; a hop limit other than 255 comes from off the link.";
     NdNotOurs "nd_not_ours" "A neighbour solicitation for an address that isn't ours."
         => "Normal on a shared link: others ask for each other.";
+    ReplyFromFront "reply_from_front" "A backend's packet that came by an interface that isn't for backends."
+        => "A forger; or give that interface the role back or both.";
     TcpNoConnection "tcp_no_connection" "A RST without a connection; it is never answered."
         => "Late packets of ended connections.";
     SourceNotAllowed "source_not_allowed" "A client outside the source ranges of the Service, without a connection."

@@ -2,7 +2,7 @@
 //! these.
 
 /// Packets in a burst. DPDK's drivers work in units of 4 to 32; beyond 32 the scratch of a burst
-/// (about 200 bytes a packet) would leave the first-level cache to nobody else.
+/// (32 bytes a packet, and the lines it asks for) would leave the first-level cache to nobody else.
 pub const BURST_PACKETS_MAX: usize = 32;
 
 /// Poll-mode cores. A NAT address has 252 blocks of ports to lease, and hand-over takes one ring

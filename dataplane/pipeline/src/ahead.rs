@@ -6,7 +6,7 @@ use crate::arch::prefetch;
 use crate::begin::Hashes;
 use crate::connections::{Address, Cold, Entry, Found, Key, Shard};
 use crate::frame::Frame;
-use crate::journey::{Seen, Stage};
+use crate::journey::{Now, Seen, Stage};
 use crate::parse::lane::Lane;
 use crate::pipeline::{Context, Pipeline};
 use crate::select::Target;
@@ -28,7 +28,13 @@ impl Pipeline {
     /// Brings the entries, then what the entries point to, and for packets without one what their
     /// connection will begin with.
     #[inline(always)]
-    pub(crate) fn look_ahead(&self, tables: &Tables, frames: &[Frame<'_>], seen: &mut [Seen]) {
+    pub(crate) fn look_ahead(
+        &self,
+        tables: &Tables,
+        frames: &[Frame<'_>],
+        seen: &mut [Seen],
+        now: Now,
+    ) {
         for seen in seen.iter_mut().filter(|seen| seen.stage == Stage::Fast) {
             seen.candidate = match seen.lane.family {
                 Family::V4 => bring_entry(&self.v4, seen.hash),
@@ -47,17 +53,29 @@ impl Pipeline {
             }
         }
         if !all {
-            self.look_ahead_for_firsts(tables, frames, seen);
+            self.look_ahead_for_firsts(tables, frames, seen, now);
         }
     }
 
     /// One pass for each line that leads to the next: frontend, service port, slot, backend, and what
     /// is kept of that.
     #[cold]
-    fn look_ahead_for_firsts(&self, tables: &Tables, frames: &[Frame<'_>], seen: &[Seen]) {
+    fn look_ahead_for_firsts(
+        &self,
+        tables: &Tables,
+        frames: &[Frame<'_>],
+        seen: &[Seen],
+        now: Now,
+    ) {
+        // In a flood nothing is brought for what will be refused.
+        let refused = |lane: &Lane| match lane.family {
+            Family::V4 => self.v4.refuses(lane.protocol, now.ms),
+            Family::V6 => self.v6.refuses(lane.protocol, now.ms),
+        };
         let without = || {
             let both = seen.iter().zip(frames);
             both.filter(|(seen, _)| seen.stage == Stage::Fast && seen.candidate.is_none())
+                .filter(|(seen, _)| !refused(&seen.lane))
         };
         for (seen, frame) in without() {
             match seen.lane.family {

@@ -34,6 +34,8 @@ pub enum Validity {
     InDoubt,
     /// A SYN of a client that may not begin a connection any more.
     NotAllowed,
+    /// A backend's packet, by an interface that isn't for backends.
+    FromFront,
 }
 
 /// What the connection that was found is to the packet.
@@ -48,6 +50,9 @@ where
     Entry<A>: Plain,
     Cold<A>: Plain,
 {
+    if found.direction == Direction::ToClient && !ways::is_back(tables, parsed.interface) {
+        return Validity::FromFront;
+    }
     let validity = current(shard, context, tables, found.entry, now);
     if validity == Validity::Over || found.direction == Direction::ToClient {
         // What the backend still sends is the client's to answer, and so to get its RST.
@@ -69,7 +74,7 @@ where
     Entry<A>: Plain,
     Cold<A>: Plain,
 {
-    use ConnectionState::{Due, Reset, TimeWait};
+    use ConnectionState::{Due, TimeWait};
     let Some((entry, cold)) = shard.whole(at) else { return Validity::Over };
     let Some(state) = entry.state() else { return Validity::Over };
     let client = entry.client_key();
@@ -86,7 +91,6 @@ where
     match state {
         TimeWait | Due => Validity::Anew,
         _ if active => Validity::Live,
-        Reset => Validity::Anew,
         _ if state.is_half_open() => Validity::Anew,
         _ => Validity::InDoubt,
     }
@@ -160,13 +164,15 @@ where
 /// The connection's backend has gone: nobody counts under its slot any more, which may have a new
 /// holder, and the time runs after which a TCP client gets its RST.
 pub fn leave<A: Address>(tables: &Tables, entry: &mut Entry<A>, cold: &mut Cold<A>, now: Now) {
-    use ConnectionState::{CloseWait, Established, FinWait, LastAck, SynReceived};
+    use ConnectionState::{CloseWait, Established, FinWait, LastAck, Reset, SynReceived};
     if entry.backend_slot == NO_SLOT {
         return;
     }
     let after_s = tables.snapshot.reset_after_s(entry.backend_id(cold), entry.service_id(cold));
-    let lives =
-        matches!(entry.state(), Some(SynReceived | Established | FinWait | CloseWait | LastAck));
+    let lives = matches!(
+        entry.state(),
+        Some(SynReceived | Established | FinWait | CloseWait | LastAck | Reset)
+    );
     if let (true, 0, Some(after_s)) = (lives, cold.reset_s, after_s) {
         // A second more, since this one has begun.
         cold.reset_s = now.seconds().saturating_add(after_s).saturating_add(1);

@@ -79,7 +79,7 @@ impl Pipeline {
                 self.look(tables, frame, seen);
             }
             if self.context.prefetch {
-                self.look_ahead(tables, frames, &mut seen[..frames.len()]);
+                self.look_ahead(tables, frames, &mut seen[..frames.len()], now);
             }
             for (frame, seen) in frames.iter_mut().zip(&seen) {
                 if seen.stage != Stage::Done {
@@ -281,10 +281,13 @@ where
     if lane.ip_len > adjacency.mtu {
         return None;
     }
-    if found.direction == Direction::ToBackend
-        && entry.flags.has(Flags::CLIENT_ON_LINK)
-        && ways::moved(tables, frame, entry).is_some()
-    {
+    let stands_otherwise = match found.direction {
+        Direction::ToBackend => {
+            entry.flags.has(Flags::CLIENT_ON_LINK) && ways::moved(tables, frame, entry).is_some()
+        }
+        Direction::ToClient => !ways::is_back(tables, lane.interface),
+    };
+    if stands_otherwise {
         return None;
     }
     let kind = Kind::of_number(entry.kind)?;
@@ -320,6 +323,7 @@ where
             Validity::Due => return established::reset_client(shard, context, tables, on_it, now),
             Validity::InDoubt => return established::ask(shard, context, tables, on_it, now),
             Validity::NotAllowed => return Verdict::Drop(DropReason::SourceNotAllowed),
+            Validity::FromFront => return Verdict::Drop(DropReason::ReplyFromFront),
             Validity::Anew => beginning.instead_of = Some(found.entry),
             Validity::Over => {}
         }

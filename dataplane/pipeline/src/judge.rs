@@ -92,19 +92,30 @@ pub fn judge<A: Address>(
     let Some((entry, cold)) = shard.whole_mut(found.entry) else { return };
     let Some(state) = entry.state() else { return };
     if parsed.protocol != TCP {
-        let event = datagram(state, cold, found.direction, now);
-        return event
-            .map_or((), |event| take(shard, context, tables, (frame, parsed, found), event, now));
+        if let Some(event) = datagram(state, cold, found.direction, now)
+            && answer::check(frame, parsed) == Checked::Right
+        {
+            take(shard, context, tables, (frame, parsed, found), event, now);
+        }
+        return;
     }
     let segment = Segment::read(frame, parsed);
-    for event in events(entry, cold, parsed.tcp_flags, &segment, found.direction) {
+    let events = if parsed.tcp_flags & TCP_RST != 0 {
+        [shard.entry(found.entry).map(|entry| rst(shard, entry, &segment)), None]
+    } else {
+        events(entry, cold, parsed.tcp_flags, &segment, found.direction)
+    };
+    for event in events {
         let Some(event) = event else { continue };
         if answer::check(frame, parsed) != Checked::Right {
             return;
         }
         take(shard, context, tables, (frame, parsed, found), event, now);
     }
-    if let Some((entry, cold)) = shard.whole_mut(found.entry) {
+    if let Some((entry, cold)) = shard.whole_mut(found.entry)
+        && entry.state().is_some_and(closes)
+        && answer::check(frame, parsed) == Checked::Right
+    {
         note_end(entry, cold, parsed.tcp_flags, &segment, found.direction);
     }
 }
@@ -126,7 +137,16 @@ fn datagram<A: Address>(
     }
 }
 
-/// The events that a segment is, if its checksum is right: a FIN may acknowledge the other's FIN.
+/// The event that a RST is.
+fn rst<A: Address>(shard: &Shard<A>, entry: &Entry<A>, segment: &Segment) -> Event
+where
+    Entry<A>: Plain,
+    Cold<A>: Plain,
+{
+    if segment.sequence == shard.challenge_number(entry) { Event::Refused } else { Event::Rst }
+}
+
+/// The events that another segment is, if its checksum is right: a FIN may acknowledge the other's FIN.
 fn events<A: Address>(
     entry: &Entry<A>,
     cold: &Cold<A>,
@@ -142,14 +162,14 @@ fn events<A: Address>(
         Direction::ToBackend
     };
     let asked = cold.asked > 0 && direction != closer;
-    if flags & TCP_RST != 0 {
-        return [Some(if asked { Event::Refused } else { Event::Rst }), None];
-    }
     if flags & TCP_SYN != 0 {
         let answer = flags & TCP_ACK != 0 && direction == Direction::ToClient;
         let news = state == SynSent || segment.sequence.wrapping_add(1) != cold.expected;
+        // One that answers no SYN of the client's is nothing to go by.
+        let asked_for = matches!(state, SynSent | SynReceived | Closed)
+            || segment.acknowledged == cold.last_sequence;
         let event = match (answer, direction) {
-            (true, _) => news.then_some(Event::SynAck),
+            (true, _) => (news && asked_for).then_some(Event::SynAck),
             (false, Direction::ToBackend) => Some(Event::Syn),
             (false, Direction::ToClient) => None,
         };
@@ -214,6 +234,8 @@ fn take<A: Address>(
                 cold.fin = segment().end(parsed.tcp_flags);
             }
         }
+        // What the backend's answer acknowledges.
+        Event::Syn => cold.last_sequence = segment().end(parsed.tcp_flags),
         Event::Answer => cold.asked = 0,
         _ => {}
     }
@@ -229,6 +251,12 @@ fn take<A: Address>(
     }
 }
 
+/// True of states in which what the backend got last is kept.
+const fn closes(state: ConnectionState) -> bool {
+    use ConnectionState::{CloseWait, FinWait, LastAck, TimeWait};
+    matches!(state, FinWait | CloseWait | LastAck | TimeWait)
+}
+
 /// Keeps what the backend got last from a client whose connection closes: a later SYN on its port
 /// has to come after that. A FIN that is sent again, with another number, is the one that counts.
 fn note_end<A: Address>(
@@ -238,11 +266,8 @@ fn note_end<A: Address>(
     segment: &Segment,
     direction: Direction,
 ) {
-    use ConnectionState::{CloseWait, FinWait, LastAck, TimeWait};
+    use ConnectionState::{FinWait, LastAck};
     let Some(state) = entry.state() else { return };
-    if !matches!(state, FinWait | CloseWait | LastAck | TimeWait) {
-        return;
-    }
     let from_backend = direction == Direction::ToClient;
     let again = flags & TCP_FIN != 0 && matches!(state, FinWait | LastAck);
     if again && entry.flags.has(Flags::FROM_BACKEND) == from_backend {

@@ -89,6 +89,10 @@ fn look_after_way<A: Address>(
     Cold<A>: Plain,
 {
     let Some((entry, cold)) = shard.whole_mut(at) else { return };
+    if entry.flags.has(Flags::OWN_WAY) {
+        let (interface, address) = cold.next_hop();
+        context.in_use(interface, address, now);
+    }
     if entry.backend_slot != NO_SLOT
         && entry.backend_stamp == tables.backend_stamp(entry.backend_slot)
     {
@@ -130,7 +134,7 @@ fn reset<A: Address>(
         entry.last_seen_ms = now.ms as u32;
         shard.set_state(at, ConnectionState::Due, now.ms);
     }
-    if challenged(shard, context, tables, (at, Direction::ToClient), now) {
+    if challenged(shard, context, tables, (at, Direction::ToClient), now) == Challenged::Sent {
         context.counters.reset_probes.add(1);
     }
 }
@@ -144,6 +148,7 @@ where
     Cold<A>: Plain,
 {
     let Some((entry, cold)) = shard.whole_mut(at) else { return };
+    let Some(state) = entry.state() else { return };
     if cold.asked >= ASKED_MAX {
         shard.remove(at);
         return;
@@ -153,12 +158,29 @@ where
     } else {
         Direction::ToBackend
     };
-    if challenged(shard, context, tables, (at, receiver), now)
-        && let Some((_, cold)) = shard.whole_mut(at)
-    {
-        cold.asked += 1;
-        context.counters.doubt_probes.add(1);
+    let challenged = challenged(shard, context, tables, (at, receiver), now);
+    let timeout_ms = context.timeouts[state as usize];
+    let Some((entry, cold)) = shard.whole_mut(at) else { return };
+    match challenged {
+        Challenged::Sent => {
+            cold.asked += 1;
+            context.counters.doubt_probes.add(1);
+        }
+        // None ends unasked: where forged segments are many, each waits for its turn.
+        Challenged::Later => entry.last_seen_ms = (now.ms as u32).wrapping_sub(timeout_ms),
+        Challenged::NoWay => {}
     }
+}
+
+/// What became of a segment that a side has to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Challenged {
+    /// It is sent.
+    Sent,
+    /// The budget is used up, or too many frames wait.
+    Later,
+    /// The side isn't to be reached.
+    NoWay,
 }
 
 /// Sends the side that `direction` leads to a segment that it has to answer.
@@ -168,19 +190,22 @@ pub fn challenged<A: Address>(
     tables: &Tables,
     (at, direction): (u32, Direction),
     now: Now,
-) -> bool
+) -> Challenged
 where
     Entry<A>: Plain,
     Cold<A>: Plain,
 {
-    let Some((entry, cold)) = shard.whole_mut(at) else { return false };
+    let Some((entry, cold)) = shard.whole_mut(at) else { return Challenged::NoWay };
     if entry.routes_stamp != tables.routes_stamp() {
         ways::find(tables, entry, cold);
     }
     let mut learned = None;
     let Ok(adjacency) = way(context, tables, (entry, cold, direction), &mut learned, now) else {
-        return false;
+        return Challenged::NoWay;
     };
-    let entry = &*entry;
-    context.generate(now, |random| challenge(entry, direction, adjacency, random as u32))
+    let adjacency = *adjacency;
+    let Some(entry) = shard.entry(at) else { return Challenged::NoWay };
+    let acknowledged = shard.challenge_number(entry);
+    let made = |random| challenge(entry, direction, &adjacency, (random as u32, acknowledged));
+    if context.generate(now, made) { Challenged::Sent } else { Challenged::Later }
 }

@@ -12,6 +12,7 @@ use crate::pipeline::Context;
 use crate::tables::Tables;
 use model::drops::DropReason;
 use model::ids::InterfaceId;
+use model::record::ConnectionState;
 use std::net::IpAddr;
 
 /// The next hop towards a backend: never by an interface that isn't for backends, where a default
@@ -21,7 +22,9 @@ pub fn to_backend(tables: &Tables, address: IpAddr, via: Option<IpAddr>) -> Opti
     is_back(tables, hop.interface).then_some(hop)
 }
 
-fn is_back(tables: &Tables, interface: InterfaceId) -> bool {
+/// True for an interface that backends are behind.
+#[inline]
+pub fn is_back(tables: &Tables, interface: InterfaceId) -> bool {
     tables.adjacencies.interface(interface).is_some_and(|interface| interface.role.is_back())
 }
 
@@ -29,12 +32,16 @@ fn is_back(tables: &Tables, interface: InterfaceId) -> bool {
 pub fn find<A: Address>(tables: &Tables, entry: &mut Entry<A>, cold: &mut Cold<A>) {
     let backend = tables.snapshot.backend(entry.backend_id(cold));
     let hop = backend.and_then(|held| to_backend(tables, held.address.ip(), held.via));
-    if let Some((hop, address)) = hop.and_then(|hop| Some((hop, A::from_ip(hop.address)?))) {
+    let hop = hop.and_then(|hop| Some((hop, A::from_ip(hop.address)?)));
+    if let Some((hop, address)) = hop {
         cold.next_hop = address.to_wire();
         cold.next_hop_interface = hop.interface.0;
     }
+    entry.set_flag(Flags::OWN_WAY, hop.is_none());
     let (interface, address) = cold.next_hop();
-    entry.backend_adjacency = found(tables, interface, address);
+    let back = is_back(tables, interface);
+    entry.backend_adjacency =
+        if back { found(tables, interface, address) } else { AdjacencyRef::NONE };
     let client = tables.adjacencies.hop(entry.client_key().source.to_ip(), None);
     entry.client_adjacency = client.and_then(|hop| hop.adjacency).unwrap_or(AdjacencyRef::NONE);
 }
@@ -100,7 +107,13 @@ fn unresolved<A: Address>(
         return Ok(*adjacency);
     }
     let Some(mac) = told else {
-        context.request(interface, address, Purpose::Resolve, now);
+        // A forged source is nobody to look for; the next packet of a client on the link tells its MAC.
+        let forged = direction == Direction::ToClient
+            && entry.flags.has(Flags::CLIENT_ON_LINK)
+            && entry.state().is_some_and(ConnectionState::is_half_open);
+        if !forged {
+            context.request(interface, address, Purpose::Resolve, now);
+        }
         return Err(DropReason::NeighbourUnresolved);
     };
     by_mac(tables, interface, mac).ok_or(DropReason::NoRoute)
@@ -132,7 +145,7 @@ pub fn follow_client<A: Address>(
     }
     let Some(mac) = moved(tables, frame, entry) else { return };
     let client = parsed.addresses.source();
-    if tables.adjacencies.is_router_mac(parsed.interface, mac) {
+    if mac.is_multicast() || tables.adjacencies.is_router_mac(parsed.interface, mac) {
         return;
     }
     entry.client_adjacency = AdjacencyRef::NONE;

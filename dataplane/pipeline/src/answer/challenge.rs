@@ -34,12 +34,13 @@ impl Generated {
 /// A bare ACK to the side of a connection that `direction` leads to, as from the other side, with a
 /// sequence number that fits the receiver's window with a chance of one in thousands at most: so it
 /// is answered by an ACK that says which number would (RFC 9293 section 3.10.7.4, first check), or
-/// by a RST where there is no such connection.
+/// where there is no such connection by a RST with the number that this one acknowledges: nobody
+/// else knows it.
 pub fn challenge<A: Address>(
     entry: &Entry<A>,
     direction: Direction,
     adjacency: &Adjacency,
-    sequence: u32,
+    (sequence, acknowledged): (u32, u32),
 ) -> Option<Generated> {
     let key = entry.other_key(direction).reversed();
     let mut buffer = [0; LEN_MAX];
@@ -65,6 +66,7 @@ pub fn challenge<A: Address>(
     put(tcp, 0, &key.source_port.to_be_bytes());
     put(tcp, 2, &key.destination_port.to_be_bytes());
     put(tcp, 4, &sequence.to_be_bytes());
+    put(tcp, 8, &acknowledged.to_be_bytes());
     tcp[12] = (TCP_LEN as u8 / 4) << 4;
     tcp[13] = TCP_ACK;
     let addresses = checksum::add(key.source.sum(), key.destination.sum());

@@ -126,9 +126,10 @@ impl Flags {
     pub const MAY_FRAGMENT: Self = Self(4);
     /// The client is on a link of ours: its MAC is compared.
     pub const CLIENT_ON_LINK: Self = Self(8);
+    /// No table names the next hop towards the backend any more: it is kept for this connection.
+    pub const OWN_WAY: Self = Self(16);
 
-    const ALL: u8 =
-        Self::FROM_BACKEND.0 | Self::TIMESTAMPS.0 | Self::MAY_FRAGMENT.0 | Self::CLIENT_ON_LINK.0;
+    const ALL: u8 = 31;
 
     /// True where all of `other` are set.
     #[inline(always)]
@@ -143,7 +144,7 @@ impl Flags {
 }
 
 /// Flags that a packet has to be asked about whatever it is.
-const CAREFUL: u8 = Flags::MAY_FRAGMENT.0 | Flags::CLIENT_ON_LINK.0;
+const CAREFUL: u8 = Flags::MAY_FRAGMENT.0;
 
 impl<A: Address> Default for Entry<A> {
     /// A free one.

@@ -5,9 +5,9 @@
 //! TCP          Syn        SynAck       Ack          Fin      OtherFin  FinAck     Rst     Refused  Answer
 //! syn_sent     .          syn_received .            .        .         .          closed  closed   .
 //! syn_received .          .            established  .        .         .          closed  closed   .
-//! established  .          syn_received .            fin_wait .         .          reset   .        .
+//! established  .          syn_received .            fin_wait .         .          reset   closed   .
 //! fin_wait     .          syn_received .            .        last_ack  close_wait reset   closed   established
-//! close_wait   .          syn_received .            .        last_ack  .          reset   .        .
+//! close_wait   .          syn_received .            .        last_ack  .          reset   closed   .
 //! last_ack     .          syn_received .            .        .         time_wait  reset   closed   established
 //! time_wait    .          syn_received .            .        .         .          .       .        .
 //! reset        .          syn_received .            .        .         .          .       closed   established
@@ -50,7 +50,7 @@ pub enum Event {
     FinAck,
     /// A RST that may be forged.
     Rst,
-    /// The side that was asked has no such connection.
+    /// The side that was asked has no such connection: it says so with the number that it was told.
     Refused,
     /// The side that was asked lives.
     Answer,
@@ -95,7 +95,11 @@ static TABLE: Table = Table([[None; EVENTS]; STATES])
     .with(&[LastAck], Event::FinAck, TimeWait)
     .with(&[SynSent, SynReceived, Due], Event::Rst, Closed)
     .with(&[Established, FinWait, CloseWait, LastAck], Event::Rst, Reset)
-    .with(&[SynSent, SynReceived, FinWait, LastAck, Reset, Due], Event::Refused, Closed)
+    .with(
+        &[SynSent, SynReceived, Established, FinWait, CloseWait, LastAck, Reset, Due],
+        Event::Refused,
+        Closed,
+    )
     .with(&[FinWait, LastAck, Reset], Event::Answer, Established)
     .with(&[Unreplied], Event::Reply, Replied)
     .with(&[Replied], Event::Lasting, Stream);

@@ -22,6 +22,6 @@ pub use index::Direction;
 pub use key::{Address, Key};
 pub use life::{Event, TimeoutTable, Timeouts, ends_in_doubt, next};
 pub use ports::{NatPort, Opening, Wish, choose as choose_nat_port};
-pub use shard::{Adopted, Found, Refusal, Shard};
+pub use shard::{Adopted, Found, Refusal, Shard, challenge_number};
 pub use slot_keys::{ByKey, Holders, SlotKeys};
 pub use targets::nat_port_order;

@@ -218,7 +218,7 @@ where
             TimeWait if self.wish.opening.is_after(entry.flags, cold) => Rank::Rested,
             Closed => Rank::Rested,
             SynSent | SynReceived if idle >= HALF_OPEN_LIFE_MIN_MS => Rank::Short,
-            Unreplied | Replied => Rank::Short,
+            Unreplied | Replied if idle >= HALF_OPEN_LIFE_MIN_MS => Rank::Short,
             Stream => Rank::Stream,
             _ => return None,
         };

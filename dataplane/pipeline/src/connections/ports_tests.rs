@@ -211,7 +211,8 @@ fn one_that_rested_is_looked_for_among_those_that_live_on() -> Result<(), OutOfM
     Ok(())
 }
 
-/// UDP: the oldest short one gives way, and when there is none the stream that was silent longest.
+/// UDP: the oldest short one gives way, once it is three seconds old, and when there is none the stream
+/// that was silent longest.
 #[test]
 fn short_flows_give_way_before_streams() -> Result<(), OutOfMemory> {
     let mut world = World::new(1)?;
@@ -221,7 +222,7 @@ fn short_flows_give_way_before_streams() -> Result<(), OutOfMemory> {
         ports.push(world.begin(UDP, state, Opening::default(), n).map(|(port, _)| port));
     }
     for n in 0..128 {
-        let got = world.begin(UDP, Stream, Opening::default(), 1_000 + n);
+        let got = world.begin(UDP, Stream, Opening::default(), 3_300 + n);
         assert!(
             got.is_some_and(|(port, _)| ports
                 .iter()
@@ -231,8 +232,20 @@ fn short_flows_give_way_before_streams() -> Result<(), OutOfMemory> {
             "a short one"
         );
     }
-    let got = world.begin(UDP, Stream, Opening::default(), 2_000).map(|(port, _)| port);
+    let got = world.begin(UDP, Stream, Opening::default(), 4_000).map(|(port, _)| port);
     assert!(ports.iter().step_by(2).any(|stream| *stream == got), "an old stream");
+    Ok(())
+}
+
+/// The answer to a question that was just asked would reach whoever has its port.
+#[test]
+fn no_young_flow_gives_way() -> Result<(), OutOfMemory> {
+    let mut world = World::new(1)?;
+    for _ in 0..256 {
+        assert!(world.begin(UDP, Unreplied, Opening::default(), 0).is_some());
+    }
+    assert_eq!(world.begin(UDP, Unreplied, Opening::default(), 2_999), None);
+    assert!(world.begin(UDP, Unreplied, Opening::default(), 3_100).is_some());
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use super::targets::Targets;
 use crate::arch::memory::{Block, Memory, OutOfMemory, Plain, Slab};
 use crate::arch::{prefetch, prefetch_all};
 use crate::parse::UDP;
+use crate::secret::one_way;
 use model::limits::NAT_TARGETS_MAX;
 use model::record::ConnectionState::{self, Closed, Stream, TimeWait};
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
@@ -74,6 +75,8 @@ where
     used: usize,
     sweep_next: usize,
     evict_next: usize,
+    /// When a half-open connection of TCP, of UDP, was last refused: the worker's milliseconds.
+    refused_ms: [u64; 2],
     secret: u64,
 }
 
@@ -81,6 +84,17 @@ where
 pub(super) fn buckets_for(capacity: usize) -> usize {
     let places = 2 * capacity * INDEX_PLACES_PERCENT / 100;
     places.div_ceil(BUCKET_PLACES).max(BUCKETS_MIN)
+}
+
+/// Of a hash that it doesn't tell.
+fn number_of(hash: u64) -> u32 {
+    one_way(hash) as u32
+}
+
+/// The number that challenges of a connection acknowledge: `client` is the client's key, `secret`
+/// the table's.
+pub fn challenge_number<A: Address>(client: &Key<A>, secret: u64) -> u32 {
+    number_of(A::hash(&A::tuple(client), secret))
 }
 
 const fn protocol_index(protocol: u8) -> usize {
@@ -122,6 +136,7 @@ where
             used: 0,
             sweep_next: 0,
             evict_next: 0,
+            refused_ms: [0; 2],
             secret,
         })
     }
@@ -256,7 +271,22 @@ where
     /// True where one more half-open connection of the protocol would be admitted: asked before
     /// anything else is looked up for it.
     pub fn admits(&mut self, protocol: u8, now_ms: u64) -> bool {
-        self.half_open[protocol_index(protocol)].find_place(now_ms as u32).is_ok()
+        let ring = protocol_index(protocol);
+        let admits = self.half_open[ring].find_place(now_ms as u32).is_ok();
+        if !admits {
+            self.refused_ms[ring] = now_ms;
+        }
+        admits
+    }
+    /// True where one was refused this very millisecond: most likely the next one is, too.
+    #[inline]
+    pub const fn refuses(&self, protocol: u8, now_ms: u64) -> bool {
+        self.refused_ms[protocol_index(protocol)] == now_ms
+    }
+    /// The number that a segment of ours acknowledges which a side of the connection has to answer.
+    #[cold]
+    pub fn challenge_number(&self, entry: &Entry<A>) -> u32 {
+        number_of(self.hash(entry.tuple(Direction::ToBackend)))
     }
     /// Puts a connection in, under both its keys, in the state that it begins with, which is half
     /// open. The caller has made sure that neither key is there. Returns its place and whether

@@ -1,7 +1,7 @@
 //! Packets that may be forged: what they say is believed when numbers or the other side confirm it.
 
 use super::{BACK, Book, FRONT, Flow, Maker, ours, refusal::reset};
-use crate::packet::{ACK, Body, FIN, RST, SYN, tcp};
+use crate::packet::{ACK, Body, FIN, Packet, RST, SYN, tcp};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -9,7 +9,7 @@ const DAY_MS: u64 = 86_400_000;
 fn asked(m: &mut Maker, flow: &Flow, number: usize) {
     let body = Body::Tcp {
         sequence: super::reset::sequence(m.begun + number),
-        acknowledged: 0,
+        acknowledged: super::ports::told(flow),
         flags: ACK,
         window: 0,
         options: vec![],
@@ -97,11 +97,48 @@ fn endings(book: &mut Book) {
             m.wait_ms(70_000);
             m.sweep();
             asked(m, &flow, 0);
-            m.forward(&flow, &flow.down(tcp(RST)).numbers(0, 0));
+            m.forward(&flow, &flow.down(tcp(RST)).numbers(super::ports::told(&flow), 0));
             m.wait_ms(10_000);
             let late = flow.down(tcp(ACK));
             m.answer(BACK, late.bytes(), reset(&late).bytes());
             m.one_less(f);
+        },
+    );
+    book.both(978, "rst_guessed", "a RST that doesn't know what was asked ends nothing", |m, f| {
+        let flow = m.web(f);
+        m.handshake(&flow);
+        m.forward(&flow, &flow.up(tcp(RST)).numbers(77, 0));
+        m.wait_ms(70_000);
+        m.sweep();
+        asked(m, &flow, 0);
+        for number in [0, 77, 1_001, 2_000] {
+            m.forward(&flow, &flow.down(tcp(RST)).numbers(number, 0));
+        }
+        m.forward(&flow, &flow.down(tcp(ACK)));
+        m.wait_ms(DAY_MS - 1);
+        m.forward(&flow, &flow.up(tcp(ACK)).data(b"who, me?"));
+    });
+    book.both(980, "syn_ack_forged", "a SYN-ACK that answers no SYN changes nothing", |m, f| {
+        let flow = m.web(f);
+        m.handshake(&flow);
+        m.forward(&flow, &flow.down(tcp(SYN | ACK)).numbers(0x7777_0000, 0x5555_0000));
+        m.wait_ms(DAY_MS - 1);
+        m.forward(&flow, &flow.up(tcp(ACK)).data(b"as ever"));
+    });
+    book.both(
+        982,
+        "reply_from_front",
+        "a backend's packets are a backend's where backends are",
+        |m, f| {
+            let flow = m.web(f);
+            m.handshake(&flow);
+            let macs = flow.up(tcp(ACK)).macs;
+            let front = |packet: Packet| Packet { macs, ..packet };
+            let forged = flow.down(tcp(SYN | ACK)).numbers(0x7777_0000, 1_001);
+            m.drop(FRONT, front(forged).bytes(), "reply_from_front");
+            let forged = flow.down(tcp(ACK)).data(b"injected");
+            m.drop(FRONT, front(forged).bytes(), "reply_from_front");
+            m.forward(&flow, &flow.down(tcp(ACK)).data(b"the real one"));
         },
     );
     book.both(972, "fin_forged", "a FIN that nobody acknowledges: the same", |m, f| {

@@ -81,8 +81,11 @@ fn removal(book: &mut Book) {
             m.drop(FRONT, syn.bytes(), "syn_in_doubt");
             m.forward(&old, &old.up(tcp(ACK)).data(b"it wasn't me"));
             m.drop(FRONT, syn.bytes(), "syn_in_doubt");
-            // One that has begun anew answers by a RST.
+            // One that has begun anew answers by a RST with the number that it was told; others are
+            // anybody's.
             m.forward(&old, &old.up(tcp(RST)).numbers(0, 0));
+            m.drop(FRONT, syn.bytes(), "syn_in_doubt");
+            m.forward(&old, &old.up(tcp(RST)).numbers(super::ports::told(&old), 0));
             let new = m.web(f).backend(f, 12, 8080);
             let new = Flow { client: old.client, ..new };
             m.forward(&new, &new.up(tcp(SYN)).numbers(9_000_001, 0));

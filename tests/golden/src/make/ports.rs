@@ -1,9 +1,10 @@
 //! Which NAT port a connection of a case gets: the next towards its backend, in the order that the
 //! key of the cases leads to.
 
+use super::Flow;
 use crate::world::SECRET;
 use model::limits::{NAT_BLOCK_PORTS, NAT_PORT_FIRST};
-use pipeline::connections::{Address, Key, nat_port_order};
+use pipeline::connections::{Address, Key, challenge_number, nat_port_order};
 use pipeline::parse::{TCP, UDP};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -50,4 +51,23 @@ fn order<A: Address>(source: A, source_port: u16, udp: bool, step: u32) -> (u32,
     let reply =
         Key { source, destination: A::default(), source_port, destination_port: 0, protocol };
     nat_port_order(&reply, SECRET, (step, BLOCKS))
+}
+
+/// The number that a segment acknowledges which asks a side of a connection whether it lives.
+pub(super) fn told(flow: &Flow) -> u32 {
+    let (client, frontend) = (flow.client, flow.frontend);
+    let (source_port, destination_port, protocol) = (client.port(), frontend.port(), TCP);
+    match (client.ip(), frontend.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let (source, destination) = (source.to_bits(), destination.to_bits());
+            let key = Key { source, destination, source_port, destination_port, protocol };
+            challenge_number(&key, SECRET)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let (source, destination) = (source.to_bits(), destination.to_bits());
+            let key = Key { source, destination, source_port, destination_port, protocol };
+            challenge_number(&key, SECRET)
+        }
+        _ => 0,
+    }
 }

@@ -38,7 +38,7 @@ fn challenge(m: &mut Maker, flow: &Flow) {
 fn challenge_with(flow: &Flow, sequence: u32) -> Packet {
     let body = Body::Tcp {
         sequence,
-        acknowledged: 0,
+        acknowledged: super::ports::told(flow),
         flags: ACK,
         window: 0,
         options: vec![],

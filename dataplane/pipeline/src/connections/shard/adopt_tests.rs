@@ -287,7 +287,7 @@ fn another_layout_family_or_worker_is_refused() -> Result<(), OutOfMemory> {
     };
     assert_eq!(told(|_| ())?, "taken");
     assert!(
-        told(|header| header.set_version(2))?.ends_with("its layout version is 2, expected is 1")
+        told(|header| header.set_version(1))?.ends_with("its layout version is 1, expected is 2")
     );
     assert!(told(|header| header.set_whole(false))?.ends_with("it isn't one, or isn't whole"));
     assert!(told(|header| header.set_keys(9))?.ends_with("keys is 9, expected is 3"));
