@@ -1,10 +1,9 @@
 //! Looking ahead: what the packets of a burst will need comes while others are thought about.
 //! Nothing is decided here: what is found may be another's by the time that it is needed.
 
-use crate::arch::memory::Plain;
 use crate::arch::prefetch;
 use crate::begin::Hashes;
-use crate::connections::{Address, Cold, Entry, Found, Key, Shard};
+use crate::connections::{Address, Found, Key, Shard};
 use crate::frame::Frame;
 use crate::journey::{Now, Seen, Stage};
 use crate::parse::lane::Lane;
@@ -121,22 +120,14 @@ impl Pipeline {
 }
 
 #[inline(always)]
-fn bring_entry<A: Address>(shard: &Shard<A>, hash: u64) -> Option<Found>
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+fn bring_entry<A: Address>(shard: &Shard<A>, hash: u64) -> Option<Found> {
     let found = shard.candidate(hash)?;
     shard.prefetch_entry(found.entry);
     Some(found)
 }
 
 #[inline(always)]
-fn bring_targets<A: Address>(shard: &Shard<A>, context: &Context, tables: &Tables, found: Found)
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+fn bring_targets<A: Address>(shard: &Shard<A>, context: &Context, tables: &Tables, found: Found) {
     let Some(entry) = shard.entry(found.entry) else { return };
     if let Some(counters) = context.counters.services.get(entry.service_slot as usize) {
         prefetch(counters);
@@ -167,11 +158,7 @@ fn bring_service<A: Address>(
     tables: &Tables,
     frame: &Frame<'_>,
     (lane, selection_key, fresh): (&Lane, u64, &mut u32),
-) -> Option<First>
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) -> Option<First> {
     let key = key::<A>(frame, lane)?;
     let (address, port) = (key.destination.to_ip(), key.destination_port);
     let service = tables.snapshot.prefetch_service(address, lane.protocol, port)?;
@@ -181,11 +168,7 @@ where
 }
 
 /// Asks for what is known of the NAT ports towards a backend.
-fn bring_ports<A: Address>(shard: &Shard<A>, target: &Target, protocol: u8)
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+fn bring_ports<A: Address>(shard: &Shard<A>, target: &Target, protocol: u8) {
     if let Some(source) = A::from_ip(target.address.ip()) {
         let source_port = target.address.port();
         let (destination, destination_port) = (A::default(), 0);

@@ -3,7 +3,6 @@
 
 use crate::adjacency::{Adjacency, AdjacencyRef, Hop};
 use crate::answer::{self, Checked, IcmpError, refuse, reject};
-use crate::arch::memory::Plain;
 use crate::connections::{
     Address, Cold, Direction, Entry, Flags, Found, Key, NatPort, Opening, Refusal, Shard, Wish,
     choose_nat_port,
@@ -60,11 +59,7 @@ pub fn begin<A: Address>(
     (frame, beginning): (&mut Frame<'_>, &Beginning<'_, A>),
     service: &Service,
     now: Now,
-) -> Result<Found, Verdict>
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) -> Result<Found, Verdict> {
     let drop = |reason| Verdict::Drop(reason);
     let Beginning { parsed, key, .. } = *beginning;
     // Before cold memory is touched: what a flood brings ends here. Where there is no backend nothing
@@ -152,11 +147,7 @@ fn port<A: Address>(
     blocks: &[Block],
     (beginning, plan, opening): (&Beginning<'_, A>, &Plan<A>, Opening),
     now: Now,
-) -> Option<NatPort<A>>
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) -> Option<NatPort<A>> {
     if let Some(at) = beginning.instead_of
         && let Some((entry, cold)) = shard.whole(at)
     {
@@ -187,11 +178,7 @@ fn insert<A: Address>(
     (beginning, plan, nat): (&Beginning<'_, A>, &Plan<A>, NatPort<A>),
     service: &Service,
     now: Now,
-) -> Result<Found, Verdict>
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) -> Result<Found, Verdict> {
     let Beginning { parsed, key, instead_of } = *beginning;
     let kind = Kind::Nat;
     let mut evicted = 0;
@@ -250,10 +237,7 @@ pub fn verified<A: Address>(
     tables: &Tables,
     (frame, parsed, found): (&Frame<'_>, &Parsed, Found),
     now: Now,
-) where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) {
     let Some((entry, cold)) = shard.whole(found.entry) else { return };
     let key = entry.client_key();
     if found.direction == Direction::ToBackend && entry.flags.has(Flags::CLIENT_ON_LINK) {

@@ -2,7 +2,6 @@
 //! fast lane of `journey.rs` leaves out, it leaves to this.
 
 use crate::answer::{IcmpError, refuse, reject};
-use crate::arch::memory::Plain;
 use crate::connections::{Address, Cold, Direction, Entry, Flags, Found, NO_SLOT, Shard};
 use crate::forwarding::Kind;
 use crate::frame::{Frame, Verdict};
@@ -45,11 +44,7 @@ pub fn validity<A: Address>(
     tables: &Tables,
     (parsed, found): (&Parsed, Found),
     now: Now,
-) -> Validity
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) -> Validity {
     if found.direction == Direction::ToClient && !ways::is_back(tables, parsed.interface) {
         return Validity::FromFront;
     }
@@ -69,11 +64,7 @@ where
 
 /// A SYN of the client on its connection. The backend judges it, while it takes new connections;
 /// after both FINs it begins anew.
-fn syn<A: Address>(shard: &Shard<A>, tables: &Tables, at: u32) -> Validity
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+fn syn<A: Address>(shard: &Shard<A>, tables: &Tables, at: u32) -> Validity {
     use ConnectionState::{Due, TimeWait};
     let Some((entry, cold)) = shard.whole(at) else { return Validity::Over };
     let Some(state) = entry.state() else { return Validity::Over };
@@ -104,11 +95,7 @@ pub fn current<A: Address>(
     tables: &Tables,
     at: u32,
     now: Now,
-) -> Validity
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) -> Validity {
     if shard.is_over(at, now.ms, &context.timeouts) {
         shard.remove(at);
     }
@@ -135,11 +122,7 @@ fn revalidate<A: Address>(
     tables: &Tables,
     at: u32,
     now: Now,
-) -> Validity
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) -> Validity {
     let Some((entry, cold)) = shard.whole_mut(at) else { return Validity::Over };
     context.counters.revalidations.add(1);
     let backend = tables.snapshot.backend(entry.backend_id(cold));
@@ -190,11 +173,7 @@ pub fn reset_client<A: Address>(
     tables: &Tables,
     (frame, parsed, found): (&mut Frame<'_>, &Parsed, Found),
     now: Now,
-) -> Verdict
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) -> Verdict {
     let verdict = reject(context, tables, frame, parsed, now);
     if matches!(verdict, Verdict::Answer(_)) {
         context.counters.resets.add(1);
@@ -212,11 +191,7 @@ pub fn ask<A: Address>(
     tables: &Tables,
     (_, _, found): (&mut Frame<'_>, &Parsed, Found),
     now: Now,
-) -> Verdict
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) -> Verdict {
     sweep::challenged(shard, context, tables, (found.entry, Direction::ToClient), now);
     Verdict::Drop(DropReason::SynInDoubt)
 }
@@ -228,11 +203,7 @@ pub fn forward<A: Address>(
     tables: &Tables,
     (frame, parsed, found): (&mut Frame<'_>, &Parsed, Found),
     now: Now,
-) -> Verdict
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) -> Verdict {
     if parsed.ttl <= 1 {
         return refuse(context, tables, (frame, parsed), IcmpError::TimeExceeded, now);
     }

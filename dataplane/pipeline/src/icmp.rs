@@ -1,9 +1,8 @@
 //! ICMP, ICMPv6 and whatever else has no ports.
 
 use crate::answer::{self, Class};
-use crate::arch::memory::Plain;
 use crate::claims;
-use crate::connections::{Address, Cold, Direction, Entry, Flags, Key, Shard};
+use crate::connections::{Address, Direction, Flags, Key, Shard};
 use crate::established::{self, Validity};
 use crate::frame::{Frame, Verdict};
 use crate::host::{to_host, to_host_as};
@@ -35,11 +34,7 @@ pub fn conclude<A: Address>(
     frame: &mut Frame<'_>,
     parsed: &Parsed,
     now: Now,
-) -> Verdict
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) -> Verdict {
     let kind = frame.bytes().get(usize::from(parsed.l4)).copied();
     let later = matches!(parsed.fragment, Fragment::Later(_));
     // Each ICMP belongs to its own family.
@@ -120,11 +115,7 @@ fn error<A: Address>(
     frame: &mut Frame<'_>,
     (parsed, quoted): (&Parsed, &Quoted),
     now: Now,
-) -> Option<Verdict>
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) -> Option<Verdict> {
     let key = Key {
         source: A::from_ip(quoted.addresses.destination())?,
         destination: A::from_ip(quoted.addresses.source())?,

@@ -1,7 +1,6 @@
 //! Questions to a worker about its connections. They change nothing.
 
 use crate::adjacency::{Adjacency, Hop};
-use crate::arch::memory::Plain;
 use crate::begin::pick;
 use crate::connections::{Address, Cold, Direction, Entry, Key, Shard};
 use crate::found::{FlowFound, Page, WayFound};
@@ -50,11 +49,7 @@ impl Pipeline {
         (tables, filter, now): (&Tables, &ConnectionFilter, Now),
         at: u32,
         page: &mut Page,
-    ) -> u32
-    where
-        Entry<A>: Plain,
-        Cold<A>: Plain,
-    {
+    ) -> u32 {
         let places = page.connections.capacity() - page.connections.len();
         let (entries, next) = shard.page(at, places);
         let records = entries
@@ -113,11 +108,7 @@ impl Pipeline {
         tables: &Tables,
         key: &Key<A>,
         now: Now,
-    ) -> FlowFound
-    where
-        Entry<A>: Plain,
-        Cold<A>: Plain,
-    {
+    ) -> FlowFound {
         let destination = key.destination.to_ip();
         let service =
             tables.snapshot.find_frontend(destination, key.protocol, key.destination_port);

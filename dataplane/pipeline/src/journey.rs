@@ -12,9 +12,8 @@
 //! thought about. Only the last pass changes anything, packet by packet in the order of the burst: so
 //! a burst means the same as its packets one by one.
 
-use crate::arch::memory::Plain;
 use crate::begin::Beginning;
-use crate::connections::{Address, Cold, Direction, Entry, Flags, Found, Key, Shard};
+use crate::connections::{Address, Direction, Flags, Found, Key, Shard};
 use crate::established::{self, Validity};
 use crate::forwarding::Kind;
 use crate::frame::{Frame, Verdict};
@@ -114,11 +113,7 @@ impl Pipeline {
         tables: &Tables,
         frame: &Frame<'_>,
         l3: usize,
-    ) -> Option<Result<u64, Verdict>>
-    where
-        Entry<A>: Plain,
-        Cold<A>: Plain,
-    {
+    ) -> Option<Result<u64, Verdict>> {
         let tuple = A::read(frame.bytes(), l3)?;
         if tables.steer.workers() > 1 {
             let key = A::key(&tuple);
@@ -261,11 +256,7 @@ fn fast<A: Address>(
     tables: &Tables,
     (frame, seen): (&mut Frame<'_>, &Seen),
     now: Now,
-) -> Option<Verdict>
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) -> Option<Verdict> {
     let lane = &seen.lane;
     let tuple = A::read(frame.bytes(), usize::from(lane.l3))?;
     let found = shard.find_first(seen.candidate, seen.hash, &tuple)?;
@@ -310,11 +301,7 @@ fn fate<A: Address>(
     tables: &Tables,
     (frame, parsed, key): (&mut Frame<'_>, &Parsed, &Key<A>),
     now: Now,
-) -> Verdict
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) -> Verdict {
     let mut beginning = Beginning { parsed, key, instead_of: None };
     if let Some(found) = shard.find_key(key) {
         let on_it = (&mut *frame, parsed, found);

@@ -3,7 +3,6 @@
 //! chained segments, changes no state.
 
 use crate::answer::{self, Checked};
-use crate::arch::memory::Plain;
 use crate::begin;
 use crate::connections::{
     Address, Cold, Direction, Entry, Event, Flags, Found, Opening, Shard, next,
@@ -81,10 +80,7 @@ pub fn judge<A: Address>(
     tables: &Tables,
     (frame, parsed, found): (&Frame<'_>, &Parsed, Found),
     now: Now,
-) where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) {
     // A later fragment has no flags of its own.
     if matches!(parsed.fragment, Fragment::Later(_)) {
         return;
@@ -138,11 +134,7 @@ fn datagram<A: Address>(
 }
 
 /// The event that a RST is.
-fn rst<A: Address>(shard: &Shard<A>, entry: &Entry<A>, segment: &Segment) -> Event
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+fn rst<A: Address>(shard: &Shard<A>, entry: &Entry<A>, segment: &Segment) -> Event {
     if segment.sequence == shard.challenge_number(entry) { Event::Refused } else { Event::Rst }
 }
 
@@ -214,10 +206,7 @@ fn take<A: Address>(
     (frame, parsed, found): (&Frame<'_>, &Parsed, Found),
     event: Event,
     now: Now,
-) where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) {
     let Some((entry, cold)) = shard.whole_mut(found.entry) else { return };
     let Some(state) = entry.state() else { return };
     let to = next(state, event);

@@ -1,10 +1,9 @@
 //! A packet without a connection: whose is it, and what is due?
 
 use crate::answer::{self, Class, reject};
-use crate::arch::memory::Plain;
 use crate::begin::{Beginning, begin};
 use crate::claims;
-use crate::connections::{Address, Cold, Entry, Found, Shard};
+use crate::connections::{Address, Found, Shard};
 use crate::frame::{Frame, Verdict};
 use crate::host::{to_host, to_host_as};
 use crate::journey::Now;
@@ -24,11 +23,7 @@ pub fn classify<A: Address>(
     tables: &Tables,
     (frame, beginning): (&mut Frame<'_>, &Beginning<'_, A>),
     now: Now,
-) -> Result<Found, Verdict>
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) -> Result<Found, Verdict> {
     let Beginning { parsed, key, .. } = *beginning;
     let source = key.source.to_ip();
     if !matches!(whose(tables, source), Whose::Nobody | Whose::LinkGroup) {

@@ -1,8 +1,7 @@
 //! What time does to connections: a walk over the tables between bursts, a few places at a time.
 
 use crate::answer::challenge;
-use crate::arch::memory::Plain;
-use crate::connections::{Address, Cold, Direction, Entry, Flags, NO_SLOT, Shard, ends_in_doubt};
+use crate::connections::{Address, Direction, Entry, Flags, NO_SLOT, Shard, ends_in_doubt};
 use crate::established::leave;
 use crate::journey::Now;
 use crate::parse::UDP;
@@ -52,10 +51,7 @@ fn sweep<A: Address>(
     tables: &Tables,
     places: usize,
     now: Now,
-) where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) {
     for _ in 0..places {
         let Some(at) = shard.sweep_next() else { continue };
         let Some(state) = shard.entry(at).and_then(Entry::state) else { continue };
@@ -84,10 +80,7 @@ fn look_after_way<A: Address>(
     tables: &Tables,
     at: u32,
     now: Now,
-) where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) {
     let Some((entry, cold)) = shard.whole_mut(at) else { return };
     if entry.flags.has(Flags::OWN_WAY) {
         let (interface, address) = cold.next_hop();
@@ -120,10 +113,7 @@ fn reset<A: Address>(
     tables: &Tables,
     at: u32,
     now: Now,
-) where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) {
     let Some((entry, cold)) = shard.whole_mut(at) else { return };
     let service = tables.snapshot.service(entry.service_id(cold));
     if service.is_some_and(|service| service.reset_after_s.is_none()) {
@@ -142,11 +132,13 @@ fn reset<A: Address>(
 /// The side that a RST or FIN was for is asked whether it lives: by its answer the connection goes
 /// on, without one it ends.
 #[cold]
-fn ask<A: Address>(shard: &mut Shard<A>, context: &mut Context, tables: &Tables, at: u32, now: Now)
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+fn ask<A: Address>(
+    shard: &mut Shard<A>,
+    context: &mut Context,
+    tables: &Tables,
+    at: u32,
+    now: Now,
+) {
     let Some((entry, cold)) = shard.whole_mut(at) else { return };
     let Some(state) = entry.state() else { return };
     if cold.asked >= ASKED_MAX {
@@ -190,11 +182,7 @@ pub fn challenged<A: Address>(
     tables: &Tables,
     (at, direction): (u32, Direction),
     now: Now,
-) -> Challenged
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) -> Challenged {
     let Some((entry, cold)) = shard.whole_mut(at) else { return Challenged::NoWay };
     if entry.routes_stamp != tables.routes_stamp() {
         ways::find(tables, entry, cold);

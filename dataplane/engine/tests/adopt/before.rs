@@ -5,7 +5,6 @@ use crate::common::packets::{ACK, FIN, Packet, RST, SYN};
 use crate::common::*;
 use model::ids::{PortId, Protocol, ServiceId};
 use model::record::ConnectionState;
-use pipeline::arch::memory::Plain;
 use pipeline::connections::{Address, Cold, Entry, Key, Shard};
 use pipeline::frame::{Frame, Rx, Verdict};
 use pipeline::tables::Tables;
@@ -132,11 +131,7 @@ impl<A: Address> Flow<A> {
 }
 
 /// Begins a connection, or takes it on or out.
-fn change_one<A: Address>(shard: &mut Shard<A>, flow: &Flow<A>, kind: usize, ms: u64)
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+fn change_one<A: Address>(shard: &mut Shard<A>, flow: &Flow<A>, kind: usize, ms: u64) {
     use ConnectionState::{
         Established, Replied, Stream, SynReceived, SynSent, TimeWait, Unreplied,
     };

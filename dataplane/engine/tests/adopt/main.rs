@@ -25,9 +25,9 @@ use nix::sys::uio::pread;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pipeline::adjacency::Adjacencies;
-use pipeline::arch::memory::{Block, Plain};
+use pipeline::arch::memory::Block;
 use pipeline::connections::{
-    Address, Adopted, ByKey, Cold, Direction, Entry, NotAdopted, Origin, Shard, SlotKeys,
+    Address, Adopted, ByKey, Direction, NotAdopted, Origin, Shard, SlotKeys,
 };
 use pipeline::counters::Counters;
 use pipeline::frame::Verdict;
@@ -200,11 +200,7 @@ fn block(bytes: &[u8]) -> Block {
 
 /// Adopts the table in an image, and looks at all that was derived. Gives what was found, and the
 /// time of the latest packet.
-fn examine<A: Address>(image: &[u8], holders: &ByKey<'_>) -> (Adopted, u32)
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+fn examine<A: Address>(image: &[u8], holders: &ByKey<'_>) -> (Adopted, u32) {
     let (mut shard, adopted) = Shard::<A>::adopt(block(image), &origin(), holders).unwrap();
     let nothing_lost = Adopted { kept: adopted.kept, gone: adopted.gone, ..Adopted::default() };
     assert_eq!(adopted, nothing_lost, "a killed process leaves whole connections");

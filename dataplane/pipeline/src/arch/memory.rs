@@ -14,6 +14,9 @@ use std::sync::Arc;
 /// All bit patterns must be valid values, and the type must not need dropping.
 pub unsafe trait Plain: Copy + 'static {}
 
+// SAFETY: every pattern of bytes is valid.
+unsafe impl<const N: usize> Plain for [u8; N] {}
+
 /// A block of memory, aligned to 64 bytes, that nobody else uses.
 #[derive(Debug)]
 pub struct Block {

@@ -67,10 +67,8 @@ pub struct Entry<A: Address> {
 const _: () = assert!(size_of::<Entry<u32>>() == 64);
 const _: () = assert!(size_of::<Entry<u128>>() == 128);
 
-// SAFETY: integers alone, for which every bit pattern is valid.
-unsafe impl Plain for Entry<u32> {}
-// SAFETY: integers alone, for which every bit pattern is valid.
-unsafe impl Plain for Entry<u128> {}
+// SAFETY: integers and tuples of bytes alone, for which every bit pattern is valid.
+unsafe impl<A: Address> Plain for Entry<A> {}
 
 /// What is asked rarely of a connection.
 #[derive(Clone, Copy, Debug, Default)]
@@ -107,10 +105,8 @@ pub struct Cold<A: Address> {
 const _: () = assert!(size_of::<Cold<u32>>() == 40);
 const _: () = assert!(size_of::<Cold<u128>>() == 52);
 
-// SAFETY: integers alone, for which every bit pattern is valid.
-unsafe impl Plain for Cold<u32> {}
-// SAFETY: integers alone, for which every bit pattern is valid.
-unsafe impl Plain for Cold<u128> {}
+// SAFETY: integers and addresses as bytes alone, for which every bit pattern is valid.
+unsafe impl<A: Address> Plain for Cold<A> {}
 
 /// What is so of a connection, a bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! What a connection is found by.
 
+use crate::arch::memory::Plain;
 use crate::parse::Parsed;
 use crate::rewrite::checksum;
 use crate::select::mum;
@@ -29,9 +30,9 @@ pub trait Address: Copy + Eq + Default + std::fmt::Debug + Send + 'static {
     /// Where in a tuple an entry keeps two bytes of its own.
     const SPARE_AT: usize;
     /// A key as it stands in a packet.
-    type Tuple: Copy + PartialEq + std::fmt::Debug + Send + Sync + 'static;
+    type Tuple: Plain + PartialEq + std::fmt::Debug + Send + Sync + 'static;
     /// An address as it stands in a packet.
-    type Wire: Copy + PartialEq + Default + std::fmt::Debug + Send + Sync + 'static;
+    type Wire: Plain + PartialEq + Default + std::fmt::Debug + Send + Sync + 'static;
     /// No key: all zero.
     const NO_TUPLE: Self::Tuple;
     /// As two words, for hashing.

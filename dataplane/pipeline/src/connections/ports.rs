@@ -1,12 +1,11 @@
 //! The choice of a NAT port. A port is taken for one (protocol, backend address and port) at a
 //! time, so that one NAT address carries many times 64,512 connections.
 
-use super::entry::{Cold, Entry, Flags};
+use super::entry::{Cold, Flags};
 use super::key::{Address, Key};
 use super::life::TimeoutTable;
 use super::shard::{Found, Shard};
 use super::targets::permute;
-use crate::arch::memory::Plain;
 use crate::parse::UDP;
 use crate::steer::Block;
 use model::limits::{
@@ -96,11 +95,7 @@ pub fn choose<A: Address>(
     now_ms: u64,
     timeouts: &TimeoutTable,
     fits: impl Fn(A, u16) -> bool,
-) -> Option<NatPort<A>>
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+) -> Option<NatPort<A>> {
     let ports = wish.blocks.len() * NAT_BLOCK_PORTS;
     let blank = reply_key(wish, A::default(), 0);
     let (mut start, mut full, mut scarce) = (random as u32, false, false);
@@ -135,11 +130,7 @@ fn reply_key<A: Address>(wish: &Wish<'_, A>, address: A, port: u16) -> Key<A> {
     }
 }
 
-struct Walk<'a, A: Address>
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+struct Walk<'a, A: Address> {
     shard: &'a Shard<A>,
     wish: &'a Wish<'a, A>,
     seed: u64,
@@ -152,11 +143,7 @@ where
     timeouts: &'a TimeoutTable,
 }
 
-impl<A: Address> Walk<'_, A>
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+impl<A: Address> Walk<'_, A> {
     /// The steps that were made, and the port.
     fn run(&mut self, ports: usize, fits: impl Fn(A, u16) -> bool) -> (u32, Option<NatPort<A>>) {
         // For TCP one has to be met that has rested, among those that live on: else one is taken for

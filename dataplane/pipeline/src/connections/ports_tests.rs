@@ -1,6 +1,6 @@
 use super::*;
 use crate::arch::memory::{HeapMemory, OutOfMemory};
-use crate::connections::{Origin, Timeouts};
+use crate::connections::{Entry, Origin, Timeouts};
 use crate::parse::{TCP, UDP};
 use model::record::ConnectionState::{self, Established};
 use std::collections::HashSet;

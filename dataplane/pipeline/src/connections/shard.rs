@@ -12,7 +12,7 @@ use super::index::{self, BUCKET_PLACES, Bucket, Direction, Place};
 use super::key::{Address, Key};
 use super::life::TimeoutTable;
 use super::targets::Targets;
-use crate::arch::memory::{Block, Memory, OutOfMemory, Plain, Slab};
+use crate::arch::memory::{Block, Memory, OutOfMemory, Slab};
 use crate::arch::{prefetch, prefetch_all};
 use crate::parse::UDP;
 use crate::secret::one_way;
@@ -57,11 +57,7 @@ pub enum Refusal {
 
 /// The connection table of one worker and family.
 #[derive(Debug)]
-pub struct Shard<A: Address>
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+pub struct Shard<A: Address> {
     header: Slab<Header>,
     entries: Slab<Entry<A>>,
     cold: Slab<Cold<A>>,
@@ -101,11 +97,7 @@ const fn protocol_index(protocol: u8) -> usize {
     (protocol == UDP) as usize
 }
 
-impl<A: Address> Shard<A>
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+impl<A: Address> Shard<A> {
     /// An empty table for `capacity` connections, in one block of memory that begins with a header.
     pub fn new(
         memory: &mut dyn Memory,

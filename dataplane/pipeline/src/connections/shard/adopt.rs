@@ -4,7 +4,7 @@
 
 use super::{Direction, Shard, protocol_index};
 use crate::adjacency::AdjacencyRef;
-use crate::arch::memory::{Block, Plain};
+use crate::arch::memory::Block;
 use crate::connections::entry::{Cold, Entry, GONE_SLOT, NO_SLOT};
 use crate::connections::header::{Header, NotAdopted, Origin};
 use crate::connections::index::Bucket;
@@ -39,11 +39,7 @@ enum Fate {
     WithoutRoom,
 }
 
-impl<A: Address> Shard<A>
-where
-    Entry<A>: Plain,
-    Cold<A>: Plain,
-{
+impl<A: Address> Shard<A> {
     /// Takes over the table of a process that is no more. `origin` is this process's: the worker is
     /// to be the same, and `keys` names the slots from now on; secret and epoch stay what they were.
     /// `holders` says whose the slots are now. Until this returns the memory holds no table for
