@@ -12,7 +12,6 @@ use crate::pipeline::Context;
 use crate::tables::Tables;
 use model::drops::DropReason;
 use model::ids::InterfaceId;
-use model::record::ConnectionState;
 use std::net::IpAddr;
 
 /// The next hop towards a backend: never by an interface that isn't for backends, where a default
@@ -107,13 +106,7 @@ fn unresolved<A: Address>(
         return Ok(*adjacency);
     }
     let Some(mac) = told else {
-        // A forged source is nobody to look for; the next packet of a client on the link tells its MAC.
-        let forged = direction == Direction::ToClient
-            && entry.flags.has(Flags::CLIENT_ON_LINK)
-            && entry.state().is_some_and(ConnectionState::is_half_open);
-        if !forged {
-            context.request(interface, address, Purpose::Resolve, now);
-        }
+        context.request(interface, address, Purpose::Resolve, now);
         return Err(DropReason::NeighbourUnresolved);
     };
     by_mac(tables, interface, mac).ok_or(DropReason::NoRoute)
