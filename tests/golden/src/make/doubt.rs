@@ -1,6 +1,6 @@
 //! Packets that may be forged: what they say is believed when numbers or the other side confirm it.
 
-use super::{BACK, Book, FRONT, Flow, Maker, ours, refusal::reset};
+use super::{BACK, Book, FRONT, Family, Flow, Maker, ours, refusal::reset};
 use crate::packet::{ACK, Body, FIN, Packet, RST, SYN, tcp};
 
 const DAY_MS: u64 = 86_400_000;
@@ -16,6 +16,17 @@ fn asked(m: &mut Maker, flow: &Flow, number: usize) {
         data: vec![],
     };
     m.generate(BACK, ours(&flow.down(tcp(ACK)), body).bytes());
+}
+
+/// An established connection, a forged RST, and the backend asked.
+fn in_doubt(m: &mut Maker, f: Family) -> Flow {
+    let flow = m.web(f);
+    m.handshake(&flow);
+    m.forward(&flow, &flow.up(tcp(RST)).numbers(77, 0));
+    m.wait_ms(70_000);
+    m.sweep();
+    asked(m, &flow, 0);
+    flow
 }
 
 pub(super) fn cases(book: &mut Book) {
@@ -75,12 +86,7 @@ fn endings(book: &mut Book) {
         "rst_forged",
         "a RST that its receiver ignored: asked, it answers, and the connection has its day",
         |m, f| {
-            let flow = m.web(f);
-            m.handshake(&flow);
-            m.forward(&flow, &flow.up(tcp(RST)).numbers(77, 0));
-            m.wait_ms(70_000);
-            m.sweep();
-            asked(m, &flow, 0);
+            let flow = in_doubt(m, f);
             m.forward(&flow, &flow.down(tcp(ACK)));
             m.wait_ms(DAY_MS - 1);
             m.forward(&flow, &flow.up(tcp(ACK)).data(b"what RST?"));
@@ -105,12 +111,7 @@ fn endings(book: &mut Book) {
         },
     );
     book.both(978, "rst_guessed", "a RST that doesn't know what was asked ends nothing", |m, f| {
-        let flow = m.web(f);
-        m.handshake(&flow);
-        m.forward(&flow, &flow.up(tcp(RST)).numbers(77, 0));
-        m.wait_ms(70_000);
-        m.sweep();
-        asked(m, &flow, 0);
+        let flow = in_doubt(m, f);
         for number in [0, 77, 1_001, 2_000] {
             m.forward(&flow, &flow.down(tcp(RST)).numbers(number, 0));
         }
