@@ -82,21 +82,21 @@ fn look_after_way<A: Address>(
     now: Now,
 ) {
     let Some((entry, cold)) = shard.whole_mut(at) else { return };
+    let is_as_it_was = entry.backend_slot != NO_SLOT
+        && entry.backend_stamp == tables.backend_stamp(entry.backend_slot);
+    if !is_as_it_was {
+        let backend = tables.snapshot.backend(entry.backend_id(cold));
+        let serves = backend.is_some_and(|backend| backend.state != BackendState::Unserving);
+        if entry.protocol() == UDP && !serves {
+            shard.remove(at);
+            return;
+        }
+        if backend.is_none() {
+            leave(tables, entry, cold, now);
+            entry.set_flag(Flags::OWN_WAY, true);
+        }
+    }
     if entry.flags.has(Flags::OWN_WAY) {
-        let (interface, address) = cold.next_hop();
-        context.in_use(interface, address, now);
-    }
-    if entry.backend_slot != NO_SLOT
-        && entry.backend_stamp == tables.backend_stamp(entry.backend_slot)
-    {
-        return;
-    }
-    let backend = tables.snapshot.backend(entry.backend_id(cold));
-    let serves = backend.is_some_and(|backend| backend.state != BackendState::Unserving);
-    if entry.protocol() == UDP && !serves {
-        shard.remove(at);
-    } else if backend.is_none() {
-        leave(tables, entry, cold, now);
         let (interface, address) = cold.next_hop();
         context.in_use(interface, address, now);
     }

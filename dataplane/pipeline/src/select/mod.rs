@@ -28,7 +28,7 @@ pub const fn keyed(key: u64, a: u64, b: u64, c: u64) -> u64 {
     let left = a ^ key ^ 0xa076_1d64_78bd_642f;
     let right = b ^ key.rotate_left(17) ^ 0xe703_7ed1_a0b4_28db;
     let both = mix(left, right) ^ c ^ key.rotate_left(32);
-    // The last factor is no key: one in some hundred keys would have few bits there, and spread badly.
+    // The last factor is no key: one in some thousand keys would have few bits there, and spread badly.
     mix(mix(both ^ 0x5899_65cc_7537_4cc3, 0x8ebc_6af0_9c88_c6e3), 0x9fb2_1c65_1e98_df25)
 }
 
