@@ -4,6 +4,7 @@
 use crate::arch::prefetch;
 use crate::begin::Hashes;
 use crate::connections::{Address, Found, Key, Shard};
+use crate::forwarding::Kind;
 use crate::frame::Frame;
 use crate::journey::{Now, Seen, Stage};
 use crate::parse::lane::Lane;
@@ -112,8 +113,8 @@ impl Pipeline {
             }
             tables.snapshot.prefetch_backend(target.id.slot);
             match lane.family {
-                Family::V4 => bring_ports(&self.v4, target, lane.protocol),
-                Family::V6 => bring_ports(&self.v6, target, lane.protocol),
+                Family::V4 => bring_ports(&self.v4, service.kind, target, lane.protocol),
+                Family::V6 => bring_ports(&self.v6, service.kind, target, lane.protocol),
             }
         }
     }
@@ -168,10 +169,9 @@ fn bring_service<A: Address>(
 }
 
 /// Asks for what is known of the NAT ports towards a backend.
-fn bring_ports<A: Address>(shard: &Shard<A>, target: &Target, protocol: u8) {
+fn bring_ports<A: Address>(shard: &Shard<A>, kind: Kind, target: &Target, protocol: u8) {
     if let Some(source) = A::from_ip(target.address.ip()) {
-        let source_port = target.address.port();
-        let (destination, destination_port) = (A::default(), 0);
-        shard.prefetch_ports(&Key { source, destination, source_port, destination_port, protocol });
+        let backend = (source, target.address.port());
+        shard.prefetch_ports(&kind.reply_key(protocol, backend, (A::default(), 0)));
     }
 }

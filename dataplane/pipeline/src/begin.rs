@@ -7,7 +7,7 @@ use crate::connections::{
     Address, Cold, Direction, Entry, Flags, Found, Key, NatPort, Opening, Refusal, Shard, Wish,
     choose_nat_port,
 };
-use crate::forwarding::Kind;
+use crate::forwarding::{Kind, Owner};
 use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
 use crate::judge::Segment;
@@ -45,6 +45,7 @@ pub struct Beginning<'a, A: Address> {
 
 /// Where a new connection goes, and how.
 struct Plan<A: Address> {
+    kind: Kind,
     picked: Picked,
     backend: (A, u16),
     to_backend: (Hop, A),
@@ -82,10 +83,10 @@ pub fn begin<A: Address>(
             desired::Refusal::Drop => Verdict::Drop(DropReason::NoBackend),
         });
     };
-    let plan = plan(tables, picked, key).map_err(drop)?;
+    let plan = plan(tables, service.kind, picked, key).map_err(drop)?;
     let interface = plan.to_backend.0.interface;
     let blocks = tables.steer.blocks(context.worker, interface, A::FAMILY);
-    if blocks.is_empty() {
+    if service.kind.owner(Direction::ToClient) == Owner::PortLease && blocks.is_empty() {
         return Err(drop(DropReason::NatUnconfigured));
     }
     check(context, tables, (frame, parsed), &plan, now)?;
@@ -98,7 +99,12 @@ pub fn begin<A: Address>(
     insert(shard, context, tables, (beginning, &plan, nat), service, now)
 }
 
-fn plan<A: Address>(tables: &Tables, picked: Picked, key: &Key<A>) -> Result<Plan<A>, DropReason> {
+fn plan<A: Address>(
+    tables: &Tables,
+    kind: Kind,
+    picked: Picked,
+    key: &Key<A>,
+) -> Result<Plan<A>, DropReason> {
     let Target { address: socket, via, .. } = picked.target;
     let address = A::from_ip(socket.ip()).ok_or(DropReason::NoBackend)?;
     let to_backend = ways::to_backend(tables, socket.ip(), via);
@@ -106,6 +112,7 @@ fn plan<A: Address>(tables: &Tables, picked: Picked, key: &Key<A>) -> Result<Pla
     let next_hop = A::from_ip(to_backend.address).ok_or(DropReason::NoRoute)?;
     let to_client = tables.adjacencies.hop(key.source.to_ip(), None).ok_or(DropReason::NoRoute)?;
     Ok(Plan {
+        kind,
         picked,
         backend: (address, socket.port()),
         to_backend: (to_backend, next_hop),
@@ -162,8 +169,8 @@ fn port<A: Address>(
     }
     let wish = Wish {
         blocks,
-        backend: plan.backend.0,
-        backend_port: plan.backend.1,
+        kind: plan.kind,
+        backend: plan.backend,
         protocol: beginning.key.protocol,
         opening,
     };
@@ -180,14 +187,14 @@ fn insert<A: Address>(
     now: Now,
 ) -> Result<Found, Verdict> {
     let Beginning { parsed, key, instead_of } = *beginning;
-    let kind = Kind::Nat;
+    let kind = plan.kind;
     let mut evicted = 0;
     for at in [instead_of, nat.instead_of].into_iter().flatten() {
         let state = shard.entry(at).and_then(Entry::state);
         evicted += u64::from(state.is_some_and(ConnectionState::is_half_open));
         shard.remove(at);
     }
-    let reply = kind.reply_key(key, plan.backend, (nat.address, nat.port));
+    let reply = kind.reply_key(key.protocol, plan.backend, (nat.address, nat.port));
     let backend = plan.picked.target.id;
     let mut entry = Entry::new(key, &reply);
     entry.last_seen_ms = now.ms as u32;
@@ -207,7 +214,7 @@ fn insert<A: Address>(
         service_generation: service.id.generation,
         ..Cold::default()
     };
-    let state = kind.first_state(key.protocol);
+    let state = kind.life(key.protocol).first_state();
     let (at, pushed) = shard.insert(entry, cold, state, now.ms).map_err(|refusal| {
         Verdict::Drop(match refusal {
             Refusal::TableFull => DropReason::TableFull,

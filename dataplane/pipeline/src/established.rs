@@ -3,11 +3,11 @@
 
 use crate::answer::{IcmpError, refuse, reject};
 use crate::connections::{Address, Cold, Direction, Entry, Flags, Found, NO_SLOT, Shard};
-use crate::forwarding::Kind;
+use crate::forwarding::Life;
 use crate::frame::{Frame, Verdict};
 use crate::journey::Now;
 use crate::judge;
-use crate::parse::{Parsed, TCP_RST, UDP};
+use crate::parse::{Parsed, TCP_RST};
 use crate::pipeline::Context;
 use crate::rewrite::translate;
 use crate::sweep;
@@ -127,7 +127,7 @@ fn revalidate<A: Address>(
     context.counters.revalidations.add(1);
     let backend = tables.snapshot.backend(entry.backend_id(cold));
     let serves = backend.is_some_and(|backend| backend.state != BackendState::Unserving);
-    if entry.protocol() == UDP && !serves {
+    if entry.life() == Some(Life::Udp) && !serves {
         shard.remove(at);
         return Validity::Over;
     }
@@ -227,7 +227,7 @@ pub fn forward<A: Address>(
     let Some(entry) = shard.entry(found.entry) else {
         return Verdict::Drop(DropReason::TableFull);
     };
-    let Some(kind) = Kind::of_number(entry.kind) else {
+    let Some(kind) = entry.kind() else {
         return Verdict::Drop(DropReason::TableFull);
     };
     let may_fragment = entry.flags.has(Flags::MAY_FRAGMENT);

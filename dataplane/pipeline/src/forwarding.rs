@@ -3,6 +3,7 @@
 
 use crate::connections::{Address, Direction, Entry, Key};
 use crate::parse::UDP;
+use model::desired::Forwarding;
 use model::record::ConnectionState;
 
 /// How packets reach the backend.
@@ -22,7 +23,23 @@ pub enum Owner {
     PortLease,
 }
 
+/// Which table of states a connection lives by; both are drawn in `connections/life.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// TCP's: it is opened and closed, and kept whatever the tables say.
+    Tcp,
+    /// UDP's: by time alone, and over when its backend doesn't serve any more.
+    Udp,
+}
+
 impl Kind {
+    /// The kind that a service port asks for; `None` where that isn't forwarded yet.
+    pub const fn of(wanted: Forwarding) -> Option<Self> {
+        match wanted {
+            Forwarding::Nat => Some(Self::Nat),
+            Forwarding::Transparent | Forwarding::Dsr => None,
+        }
+    }
     /// The kind with this number in an entry.
     pub const fn of_number(number: u8) -> Option<Self> {
         match number {
@@ -41,7 +58,7 @@ impl Kind {
     /// is to see as the source.
     pub const fn reply_key<A: Address>(
         self,
-        client: &Key<A>,
+        protocol: u8,
         backend: (A, u16),
         source: (A, u16),
     ) -> Key<A> {
@@ -51,15 +68,16 @@ impl Kind {
                 destination: source.0,
                 source_port: backend.1,
                 destination_port: source.1,
-                protocol: client.protocol,
+                protocol,
             },
         }
     }
-    /// The state that a connection of this protocol number begins in.
-    pub const fn first_state(self, protocol: u8) -> ConnectionState {
+    /// The life of connections of this protocol number.
+    #[inline]
+    pub const fn life(self, protocol: u8) -> Life {
         match (self, protocol) {
-            (Self::Nat, UDP) => ConnectionState::Unreplied,
-            (Self::Nat, _) => ConnectionState::SynSent,
+            (Self::Nat, UDP) => Life::Udp,
+            (Self::Nat, _) => Life::Tcp,
         }
     }
     /// What addresses and ports of a packet that travels this way become.
@@ -67,6 +85,25 @@ impl Kind {
     pub fn rewritten<A: Address>(self, entry: &Entry<A>, direction: Direction) -> A::Tuple {
         match self {
             Self::Nat => A::turned(entry.other_tuple(direction)),
+        }
+    }
+}
+
+impl Life {
+    /// The state that a connection begins in.
+    pub const fn first_state(self) -> ConnectionState {
+        match self {
+            Self::Tcp => ConnectionState::SynSent,
+            Self::Udp => ConnectionState::Unreplied,
+        }
+    }
+    /// The life that has this state.
+    pub const fn of(state: ConnectionState) -> Self {
+        match state {
+            ConnectionState::Unreplied | ConnectionState::Replied | ConnectionState::Stream => {
+                Self::Udp
+            }
+            _ => Self::Tcp,
         }
     }
 }

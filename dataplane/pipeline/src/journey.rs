@@ -15,7 +15,6 @@
 use crate::begin::Beginning;
 use crate::connections::{Address, Direction, Flags, Found, Key, Shard};
 use crate::established::{self, Validity};
-use crate::forwarding::Kind;
 use crate::frame::{Frame, Verdict};
 use crate::parse::lane::{self, Lane};
 use crate::parse::{self, Addresses, Fragment, Parsed, parse};
@@ -281,7 +280,7 @@ fn fast<A: Address>(
     if stands_otherwise {
         return None;
     }
-    let kind = Kind::of_number(entry.kind)?;
+    let kind = entry.kind()?;
     entry.last_seen_ms = now.ms as u32;
     let entry = &*entry;
     established::count(context, entry, lane.ip_len, found.direction);

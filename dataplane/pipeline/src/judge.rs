@@ -7,11 +7,10 @@ use crate::begin;
 use crate::connections::{
     Address, Cold, Direction, Entry, Event, Flags, Found, Opening, Shard, next,
 };
+use crate::forwarding::Life;
 use crate::frame::Frame;
 use crate::journey::Now;
-use crate::parse::{
-    Fragment, Parsed, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, be32, tcp_header_len,
-};
+use crate::parse::{Fragment, Parsed, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, be32, tcp_header_len};
 use crate::pipeline::Context;
 use crate::tables::Tables;
 use model::record::ConnectionState;
@@ -87,7 +86,7 @@ pub fn judge<A: Address>(
     }
     let Some((entry, cold)) = shard.whole_mut(found.entry) else { return };
     let Some(state) = entry.state() else { return };
-    if parsed.protocol != TCP {
+    if entry.life() == Some(Life::Udp) {
         if let Some(event) = datagram(state, cold, found.direction, now)
             && answer::check(frame, parsed) == Checked::Right
         {

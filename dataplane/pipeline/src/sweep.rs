@@ -3,8 +3,8 @@
 use crate::answer::challenge;
 use crate::connections::{Address, Direction, Entry, Flags, NO_SLOT, Shard, ends_in_doubt};
 use crate::established::leave;
+use crate::forwarding::Life;
 use crate::journey::Now;
-use crate::parse::UDP;
 use crate::pipeline::{Context, Pipeline};
 use crate::tables::Tables;
 use crate::ways::{self, way};
@@ -87,7 +87,7 @@ fn look_after_way<A: Address>(
     if !is_as_it_was {
         let backend = tables.snapshot.backend(entry.backend_id(cold));
         let serves = backend.is_some_and(|backend| backend.state != BackendState::Unserving);
-        if entry.protocol() == UDP && !serves {
+        if entry.life() == Some(Life::Udp) && !serves {
             shard.remove(at);
             return;
         }

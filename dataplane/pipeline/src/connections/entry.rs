@@ -14,7 +14,7 @@ use super::index::Direction;
 use super::key::{Address, Key};
 use crate::adjacency::AdjacencyRef;
 use crate::arch::memory::Plain;
-use crate::forwarding::Kind;
+use crate::forwarding::{Kind, Life};
 use crate::parse::{TCP, UDP};
 use crate::rewrite::checksum;
 use model::ids::{BackendId, InterfaceId, ServiceId};
@@ -57,7 +57,7 @@ pub struct Entry<A: Address> {
     state: u8,
     /// [`Flags`].
     pub flags: Flags,
-    /// [`crate::forwarding::Kind`] as a number.
+    /// [`Kind`] as a number.
     pub kind: u8,
     /// 0 where a packet that closes nothing has nothing to be asked about but time, stamps and way:
     /// derived from state and flags by [`Entry::set_state`] and [`Entry::set_flag`].
@@ -225,6 +225,16 @@ impl<A: Address> Entry<A> {
     }
     /// The protocol's number.
     #[inline]
+    /// How its packets are forwarded; `None` in a free entry.
+    #[inline(always)]
+    pub const fn kind(&self) -> Option<Kind> {
+        Kind::of_number(self.kind)
+    }
+    /// The table of states that it lives by; `None` in a free entry.
+    #[inline]
+    pub fn life(&self) -> Option<Life> {
+        self.kind().map(|kind| kind.life(self.protocol()))
+    }
     pub fn protocol(&self) -> u8 {
         self.client_key().protocol
     }
@@ -274,16 +284,12 @@ impl<A: Address> Entry<A> {
         let Some(state) = self.state() else { return false };
         let (client, reply) = (self.client_key(), self.reply_key());
         let own = Self::new(&client, &reply);
-        let is_udp = matches!(
-            state,
-            ConnectionState::Unreplied | ConnectionState::Replied | ConnectionState::Stream
-        );
         own.client == self.client
             && own.reply == self.reply
             && client != reply
             && client.protocol == reply.protocol
-            && client.protocol == if is_udp { UDP } else { TCP }
-            && Kind::of_number(self.kind).is_some()
+            && matches!(client.protocol, TCP | UDP)
+            && self.life() == Some(Life::of(state))
             && self.flags.0 & !Flags::ALL == 0
     }
     /// True where it holds a connection.

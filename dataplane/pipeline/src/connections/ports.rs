@@ -6,7 +6,7 @@ use super::key::{Address, Key};
 use super::life::TimeoutTable;
 use super::shard::{Found, Shard};
 use super::targets::permute;
-use crate::parse::UDP;
+use crate::forwarding::{Kind, Life};
 use crate::steer::Block;
 use model::limits::{
     HALF_OPEN_LIFE_MIN_MS, NAT_BLOCK_PORTS, NAT_PORT_PAUSE_MS, NAT_PORT_REST_MIN_MS, NAT_PORT_TRIES,
@@ -24,13 +24,13 @@ const FREE_AT_LEAST: usize = 8;
 
 /// Who wants a port.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish<'a, A> {
+pub struct Wish<'a, A: Address> {
     /// The worker's ports on the interface.
     pub blocks: &'a [Block],
-    /// The backend's address.
-    pub backend: A,
-    /// The backend's port.
-    pub backend_port: u16,
+    /// How the connection will be forwarded.
+    pub kind: Kind,
+    /// The backend's address and port.
+    pub backend: (A, u16),
     /// The protocol's number.
     pub protocol: u8,
     /// What the first packet says of its place in time.
@@ -97,7 +97,7 @@ pub fn choose<A: Address>(
     fits: impl Fn(A, u16) -> bool,
 ) -> Option<NatPort<A>> {
     let ports = wish.blocks.len() * NAT_BLOCK_PORTS;
-    let blank = reply_key(wish, A::default(), 0);
+    let blank = wish.reply_key((A::default(), 0));
     let (mut start, mut full, mut scarce) = (random as u32, false, false);
     let seed = shard.targets().seed(&blank);
     if let Some(target) = shard.targets().find_or_add(&blank) {
@@ -120,13 +120,10 @@ pub fn choose<A: Address>(
     chosen
 }
 
-fn reply_key<A: Address>(wish: &Wish<'_, A>, address: A, port: u16) -> Key<A> {
-    Key {
-        source: wish.backend,
-        destination: address,
-        source_port: wish.backend_port,
-        destination_port: port,
-        protocol: wish.protocol,
+impl<A: Address> Wish<'_, A> {
+    /// The key of replies to a NAT address and port.
+    const fn reply_key(&self, source: (A, u16)) -> Key<A> {
+        self.kind.reply_key(self.protocol, self.backend, source)
     }
 }
 
@@ -148,7 +145,7 @@ impl<A: Address> Walk<'_, A> {
     fn run(&mut self, ports: usize, fits: impl Fn(A, u16) -> bool) -> (u32, Option<NatPort<A>>) {
         // For TCP one has to be met that has rested, among those that live on: else one is taken for
         // whose handshake the backend may still wait.
-        let any = self.full && self.wish.protocol == UDP;
+        let any = self.full && self.wish.kind.life(self.wish.protocol) == Life::Udp;
         let tries = ports.min(if any { TRIES_FULL_UDP } else { NAT_PORT_TRIES });
         let mut best: Option<(Rank, u32, (u32, NatPort<A>))> = None;
         let mut ahead = [(A::NO_TUPLE, 0u64, A::default(), 0u16); AHEAD];
@@ -156,7 +153,7 @@ impl<A: Address> Walk<'_, A> {
             let many = AHEAD.min(tries - first);
             for (step, place) in ahead[..many].iter_mut().enumerate() {
                 let Some((address, port)) = self.port_at((first + step) as u32) else { continue };
-                let tuple = A::tuple(&reply_key(self.wish, address, port));
+                let tuple = A::tuple(&self.wish.reply_key((address, port)));
                 let hash = self.shard.hash(&tuple);
                 self.shard.prefetch_buckets(hash);
                 *place = (tuple, hash, address, port);

@@ -37,8 +37,7 @@ impl World {
         opening: Opening,
         ms: u64,
     ) -> Option<NatPort<u32>> {
-        let wish =
-            Wish { blocks: &self.blocks, backend: to.0, backend_port: to.1, protocol, opening };
+        let wish = Wish { blocks: &self.blocks, kind: Kind::Nat, backend: to, protocol, opening };
         choose(&mut self.shard, &wish, 0, ms, &self.timeouts, |_, _| true)
     }
     /// Begins a connection and takes it to a state. Its port, and whether another had to go.
@@ -254,8 +253,8 @@ fn only_ports_that_fit_are_taken() -> Result<(), OutOfMemory> {
     let mut world = World::new(2)?;
     let wish = Wish {
         blocks: &world.blocks.clone(),
-        backend: BACKEND.0,
-        backend_port: BACKEND.1,
+        kind: Kind::Nat,
+        backend: BACKEND,
         protocol: TCP,
         opening: Opening::default(),
     };

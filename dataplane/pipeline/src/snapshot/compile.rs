@@ -3,6 +3,7 @@
 use super::frontends::Holder;
 use super::slots::Slots;
 use super::{Backend, BackendStamps, HeldBackend, Service, Snapshot, SourceRanges};
+use crate::forwarding::Kind;
 use crate::select::{Maglev, Target};
 use hashbrown::HashMap;
 use model::desired::{Delta, ServicePort, ServicePortKey};
@@ -136,6 +137,11 @@ impl Compiler {
     }
 
     fn put(&mut self, port: &Arc<ServicePort>, report: &mut Report) {
+        let Some(kind) = Kind::of(port.forwarding) else {
+            self.remove(&port.key, report);
+            report.problem(port, format!("forwarding by {:?} isn't built yet", port.forwarding));
+            return;
+        };
         let old = self.compiled.remove(&port.key);
         let new = old.is_none();
         let (id, had, kept) = match old {
@@ -179,6 +185,7 @@ impl Compiler {
         }
         let service = Service {
             id,
+            kind,
             affinity_s: port.affinity.map(|affinity| affinity.timeout_s.max(1)),
             refusal: port.refusal,
             maglev,

@@ -11,6 +11,7 @@ mod ranges;
 mod slots;
 mod stamps;
 
+use crate::forwarding::Kind;
 use crate::select::Maglev;
 pub(crate) use chunks::Chunks;
 use frontends::Frontends;
@@ -30,6 +31,8 @@ pub use stamps::{BackendStamps, NEVER};
 pub struct Service {
     /// Its slot.
     pub id: ServiceId,
+    /// How its connections are forwarded.
+    pub kind: Kind,
     /// Seconds for which a client without new connections keeps its backend; `None`: it doesn't.
     pub affinity_s: Option<u32>,
     /// What becomes of new connections of a family while no backend of it is active.

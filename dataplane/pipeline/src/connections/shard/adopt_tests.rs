@@ -73,7 +73,7 @@ fn connection(n: u32) -> (Entry<u32>, Cold<u32>, ConnectionState) {
     entry.last_seen_ms = n;
     let cold =
         Cold { created_s: n, service_generation: 1, backend_generation: 1, ..Cold::default() };
-    (entry, cold, Kind::Nat.first_state(protocol))
+    (entry, cold, Kind::Nat.life(protocol).first_state())
 }
 
 fn advanced(protocol: u8, n: u8) -> ConnectionState {
