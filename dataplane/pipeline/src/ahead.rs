@@ -137,9 +137,7 @@ fn bring_targets<A: Address>(shard: &Shard<A>, context: &Context, tables: &Table
         prefetch(counters);
     }
     tables.prefetch_backend_stamp(entry.backend_slot);
-    if let Some(adjacency) = tables.adjacencies.adjacency(entry.adjacency(found.direction)) {
-        prefetch(adjacency);
-    }
+    tables.adjacencies.prefetch(entry.adjacency(found.direction));
 }
 
 fn key<A: Address>(frame: &Frame<'_>, lane: &Lane) -> Option<Key<A>> {

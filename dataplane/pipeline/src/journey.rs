@@ -16,8 +16,8 @@ use crate::begin::Beginning;
 use crate::connections::{Address, Direction, Flags, Found, Key, Shard};
 use crate::established::{self, Validity};
 use crate::frame::{Frame, Verdict};
-use crate::parse::lane::{self, Lane};
-use crate::parse::{self, Addresses, Fragment, Parsed, parse};
+use crate::parse::lane::{self, Lane, Start};
+use crate::parse::{self, Addresses, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Parsed, parse};
 use crate::pipeline::{Context, Pipeline};
 use crate::rewrite::{self, translate_plain};
 use crate::tables::Tables;
@@ -92,16 +92,11 @@ impl Pipeline {
     /// buckets of the others are asked for.
     #[inline(always)]
     fn look(&self, tables: &Tables, frame: &mut Frame<'_>, seen: &mut Seen) {
-        let Some(lane) = lane::read(frame, &tables.adjacencies) else { return };
-        let l3 = usize::from(lane.l3);
-        let hash = match lane.family {
-            Family::V4 => self.look_in(&self.v4, tables, frame, l3),
-            Family::V6 => self.look_in(&self.v6, tables, frame, l3),
-        };
-        match hash {
-            Some(Ok(hash)) => (seen.hash, seen.lane, seen.stage) = (hash, lane, Stage::Fast),
-            Some(Err(verdict)) => (frame.verdict, seen.stage) = (verdict, Stage::Done),
-            None => {}
+        let Some(start) = lane::start(frame, &tables.adjacencies) else { return };
+        match start.ethertype {
+            ETHERTYPE_IPV4 => self.look_in(&self.v4, tables, (frame, seen), start),
+            ETHERTYPE_IPV6 => self.look_in(&self.v6, tables, (frame, seen), start),
+            _ => {}
         }
     }
 
@@ -110,24 +105,28 @@ impl Pipeline {
         &self,
         shard: &Shard<A>,
         tables: &Tables,
-        frame: &Frame<'_>,
-        l3: usize,
-    ) -> Option<Result<u64, Verdict>> {
-        let tuple = A::read(frame.bytes(), l3)?;
+        (frame, seen): (&mut Frame<'_>, &mut Seen),
+        start: Start,
+    ) {
+        let Some(rest) = frame.bytes().get(start.l3..) else { return };
+        let room = rest.len() + frame.tail_len();
+        let Some(lane) = lane::read::<A>(rest, room, &frame.rx, start) else { return };
+        let Some(tuple) = A::read(rest, 0) else { return };
         if tables.steer.workers() > 1 {
             let key = A::key(&tuple);
             let addresses = Addresses::of(key.source, key.destination);
             let ports = (key.source_port, key.destination_port);
             let owner = tables.steer.owner_of(&addresses, ports, frame.rx.hash);
             if let Some(verdict) = self.hand_over(frame, owner) {
-                return Some(Err(verdict));
+                (frame.verdict, seen.stage) = (verdict, Stage::Done);
+                return;
             }
         }
         let hash = shard.hash(&tuple);
         if self.context.prefetch {
             shard.prefetch_buckets(hash);
         }
-        Some(Ok(hash))
+        (seen.hash, seen.lane, seen.stage) = (hash, lane, Stage::Fast);
     }
 
     /// Pass 4: the packet's fate.
@@ -275,7 +274,7 @@ fn fast<A: Address>(
         Direction::ToBackend => {
             entry.flags.has(Flags::CLIENT_ON_LINK) && ways::moved(tables, frame, entry).is_some()
         }
-        Direction::ToClient => !ways::is_back(tables, lane.interface),
+        Direction::ToClient => !lane.by_back,
     };
     if stands_otherwise {
         return None;

@@ -1,6 +1,6 @@
 //! Interfaces, the host's addresses and routes, compiled for the look-ups that packets need.
 
-use super::{Interface, Route};
+use super::{Interface, Mac, Route};
 use crate::bits::AddressBits;
 use hashbrown::{HashMap, HashSet};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -20,11 +20,24 @@ pub struct Links {
     pub routes: Vec<(IpNet, Route)>,
 }
 
+/// What is asked of an interface for each packet that comes in by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ingress {
+    /// The interface.
+    pub id: InterfaceId,
+    /// Its VLAN.
+    pub vlan: Option<u16>,
+    /// Its MAC.
+    pub mac: Mac,
+    /// True where backends are behind it.
+    pub is_back: bool,
+}
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Compiled {
     /// What it was made of.
     pub links: Arc<Links>,
-    by_port: Vec<Vec<(Option<u16>, InterfaceId)>>,
+    by_port: Vec<Vec<Ingress>>,
     local: HashMap<IpAddr, InterfaceId>,
     /// Of `local`: asked first.
     local_bits: AddressBits,
@@ -44,7 +57,12 @@ impl Compiled {
             if new.by_port.len() <= port {
                 new.by_port.resize(port + 1, Vec::new());
             }
-            new.by_port[port].push((interface.vlan, InterfaceId(number as u8)));
+            new.by_port[port].push(Ingress {
+                id: InterfaceId(number as u8),
+                vlan: interface.vlan,
+                mac: interface.mac,
+                is_back: interface.role.is_back(),
+            });
         }
         for (id, address) in links.addresses.iter().copied() {
             new.local.insert(address, id);
@@ -68,9 +86,9 @@ impl Compiled {
     pub fn interface(&self, id: InterfaceId) -> Option<&Interface> {
         self.links.interfaces.get(id.index())
     }
-    pub fn interface_of(&self, port: PortId, vlan: Option<u16>) -> Option<InterfaceId> {
-        let list = self.by_port.get(port.index())?;
-        list.iter().find(|(tag, _)| *tag == vlan).map(|(_, id)| *id)
+    #[inline(always)]
+    pub fn ingress(&self, port: PortId, vlan: Option<u16>) -> Option<&Ingress> {
+        self.by_port.get(port.index())?.iter().find(|ingress| ingress.vlan == vlan)
     }
     pub fn local(&self, address: IpAddr) -> Option<InterfaceId> {
         self.local_bits.may_have(address).then(|| self.local.get(&address).copied())?

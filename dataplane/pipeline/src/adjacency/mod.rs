@@ -4,7 +4,7 @@
 mod links;
 mod places;
 
-pub use links::Links;
+pub use links::{Ingress, Links};
 
 use crate::parse::{ETHERNET_LEN, ETHERTYPE_VLAN, VLAN_TAG_LEN};
 use hashbrown::HashSet;
@@ -272,9 +272,9 @@ impl Adjacencies {
         self.compiled.interface(id)
     }
     /// The interface of a port and VLAN.
-    #[inline]
-    pub fn interface_of(&self, port: PortId, vlan: Option<u16>) -> Option<InterfaceId> {
-        self.compiled.interface_of(port, vlan)
+    #[inline(always)]
+    pub fn ingress(&self, port: PortId, vlan: Option<u16>) -> Option<&Ingress> {
+        self.compiled.ingress(port, vlan)
     }
     /// Changes whenever an interface, an address of the host or a route is another, and then alone:
     /// a next hop's MAC that is learned or changes leaves it as it is.
@@ -286,6 +286,11 @@ impl Adjacencies {
     #[inline]
     pub fn adjacency(&self, of: AdjacencyRef) -> Option<&Adjacency> {
         self.places.get(of)
+    }
+    /// Asks for an adjacency before it is needed.
+    #[inline(always)]
+    pub fn prefetch(&self, of: AdjacencyRef) {
+        self.places.prefetch(of);
     }
     /// How many adjacencies there are.
     pub const fn count(&self) -> usize {

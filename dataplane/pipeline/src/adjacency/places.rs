@@ -72,6 +72,13 @@ impl Places {
         let place = self.places.get(of.id.index())?;
         (place.generation == of.generation).then_some(&place.adjacency)
     }
+    /// Asks for the place of one, whoever holds it.
+    #[inline(always)]
+    pub fn prefetch(&self, of: AdjacencyRef) {
+        if let Some(place) = self.places.get(of.id.index()) {
+            crate::arch::prefetch(place);
+        }
+    }
     pub fn find(&self, hop: &NextHop) -> Option<AdjacencyRef> {
         let id = self.id_of(hop)?;
         let generation = self.places.get(id.index())?.generation;

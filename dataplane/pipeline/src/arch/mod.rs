@@ -51,20 +51,48 @@ pub fn matches(tags: &[u16; 8], tag: u16) -> u32 {
     matches_portable(tags, tag)
 }
 
+/// The places of `tag` among twice eight tags: the lower eight bits are the first ones'.
+#[inline(always)]
+#[allow(clippy::missing_const_for_fn)]
+pub fn matches_in_both(tags: (&[u16; 8], &[u16; 8]), tag: u16) -> u32 {
+    // SAFETY: every x86-64 has SSE2.
+    #[cfg(target_arch = "x86_64")]
+    return unsafe { matches_in_both_sse2(tags, tag) };
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        matches_portable(tags.0, tag) | matches_portable(tags.1, tag) << 8
+    }
+}
+
 /// One comparison of all eight.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "sse2")]
 fn matches_sse2(tags: &[u16; 8], tag: u16) -> u32 {
-    use core::arch::x86_64::{
-        _mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16,
-        _mm_setzero_si128,
-    };
+    use core::arch::x86_64::{_mm_movemask_epi8, _mm_packs_epi16, _mm_setzero_si128};
+    // Packing halves each lane, all ones or none, to a byte: one bit a tag.
+    _mm_movemask_epi8(_mm_packs_epi16(equal_sse2(tags, tag), _mm_setzero_si128())).cast_unsigned()
+}
+
+/// One comparison for each eight.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "sse2")]
+fn matches_in_both_sse2((first, second): (&[u16; 8], &[u16; 8]), tag: u16) -> u32 {
+    use core::arch::x86_64::{_mm_movemask_epi8, _mm_packs_epi16};
+    let both = _mm_packs_epi16(equal_sse2(first, tag), equal_sse2(second, tag));
+    _mm_movemask_epi8(both).cast_unsigned()
+}
+
+/// All ones in each lane whose tag it is.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "sse2")]
+fn equal_sse2(tags: &[u16; 8], tag: u16) -> core::arch::x86_64::__m128i {
+    use core::arch::x86_64::{_mm_cmpeq_epi16, _mm_loadu_si128, _mm_set1_epi16};
     // SAFETY: the pointer comes from a reference to 16 bytes, and may be unaligned.
     let tags = unsafe { _mm_loadu_si128(std::ptr::from_ref(tags).cast()) };
-    let equal = _mm_cmpeq_epi16(tags, _mm_set1_epi16(tag.cast_signed()));
-    // Packing halves each lane, all ones or none, to a byte: one bit a tag.
-    _mm_movemask_epi8(_mm_packs_epi16(equal, _mm_setzero_si128())).cast_unsigned()
+    _mm_cmpeq_epi16(tags, _mm_set1_epi16(tag.cast_signed()))
 }
 
 /// What the others mean.
@@ -93,6 +121,9 @@ mod tests {
             for tag in [tag, tags[at], 0] {
                 let (fast, plain) = (super::matches(&tags, tag), super::matches_portable(&tags, tag));
                 proptest::prop_assert_eq!(fast, plain);
+                let other = tags.map(|tag| tag / 2);
+                let both = plain | super::matches_portable(&other, tag) << 8;
+                proptest::prop_assert_eq!(super::matches_in_both((&tags, &other), tag), both);
             }
         }
     }

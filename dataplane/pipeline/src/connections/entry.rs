@@ -16,7 +16,7 @@ use crate::adjacency::AdjacencyRef;
 use crate::arch::memory::Plain;
 use crate::forwarding::{Kind, Life};
 use crate::parse::{TCP, UDP};
-use crate::rewrite::checksum;
+use crate::rewrite::checksum::{self, Difference};
 use model::ids::{BackendId, InterfaceId, ServiceId};
 use model::record::ConnectionState;
 
@@ -179,8 +179,9 @@ impl<A: Address> Entry<A> {
         let ports = checksum::difference(ports_before, ports_after);
         let mut entry =
             Self { client: A::tuple(client), reply: A::tuple(reply), ..Self::default() };
-        A::set_spare(&mut entry.client, addresses);
-        A::set_spare(&mut entry.reply, checksum::add(addresses, ports));
+        A::set_spare(&mut entry.client, Difference::of(addresses).to_bytes());
+        let all = Difference::of(checksum::add(addresses, ports));
+        A::set_spare(&mut entry.reply, all.to_bytes());
         entry
     }
     /// The tuple of packets that travel this way.
@@ -216,15 +217,14 @@ impl<A: Address> Entry<A> {
     }
     /// What a rewrite this way adds to the sum of the addresses, and to that of addresses and ports.
     #[inline(always)]
-    pub fn differences(&self, direction: Direction) -> (u16, u16) {
-        let (addresses, all) = (A::spare(&self.client), A::spare(&self.reply));
+    pub fn differences(&self, direction: Direction) -> (Difference, Difference) {
+        let addresses = Difference::from_bytes(A::spare(&self.client));
+        let all = Difference::from_bytes(A::spare(&self.reply));
         match direction {
             Direction::ToBackend => (addresses, all),
-            Direction::ToClient => (!addresses, !all),
+            Direction::ToClient => (addresses.back(), all.back()),
         }
     }
-    /// The protocol's number.
-    #[inline]
     /// How its packets are forwarded; `None` in a free entry.
     #[inline(always)]
     pub const fn kind(&self) -> Option<Kind> {
@@ -235,6 +235,8 @@ impl<A: Address> Entry<A> {
     pub fn life(&self) -> Option<Life> {
         self.kind().map(|kind| kind.life(self.protocol()))
     }
+    /// The protocol's number.
+    #[inline]
     pub fn protocol(&self) -> u8 {
         self.client_key().protocol
     }

@@ -18,7 +18,7 @@ use model::limits::CONNECTIONS_PER_WORKER_MAX;
 /// Says that a table of ours is behind it, whole.
 const MAGIC: u64 = u64::from_ne_bytes(*b"headgate");
 /// Raised whenever an entry, a cold record or the header means something else.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 /// Bytes that a header takes: the smallest page.
 pub const HEADER_LEN: usize = 4096;
 

@@ -71,11 +71,13 @@ pub const fn pair(hash: u64, buckets: usize) -> (usize, usize) {
 impl Bucket {
     /// One without a place.
     pub const EMPTY: Self = Self { tags: [0; BUCKET_PLACES], places: [0; BUCKET_PLACES] };
-    /// The first place with this tag.
+    /// The first place with this tag, here or in the `other` bucket of the hash. Which of the two it
+    /// is depends on nothing that could be foreseen, so that no branch is made of it.
     #[inline(always)]
-    pub fn first(&self, tag: u16) -> Option<Place> {
-        let at = arch::matches(&self.tags, tag).trailing_zeros() as usize;
-        self.places.get(at).copied().map(Place)
+    pub fn first(&self, other: &Self, tag: u16) -> Option<Place> {
+        let at = arch::matches_in_both((&self.tags, &other.tags), tag).trailing_zeros() as usize;
+        let bucket = if at < BUCKET_PLACES { self } else { other };
+        (at < 2 * BUCKET_PLACES).then(|| Place(bucket.places[at % BUCKET_PLACES]))
     }
     /// The places with this tag, in order.
     #[inline(always)]

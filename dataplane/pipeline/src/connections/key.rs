@@ -2,7 +2,7 @@
 
 use crate::arch::memory::Plain;
 use crate::parse::Parsed;
-use crate::rewrite::checksum;
+use crate::rewrite::checksum::{self, Difference};
 use crate::select::mum;
 use model::ids::Family;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -27,8 +27,6 @@ pub trait Address: Copy + Eq + Default + std::fmt::Debug + Send + 'static {
     const TUPLE_AT: usize;
     /// Bytes of the network header without options or extensions.
     const HEADER_LEN: usize;
-    /// Where in a tuple an entry keeps two bytes of its own.
-    const SPARE_AT: usize;
     /// A key as it stands in a packet.
     type Tuple: Plain + PartialEq + std::fmt::Debug + Send + Sync + 'static;
     /// An address as it stands in a packet.
@@ -60,15 +58,15 @@ pub trait Address: Copy + Eq + Default + std::fmt::Debug + Send + 'static {
     /// The same key the other way round.
     fn turned(tuple: &Self::Tuple) -> Self::Tuple;
     /// Writes a tuple's addresses and ports into a packet without options or extensions whose network
-    /// header `header` begins with, and its TTL; `difference` is what that adds to the sum of the
-    /// addresses.
-    fn store(header: &mut [u8], tuple: &Self::Tuple, ttl: u8, difference: u16);
+    /// header `header` begins with, and its TTL, which is one less than it was; `difference` is what
+    /// the addresses add to a sum.
+    fn store(header: &mut [u8], tuple: &Self::Tuple, ttl: u8, difference: Difference);
     /// The hash of the tuple's key, see [`Key::hash`].
     fn hash(tuple: &Self::Tuple, secret: u64) -> u64;
     /// The two bytes that an entry keeps in a tuple.
-    fn spare(tuple: &Self::Tuple) -> u16;
+    fn spare(tuple: &Self::Tuple) -> [u8; 2];
     /// Sets them.
-    fn set_spare(tuple: &mut Self::Tuple, value: u16);
+    fn set_spare(tuple: &mut Self::Tuple, bytes: [u8; 2]);
 }
 
 /// Bits of an IPv4 tuple that are a key's: not TTL and checksum.
@@ -80,7 +78,6 @@ impl Address for u32 {
     const FAMILY: Family = Family::V4;
     const TUPLE_AT: usize = 8;
     const HEADER_LEN: usize = 20;
-    const SPARE_AT: usize = 2;
     type Tuple = [u8; 16];
     type Wire = [u8; 4];
     const NO_TUPLE: [u8; 16] = [0; 16];
@@ -145,16 +142,12 @@ impl Address for u32 {
         [0, protocol, 0, 0, e, f, g, h, a, b, c, d, k, l, i, j]
     }
     #[inline(always)]
-    fn store(header: &mut [u8], tuple: &[u8; 16], ttl: u8, difference: u16) {
+    fn store(header: &mut [u8], tuple: &[u8; 16], ttl: u8, difference: Difference) {
         let Some(place) = header.get_mut(Self::TUPLE_AT..).and_then(<[u8]>::first_chunk_mut) else {
             return;
         };
         let place: &mut [u8; 16] = place;
-        // TTL is the upper half of its word.
-        let change = u16::from(ttl) << 8 | 0xff;
-        let change = checksum::difference(u16::from(place[0]) << 8 | 0xff, change);
-        let field = u16::from_be_bytes([place[2], place[3]]);
-        let field = checksum::update(field, checksum::add(difference, change)).to_be_bytes();
+        let field = difference.update([place[2], place[3]], [Difference::TTL_LESS]);
         let [_, protocol, _, _, rest @ ..] = *tuple;
         place[..4].copy_from_slice(&[ttl, protocol, field[0], field[1]]);
         place[4..].copy_from_slice(&rest);
@@ -167,12 +160,12 @@ impl Address for u32 {
         finish(mum(pair ^ secret, ports ^ 0x9e37_79b9_7f4a_7c15), ports, secret)
     }
     #[inline(always)]
-    fn spare(tuple: &[u8; 16]) -> u16 {
-        u16::from_ne_bytes([tuple[2], tuple[3]])
+    fn spare(tuple: &[u8; 16]) -> [u8; 2] {
+        [tuple[2], tuple[3]]
     }
     #[inline(always)]
-    fn set_spare(tuple: &mut [u8; 16], value: u16) {
-        tuple[2..4].copy_from_slice(&value.to_ne_bytes());
+    fn set_spare(tuple: &mut [u8; 16], bytes: [u8; 2]) {
+        tuple[2..4].copy_from_slice(&bytes);
     }
 }
 
@@ -180,7 +173,6 @@ impl Address for u128 {
     const FAMILY: Family = Family::V6;
     const TUPLE_AT: usize = 4;
     const HEADER_LEN: usize = 40;
-    const SPARE_AT: usize = 0;
     type Tuple = [u8; 40];
     type Wire = [u8; 16];
     const NO_TUPLE: [u8; 40] = [0; 40];
@@ -252,7 +244,7 @@ impl Address for u128 {
         turned
     }
     #[inline(always)]
-    fn store(header: &mut [u8], tuple: &[u8; 40], ttl: u8, _: u16) {
+    fn store(header: &mut [u8], tuple: &[u8; 40], ttl: u8, _: Difference) {
         let Some(place) = header.get_mut(Self::TUPLE_AT..).and_then(<[u8]>::first_chunk_mut) else {
             return;
         };
@@ -273,12 +265,12 @@ impl Address for u128 {
         finish(mum(source ^ ports, destination ^ secret), ports, secret)
     }
     #[inline(always)]
-    fn spare(tuple: &[u8; 40]) -> u16 {
-        u16::from_ne_bytes([tuple[0], tuple[1]])
+    fn spare(tuple: &[u8; 40]) -> [u8; 2] {
+        [tuple[0], tuple[1]]
     }
     #[inline(always)]
-    fn set_spare(tuple: &mut [u8; 40], value: u16) {
-        tuple[..2].copy_from_slice(&value.to_ne_bytes());
+    fn set_spare(tuple: &mut [u8; 40], bytes: [u8; 2]) {
+        tuple[..2].copy_from_slice(&bytes);
     }
 }
 

@@ -182,7 +182,7 @@ impl<A: Address> Shard<A> {
     pub fn candidate(&self, hash: u64) -> Option<Found> {
         let (first, second) = index::pair(hash, self.buckets.len());
         let tag = index::tag(hash);
-        self.buckets[first].first(tag).or_else(|| self.buckets[second].first(tag)).map(Found::at)
+        self.buckets[first].first(&self.buckets[second], tag).map(Found::at)
     }
     /// Asks for an entry.
     #[inline(always)]

@@ -1,10 +1,9 @@
 //! Ethernet II, one 802.1Q tag, and ARP (RFC 826).
 
 use super::{Addresses, ETHERTYPE_VLAN, Kind, Parsed, be16, be32};
-use crate::adjacency::{Adjacencies, Mac};
+use crate::adjacency::{Adjacencies, Ingress, Mac};
 use crate::frame::Rx;
 use model::drops::DropReason;
-use model::ids::InterfaceId;
 
 /// Bytes of an Ethernet header without a tag.
 pub const ETHERNET_LEN: usize = 14;
@@ -17,11 +16,11 @@ const ARP_ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
 /// What the link header says.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Link {
+pub(super) struct Link<'a> {
     /// The interface that the frame came in by.
-    pub interface: InterfaceId,
+    pub ingress: &'a Ingress,
     /// Offset of the network header.
-    pub l3: u16,
+    pub l3: usize,
     /// What that is.
     pub ethertype: u16,
     /// True where the destination is our MAC, false for a group.
@@ -30,7 +29,11 @@ pub(super) struct Link {
 
 /// Reads the link header of a frame that is for us or for a group.
 #[inline(always)]
-pub(super) fn link(bytes: &[u8], rx: &Rx, adjacencies: &Adjacencies) -> Result<Link, DropReason> {
+pub(super) fn link<'a>(
+    bytes: &[u8],
+    rx: &Rx,
+    adjacencies: &'a Adjacencies,
+) -> Result<Link<'a>, DropReason> {
     let header: &[u8; ETHERNET_LEN] = bytes.first_chunk().ok_or(DropReason::EthernetTruncated)?;
     let mut ethertype = u16::from_be_bytes([header[12], header[13]]);
     let mut l3 = ETHERNET_LEN;
@@ -44,14 +47,14 @@ pub(super) fn link(bytes: &[u8], rx: &Rx, adjacencies: &Adjacencies) -> Result<L
     }
     // The upper four bits are priority and drop eligibility; VLAN 0 is priority alone (802.1Q).
     let vlan = vlan.map(|tag| tag & 0x0fff).filter(|tag| *tag != 0);
-    let interface = adjacencies.interface_of(rx.port, vlan).ok_or(DropReason::VlanUnknown)?;
+    let ingress = adjacencies.ingress(rx.port, vlan).ok_or(DropReason::VlanUnknown)?;
     let [a, b, c, d, e, f, ..] = *header;
     let destination = Mac([a, b, c, d, e, f]);
-    let for_us = adjacencies.interface(interface).is_some_and(|i| i.mac == destination);
+    let for_us = ingress.mac == destination;
     if !for_us && !destination.is_multicast() {
         return Err(DropReason::NotOurMac);
     }
-    Ok(Link { interface, l3: l3 as u16, ethertype, for_us })
+    Ok(Link { ingress, l3, ethertype, for_us })
 }
 
 /// ARP: the addresses are those of its payload, the transport offset that of its operation.

@@ -190,7 +190,7 @@ pub fn parse(
 ) -> Result<(), DropReason> {
     let bytes = frame.bytes();
     let link = ethernet::link(bytes, &frame.rx, adjacencies)?;
-    (parsed.interface, parsed.l3) = (link.interface, link.l3);
+    (parsed.interface, parsed.l3) = (link.ingress.id, link.l3 as u16);
     match link.ethertype {
         ETHERTYPE_IPV4 => ip::parse_v4(bytes, frame, parsed)?,
         ETHERTYPE_IPV6 => ip::parse_v6(bytes, frame, parsed)?,

@@ -23,6 +23,16 @@ pub fn sum(bytes: &[u8], sum: u32) -> u32 {
     ((total >> 16) + (total & 0xffff)) as u32
 }
 
+/// True where the sum over an IPv4 header without options is that of a right checksum. That is so in
+/// whichever byte order the words are read.
+#[inline]
+pub fn is_right(header: &[u8; 20]) -> bool {
+    let (words, _) = header.as_chunks::<4>();
+    let total: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    let total = (total >> 32) + (total & 0xffff_ffff);
+    fold(((total >> 16) + (total & 0xffff)) as u32) == 0xffff
+}
+
 /// Folds a running sum to 16 bits.
 #[inline]
 pub const fn fold(sum: u32) -> u16 {
@@ -67,6 +77,45 @@ pub const fn update(field: u16, difference: u16) -> u16 {
     !add(!field, difference)
 }
 
+/// What a rewrite adds to a sum, in the byte order of the wire: words add up to the same sum in
+/// whichever order they are read (RFC 1071 section 2 (B)), so that none of a packet's is turned round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Difference(u16);
+
+impl Difference {
+    /// TTL is the upper half of its word: one less takes 0x0100 off the sum.
+    pub const TTL_LESS: Self = Self::of(!0x0100);
+    /// One in the order of this processor.
+    pub const fn of(difference: u16) -> Self {
+        Self(difference.to_be())
+    }
+    /// One as it was kept.
+    #[inline(always)]
+    pub const fn from_bytes(bytes: [u8; 2]) -> Self {
+        Self(u16::from_ne_bytes(bytes))
+    }
+    /// To be kept.
+    pub const fn to_bytes(self) -> [u8; 2] {
+        self.0.to_ne_bytes()
+    }
+    /// In the order of this processor.
+    pub const fn word(self) -> u16 {
+        u16::from_be(self.0)
+    }
+    /// What the way back adds.
+    #[inline(always)]
+    pub const fn back(self) -> Self {
+        Self(!self.0)
+    }
+    /// The checksum field after this change and `more` (RFC 1624, equation 3).
+    #[inline(always)]
+    pub fn update<const N: usize>(self, field: [u8; 2], more: [Self; N]) -> [u8; 2] {
+        let sum = u32::from(!u16::from_ne_bytes(field)) + u32::from(self.0);
+        let sum = more.iter().fold(sum, |sum, more| sum + u32::from(more.0));
+        (!fold(sum)).to_ne_bytes()
+    }
+}
+
 /// The folded sum of the pseudo header of TCP, UDP or ICMPv6 without its addresses.
 #[inline]
 pub const fn pseudo(protocol: u8, l4_len: usize) -> u16 {
@@ -101,6 +150,11 @@ mod tests {
             let updated = update(before, difference);
             // 0x0000 and 0xffff are both zero in ones' complement.
             prop_assert!(updated == after || (updated ^ after) == 0xffff && (after == 0 || updated == 0));
+            let in_wire_order = Difference::of(difference);
+            prop_assert_eq!(in_wire_order.update(before.to_be_bytes(), []), updated.to_be_bytes());
+            let twice = in_wire_order.update(before.to_be_bytes(), [Difference::TTL_LESS]);
+            let one_by_one = update(before, add(difference, !0x0100));
+            prop_assert_eq!(u16::from_be_bytes(twice) % 0xffff, one_by_one % 0xffff);
             // The way back is the complement of the way there.
             prop_assert_eq!(add(update(updated, !difference), 0) % 0xffff, before % 0xffff);
         }

@@ -24,6 +24,7 @@ pub fn translate_error<A: Address>(
     let key = entry.other_key(direction).reversed();
     let (source, destination) = (key.source, key.destination);
     let (addresses, all) = entry.differences(direction);
+    let (addresses, all) = (addresses.word(), all.word());
     let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
     let bytes = frame.bytes_mut();
     let end = bytes.len().min(parsed.end());

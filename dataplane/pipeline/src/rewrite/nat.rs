@@ -1,6 +1,6 @@
 //! Full NAT of a connection's packet (RFC 3022), with incremental checksums (RFC 1624).
 
-use super::checksum;
+use super::checksum::{self, Difference};
 use super::link::write_adjacency;
 use crate::adjacency::Adjacency;
 use crate::connections::{Address, Direction, Entry, Flags};
@@ -61,7 +61,7 @@ pub fn translate<A: Address>(
     adjacency: &Adjacency,
     identification: u16,
 ) -> bool {
-    let (address_difference, difference) = entry.differences(direction);
+    let (addresses, all) = entry.differences(direction);
     let key = A::key(&kind.rewritten(entry, direction));
     let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
     if parsed.fragment != Fragment::No {
@@ -78,10 +78,8 @@ pub fn translate<A: Address>(
                 key.source.write(header, 12);
                 key.destination.write(header, 16);
                 header[8] = parsed.ttl - 1;
-                // TTL is the upper half of its word: one less takes 0x0100 off the sum.
-                let change = checksum::add(address_difference, !0x0100);
-                let field = u16::from_be_bytes([header[10], header[11]]);
-                put(header, 10, &checksum::update(field, change).to_be_bytes());
+                let field = [header[10], header[11]];
+                put(header, 10, &addresses.update(field, [Difference::TTL_LESS]));
             }
         }
         Family::V6 => {
@@ -95,7 +93,7 @@ pub fn translate<A: Address>(
     if !matches!(parsed.fragment, Fragment::Later(_)) {
         put(rest, 0, &key.source_port.to_be_bytes());
         put(rest, 2, &key.destination_port.to_be_bytes());
-        l4_checksum(rest, parsed.protocol, difference);
+        l4_checksum(rest, parsed.protocol, all);
     }
     write_adjacency(frame, l3, adjacency, ethertype(A::FAMILY))
 }
@@ -141,19 +139,19 @@ fn allow_fragments<A: Address>(frame: &mut Frame<'_>, parsed: &Parsed, identific
 /// The checksum of TCP or UDP, whose header is whole in a packet that parsed, after what it covers
 /// has changed by `difference`.
 #[inline(always)]
-fn l4_checksum(l4: &mut [u8], protocol: u8, difference: u16) {
+fn l4_checksum(l4: &mut [u8], protocol: u8, difference: Difference) {
     if protocol == TCP {
         let Some(tcp) = l4.first_chunk_mut::<18>() else { return };
-        let field = u16::from_be_bytes([tcp[16], tcp[17]]);
-        put(tcp, 16, &checksum::update(field, difference).to_be_bytes());
+        let field = difference.update([tcp[16], tcp[17]], []);
+        (tcp[16], tcp[17]) = (field[0], field[1]);
     } else if protocol == UDP {
         let Some(udp) = l4.first_chunk_mut::<8>() else { return };
-        let field = u16::from_be_bytes([udp[6], udp[7]]);
+        let field = [udp[6], udp[7]];
         // UDP over IPv4 may go without (RFC 768); 0 then stays 0, and never comes out otherwise.
-        if field != 0 {
-            let updated = checksum::update(field, difference);
-            let updated = if updated == 0 { 0xffff } else { updated };
-            put(udp, 6, &updated.to_be_bytes());
+        if field != [0; 2] {
+            let updated = difference.update(field, []);
+            let updated = if updated == [0; 2] { [0xff; 2] } else { updated };
+            (udp[6], udp[7]) = (updated[0], updated[1]);
         }
     }
 }
