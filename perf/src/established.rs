@@ -43,6 +43,8 @@ pub const LOOPS: [Loop; 3] = [Loop::Pipeline, Loop::Bound, Loop::WithoutPrefetch
 pub struct Size {
     /// Established connections, which fill the table.
     pub connections: u32,
+    /// Services that they are spread over.
+    pub services: u32,
     /// Bytes of entries and index.
     pub memory_bytes: usize,
     tables: Tables,
@@ -71,21 +73,22 @@ pub fn options(connections: usize, seed: u64, prefetch: bool) -> Options {
 }
 
 impl Size {
-    /// Opens `connections` connections to `backends` backends in all tables.
+    /// Opens `connections` connections to so many services of so many backends each in all tables.
     pub fn new(
         memory: &mut HugeMemory,
         connections: u32,
-        backends: u32,
+        (services, backends): (u32, u32),
         seed: u64,
     ) -> Result<Self> {
-        let shape = Shape { services: 1, backends, nat_addresses: NAT_ADDRESSES };
+        let shape = Shape { services, backends, nat_addresses: NAT_ADDRESSES };
         let tables = tables(&shape);
         let mut random = Random(seed);
         let mut open = |prefetch| -> Result<(Pipeline, Vec<Flow>)> {
-            let counters = Arc::new(Counters::new(1, backends as usize));
+            let counters =
+                Arc::new(Counters::new(services as usize, (services * backends) as usize));
             let options = options(connections as usize, seed, prefetch);
             let mut pipeline = Pipeline::new(&options, counters, memory)?;
-            let flows = establish(&mut pipeline, &tables, 0, connections, 1)?;
+            let flows = establish(&mut pipeline, &tables, 0, connections, services)?;
             check_rewrites(&mut pipeline, &tables, &flows, &mut random)?;
             Ok((pipeline, flows))
         };
@@ -94,6 +97,7 @@ impl Size {
         ensure!(flows == same, "both pipelines choose alike");
         Ok(Self {
             connections,
+            services,
             memory_bytes: with.memory_bytes(),
             bound: Bound::new(memory, &flows, seed)?,
             stream: stream(memory, &flows, STREAM_PACKETS, &mut random)?,

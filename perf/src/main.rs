@@ -24,6 +24,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use steered::Steered;
 
+/// Services of the sizes that are measured with many, and backends of each: counters, stamps and next
+/// hops then are as cold as connections are.
+const MANY: (u32, u32) = (10_000, 10);
+/// Connections among them.
+const AMONG_MANY: [u32; 2] = [64_000, 1_000_000];
 /// Connections of two workers.
 const STEERED: u32 = 64_000;
 
@@ -52,6 +57,9 @@ struct Arguments {
     /// One loop alone, to be looked at by a profiler. Prints no table.
     #[arg(long = "loop", value_enum)]
     alone: Option<Loop>,
+    /// First packets to so many services alone, for a profiler too.
+    #[arg(long, value_name = "SERVICES", conflicts_with = "alone")]
+    first: Option<u32>,
     /// Fail where 1 M connections cost more than 4 times 1 k, or the prefetch gains less than 1.3.
     #[arg(long)]
     check: bool,
@@ -63,12 +71,19 @@ struct Arguments {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let mut memory = HugeMemory::default();
+    if let Some(services) = arguments.first {
+        return first_alone(&mut memory, services, &arguments);
+    }
     let mut sizes = Vec::new();
     for connections in &arguments.connections {
         if *connections == 0 {
             bail!("--connections 0: expected one at least");
         }
-        sizes.push(Size::new(&mut memory, *connections, arguments.backends, arguments.seed)?);
+        let shape = (1, arguments.backends);
+        sizes.push(Size::new(&mut memory, *connections, shape, arguments.seed)?);
+    }
+    for connections in AMONG_MANY.iter().filter(|_| !arguments.short && arguments.alone.is_none()) {
+        sizes.push(Size::new(&mut memory, *connections, MANY, arguments.seed)?);
     }
     if let Some(which) = arguments.alone {
         run_alone(&mut sizes, which, &arguments)?;
@@ -85,6 +100,22 @@ fn main() -> Result<ExitCode> {
         eprintln!("failed: {failure}");
     }
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn first_alone(memory: &mut HugeMemory, services: u32, arguments: &Arguments) -> Result<ExitCode> {
+    let end = Instant::now() + Duration::from_secs(arguments.seconds);
+    let among = begun::Among::new(services, arguments.seed);
+    let mut samples = [const { Vec::new() }; 2];
+    while samples[0].len() < arguments.rounds && Instant::now() < end {
+        for (samples, took) in samples.iter_mut().zip(among.turn(memory, arguments.seed)?) {
+            samples.push(took);
+        }
+    }
+    let [to_ten, to_all] = samples.map(Spread::of);
+    println!(
+        "first packets, {services} services: {to_ten:.0} ns to ten of them, {to_all:.0} to all"
+    );
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_alone(sizes: &mut [Size], which: Loop, arguments: &Arguments) -> Result<()> {
@@ -131,6 +162,7 @@ fn measure(sizes: &mut [Size], memory: &mut HugeMemory, arguments: &Arguments) -
         size.check_counters()?;
         established.push(report::Established {
             connections: size.connections,
+            services: size.services,
             bytes_a_connection: size.memory_bytes as f64 / f64::from(size.connections),
             pipeline: Spread::of(with.iter().copied()),
             bound: Spread::of(bound.iter().copied()),
@@ -173,29 +205,35 @@ fn measure_rare(
     seed: u64,
 ) -> Result<()> {
     const TURNS: usize = 7;
-    let [mut empty, mut crowded, mut packets] = [const { Vec::new() }; 3];
+    let Some(largest) =
+        sizes.iter_mut().filter(|size| size.services == 1).max_by_key(|size| size.connections)
+    else {
+        return Ok(());
+    };
+    let [mut empty, mut crowded, mut packets, mut bound] = [const { Vec::new() }; 4];
     for _ in 0..TURNS {
         let begun = begun::turn(memory, seed)?;
         empty.push(begun.into_empty);
         crowded.push(begun.at_90_percent);
-        if let Some(largest) = sizes.iter_mut().max_by_key(|size| size.connections) {
-            largest.advance();
-            packets.push(largest.turn(Loop::Pipeline)?);
-        }
+        largest.advance();
+        packets.push(largest.turn(Loop::Pipeline)?);
+        bound.push(largest.turn(Loop::Bound)?);
     }
     report.begun = Some(report::Begun {
         empty_to_established: ratios(&packets, &empty).median,
+        to_bound: ratios(&empty, &bound),
         crowded_to_established: ratios(&packets, &crowded).median,
         into_empty: Spread::of(empty),
         at_90_percent: Spread::of(crowded),
     });
     let among = [10, 1_000, 10_000].map(|services| begun::Among::new(services, seed));
-    let mut first = [const { [const { Vec::<f64>::new() }; 2] }; 3];
+    let mut first = [const { [const { Vec::<f64>::new() }; 3] }; 3];
     for _ in 0..TURNS {
         for (among, samples) in among.iter().zip(&mut first) {
             let turn = among.turn(memory, seed)?;
             samples[0].push(turn[0]);
             samples[1].push(turn[1]);
+            samples[2].push(largest.turn(Loop::Bound)?);
         }
     }
     for (among, samples) in among.iter().zip(&first) {
@@ -204,6 +242,7 @@ fn measure_rare(
             to_ten: Spread::of(samples[0].iter().copied()),
             to_ten_ratio: ratios(&samples[0], &first[0][0]),
             to_all: Spread::of(samples[1].iter().copied()),
+            to_all_to_bound: ratios(&samples[1], &samples[2]),
         });
     }
     Ok(())
