@@ -3,25 +3,27 @@
 
 use crate::arch::prefetch;
 use crate::begin::Hashes;
-use crate::connections::{Address, Found, Key, Shard};
-use crate::forwarding::Kind;
+use crate::connections::{Address, Found, Key, Opening, Shard, Wish, prefetch_nat_port};
 use crate::frame::Frame;
 use crate::journey::{Now, Seen, Stage};
 use crate::parse::lane::Lane;
 use crate::pipeline::{Context, Pipeline};
 use crate::select::Target;
+use crate::snapshot::Service;
 use crate::tables::Tables;
 use model::ids::Family;
 use model::limits::BURST_PACKETS_MAX;
 
 /// A packet that most likely begins a connection.
-#[derive(Clone, Copy)]
-struct First {
-    lane: Lane,
-    /// What selects its backend.
+struct First<'a> {
+    family: Family,
+    protocol: u8,
+    /// Its service port.
+    place: &'a Option<Service>,
+    /// What may select its backend.
     hashes: Hashes,
-    /// The slot of its service port.
-    service: u32,
+    /// The service port, once it has come, and what does select.
+    selected: Option<(&'a Service, u64)>,
 }
 
 impl Pipeline {
@@ -83,7 +85,7 @@ impl Pipeline {
                 Family::V6 => bring_frontend::<u128>(tables, frame, &seen.lane),
             }
         }
-        let mut firsts = [None; BURST_PACKETS_MAX];
+        let mut firsts = [const { None }; BURST_PACKETS_MAX];
         let mut fresh = [0; 2];
         for (first, (seen, frame)) in firsts.iter_mut().zip(without()) {
             let (lane, key) = (&seen.lane, self.context.selection_key);
@@ -92,32 +94,50 @@ impl Pipeline {
                 Family::V6 => bring_service(&self.v6, tables, frame, (lane, key, &mut fresh[1])),
             };
         }
-        for First { lane, hashes, service } in firsts.iter().flatten() {
-            let Some(service) = tables.snapshot.service_at(*service) else { continue };
-            service.table(lane.family).prefetch_slot(hashes.at(service));
+        for first in firsts.iter_mut().flatten() {
+            let Some(service) = first.place else { continue };
+            let hash = first.hashes.at(service);
+            service.table(first.family).prefetch_slot(hash);
+            first.selected = Some((service, hash));
         }
-        for First { lane, hashes, service } in firsts.iter().flatten() {
-            let Some(service) = tables.snapshot.service_at(*service) else { continue };
-            service.table(lane.family).prefetch_target(hashes.at(service));
+        for first in firsts.iter().flatten() {
+            let Some((service, hash)) = first.selected else { continue };
+            service.table(first.family).prefetch_target(hash);
             if let Some(counters) = self.context.counters.services.get(service.id.slot as usize) {
                 prefetch(counters);
             }
         }
-        for First { lane, hashes, service } in firsts.iter().flatten() {
-            let Some(service) = tables.snapshot.service_at(*service) else { continue };
-            let Some(target) = service.table(lane.family).target(hashes.at(service)) else {
-                continue;
-            };
+        for (first, target) in with_targets(&firsts) {
             if let Some(counters) = self.context.counters.backends.get(target.id.slot as usize) {
                 prefetch(counters);
             }
             tables.snapshot.prefetch_backend(target.id.slot);
-            match lane.family {
-                Family::V4 => bring_ports(&self.v4, service.kind, target, lane.protocol),
-                Family::V6 => bring_ports(&self.v6, service.kind, target, lane.protocol),
+            match first.family {
+                Family::V4 => bring_ports(&self.v4, first, target),
+                Family::V6 => bring_ports(&self.v6, first, target),
+            }
+        }
+        // Connections to the same backend get ports one after the other.
+        let mut begun = [None; BURST_PACKETS_MAX];
+        for (n, (first, target)) in with_targets(&firsts).enumerate() {
+            let nth = begun[..n].iter().filter(|id| **id == Some(target.id)).count() as u32;
+            begun[n] = Some(target.id);
+            match first.family {
+                Family::V4 => bring_port(&self.v4, &self.context, tables, (first, target, nth)),
+                Family::V6 => bring_port(&self.v6, &self.context, tables, (first, target, nth)),
             }
         }
     }
+}
+
+/// Those that have a backend, and which.
+fn with_targets<'a>(
+    firsts: &'a [Option<First<'a>>],
+) -> impl Iterator<Item = (&'a First<'a>, &'a Target)> {
+    firsts.iter().flatten().filter_map(|first| {
+        let (service, hash) = first.selected?;
+        Some((first, service.table(first.family).target(hash)?))
+    })
 }
 
 #[inline(always)]
@@ -152,24 +172,49 @@ fn bring_frontend<A: Address>(tables: &Tables, frame: &Frame<'_>, lane: &Lane) {
 }
 
 /// Asks for the service port of a frontend, and for a place for the connection.
-fn bring_service<A: Address>(
+fn bring_service<'a, A: Address>(
     shard: &Shard<A>,
-    tables: &Tables,
+    tables: &'a Tables,
     frame: &Frame<'_>,
     (lane, selection_key, fresh): (&Lane, u64, &mut u32),
-) -> Option<First> {
+) -> Option<First<'a>> {
     let key = key::<A>(frame, lane)?;
     let (address, port) = (key.destination.to_ip(), key.destination_port);
-    let service = tables.snapshot.prefetch_service(address, lane.protocol, port)?;
+    let place = tables.snapshot.prefetch_service(address, lane.protocol, port)?;
     shard.prefetch_free(*fresh);
     *fresh += 1;
-    Some(First { lane: *lane, hashes: Hashes::of(&key, selection_key), service })
+    let hashes = Hashes::of(&key, selection_key);
+    let (family, protocol) = (lane.family, lane.protocol);
+    Some(First { family, protocol, place, hashes, selected: None })
 }
 
 /// Asks for what is known of the NAT ports towards a backend.
-fn bring_ports<A: Address>(shard: &Shard<A>, kind: Kind, target: &Target, protocol: u8) {
-    if let Some(source) = A::from_ip(target.address.ip()) {
-        let backend = (source, target.address.port());
-        shard.prefetch_ports(&kind.reply_key(protocol, backend, (A::default(), 0)));
+fn bring_ports<A: Address>(shard: &Shard<A>, first: &First<'_>, target: &Target) {
+    if let (Some(address), Some((service, _))) = (A::from_ip(target.address.ip()), first.selected) {
+        let backend = (address, target.address.port());
+        let kind = service.kind;
+        shard.prefetch_ports(&kind.reply_key(first.protocol, backend, (A::default(), 0)));
     }
+}
+
+/// Asks for where the reply key of the port will lie that a connection most likely gets: it leaves by
+/// the interface that the one before left by, and `nth` of the burst come before it.
+fn bring_port<A: Address>(
+    shard: &Shard<A>,
+    context: &Context,
+    tables: &Tables,
+    (first, target, nth): (&First<'_>, &Target, u32),
+) {
+    let (Some(address), Some((service, _))) = (A::from_ip(target.address.ip()), first.selected)
+    else {
+        return;
+    };
+    let wish = Wish {
+        blocks: tables.steer.blocks(context.worker, context.begun_by, A::FAMILY),
+        kind: service.kind,
+        backend: (address, target.address.port()),
+        protocol: first.protocol,
+        opening: Opening::default(),
+    };
+    prefetch_nat_port(shard, &wish, nth);
 }

@@ -90,15 +90,16 @@ pub fn begin<A: Address>(
         return Err(drop(DropReason::NatUnconfigured));
     }
     check(context, tables, (frame, parsed), &plan, now)?;
-    let opening = match key.protocol {
-        TCP => Segment::read(frame, parsed).opening(),
-        _ => Opening::default(),
+    let first = match key.protocol {
+        TCP => Segment::read(frame, parsed),
+        _ => Segment::default(),
     };
-    let nat = port(shard, context, blocks, (beginning, &plan, opening), now);
+    let nat = port(shard, context, blocks, (beginning, &plan, first.opening()), now);
     let nat = nat.ok_or(drop(DropReason::NatPortsExhausted))?;
-    insert(shard, context, tables, (beginning, &plan, nat), service, now)
+    insert(shard, context, tables, (beginning, &plan, nat, first), service, now)
 }
 
+#[inline(always)]
 fn plan<A: Address>(
     tables: &Tables,
     kind: Kind,
@@ -174,15 +175,15 @@ fn port<A: Address>(
         protocol: beginning.key.protocol,
         opening,
     };
-    let random = context.random();
-    choose_nat_port(shard, &wish, random, now.ms, &context.timeouts, |_, _| true)
+    let Context { numbers, timeouts, .. } = context;
+    choose_nat_port(shard, &wish, || numbers.draw(), now.ms, timeouts, |_, _| true)
 }
 
 fn insert<A: Address>(
     shard: &mut Shard<A>,
     context: &mut Context,
     tables: &Tables,
-    (beginning, plan, nat): (&Beginning<'_, A>, &Plan<A>, NatPort<A>),
+    (beginning, plan, nat, first): (&Beginning<'_, A>, &Plan<A>, NatPort<A>, Segment),
     service: &Service,
     now: Now,
 ) -> Result<Found, Verdict> {
@@ -210,6 +211,8 @@ fn insert<A: Address>(
         next_hop: plan.to_backend.1.to_wire(),
         next_hop_interface: plan.to_backend.0.interface.0,
         created_s: now.seconds(),
+        // What the backend's answer acknowledges.
+        last_sequence: first.end(parsed.tcp_flags),
         backend_generation: backend.generation,
         service_generation: service.id.generation,
         ..Cold::default()
@@ -224,6 +227,7 @@ fn insert<A: Address>(
     if plan.picked.sticky_s.is_some() {
         keep(context, service, key, (backend, true), now);
     }
+    context.begun_by = plan.to_backend.0.interface;
     let counters = &context.counters;
     counters.inserts.add(1);
     counters.half_open_evicted.add(u64::from(pushed) + evicted);
@@ -258,6 +262,7 @@ pub fn verified<A: Address>(
 }
 
 /// The backend that a new connection gets; `None` where no backend is active. Changes nothing.
+#[inline(always)]
 pub fn pick<A: Address>(
     (affinity, selection_key): (&AffinityTable, u64),
     tables: &Tables,

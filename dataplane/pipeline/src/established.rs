@@ -1,6 +1,7 @@
 //! A packet of a connection that is in the table: the slow lane, which asks everything. What the
 //! fast lane of `journey.rs` leaves out, it leaves to this.
 
+use crate::adjacency::Adjacency;
 use crate::answer::{IcmpError, refuse, reject};
 use crate::connections::{Address, Cold, Direction, Entry, Flags, Found, NO_SLOT, Shard};
 use crate::forwarding::Life;
@@ -224,6 +225,36 @@ pub fn forward<A: Address>(
     entry.last_seen_ms = now.ms as u32;
     count(context, entry, parsed.ip_len, found.direction);
     judge::judge(shard, context, tables, (frame, parsed, found), now);
+    send(shard, context, (frame, parsed, found), adjacency)
+}
+
+/// Forwards the packet that has begun its connection: all that is asked of one was asked when it
+/// began.
+pub fn forward_first<A: Address>(
+    shard: &mut Shard<A>,
+    context: &mut Context,
+    tables: &Tables,
+    (frame, parsed, found): (&mut Frame<'_>, &Parsed, Found),
+    now: Now,
+) -> Verdict {
+    let Some(entry) = shard.entry_mut(found.entry) else {
+        return Verdict::Drop(DropReason::TableFull);
+    };
+    ways::follow_client(context, tables, (frame, parsed), entry, now);
+    count(context, entry, parsed.ip_len, found.direction);
+    let Some(adjacency) = tables.adjacencies.adjacency(entry.adjacency(found.direction)) else {
+        return Verdict::Drop(DropReason::NeighbourUnresolved);
+    };
+    send(shard, context, (frame, parsed, found), adjacency)
+}
+
+/// Rewrites the packet for the next hop.
+fn send<A: Address>(
+    shard: &Shard<A>,
+    context: &mut Context,
+    (frame, parsed, found): (&mut Frame<'_>, &Parsed, Found),
+    adjacency: &Adjacency,
+) -> Verdict {
     let Some(entry) = shard.entry(found.entry) else {
         return Verdict::Drop(DropReason::TableFull);
     };

@@ -314,7 +314,9 @@ fn fate<A: Address>(
         }
     }
     match miss::classify(shard, context, tables, (frame, &beginning), now) {
-        Ok(found) => established::forward(shard, context, tables, (frame, parsed, found), now),
+        Ok(found) => {
+            established::forward_first(shard, context, tables, (frame, parsed, found), now)
+        }
         Err(verdict) => verdict,
     }
 }

@@ -135,13 +135,15 @@ pub(crate) struct Context {
     pub peers: Arc<[IpAddr]>,
     pub prefetch: bool,
     pub claims: Claims,
+    /// The interface that the latest new connection left by.
+    pub begun_by: InterfaceId,
     budgets: Budgets,
     begins: Bucket,
     identification: u16,
     fragment_id: u32,
     requests: Vec<NeighbourRequest>,
     generated: Vec<Generated>,
-    numbers: Numbers,
+    pub numbers: Numbers,
 }
 
 impl Pipeline {
@@ -186,6 +188,7 @@ impl Pipeline {
                 affinity: Arc::clone(&options.affinity),
                 prefetch: options.prefetch,
                 claims: Claims::default(),
+                begun_by: InterfaceId(0),
                 host_flows: Arc::clone(&options.host_flows),
                 peers: Arc::clone(&options.peers),
                 budgets: options.rates.budgets(),

@@ -16,6 +16,7 @@ use std::net::IpAddr;
 
 /// The next hop towards a backend: never by an interface that isn't for backends, where a default
 /// route would take it to the clients' side.
+#[inline(always)]
 pub fn to_backend(tables: &Tables, address: IpAddr, via: Option<IpAddr>) -> Option<Hop> {
     let hop = tables.adjacencies.hop(address, via)?;
     is_back(tables, hop.interface).then_some(hop)

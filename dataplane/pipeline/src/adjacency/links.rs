@@ -4,7 +4,7 @@ use super::{Interface, Mac, Route};
 use crate::bits::AddressBits;
 use hashbrown::{HashMap, HashSet};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use model::ids::{InterfaceId, PortId};
+use model::ids::{Family, InterfaceId, PortId};
 use prefix_trie::PrefixMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -19,6 +19,9 @@ pub struct Links {
     /// The kernel's routes over the twins; of equal prefixes the first counts.
     pub routes: Vec<(IpNet, Route)>,
 }
+
+/// Routes of a family that are looked through one by one.
+const FEW_ROUTES: usize = 12;
 
 /// What is asked of an interface for each packet that comes in by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,8 @@ pub(super) struct Compiled {
     local_on: HashSet<(InterfaceId, IpAddr)>,
     routes_v4: PrefixMap<Ipv4Net, Route>,
     routes_v6: PrefixMap<Ipv6Net, Route>,
+    /// The same of each family, the longest first, where they are few.
+    few: [Option<Vec<Few>>; 2],
     /// The next hops of routes: the routers of each link.
     pub gateways: HashSet<(InterfaceId, IpAddr)>,
 }
@@ -80,6 +85,9 @@ impl Compiled {
             }
             new.gateways.extend(route.via.map(|via| (route.interface, via)));
         }
+        let v4 = new.routes_v4.iter().map(|(net, route)| Few::new(IpNet::V4(net), *route));
+        let v6 = new.routes_v6.iter().map(|(net, route)| Few::new(IpNet::V6(net), *route));
+        new.few = [few(v4), few(v6)];
         new.links = links;
         new
     }
@@ -97,10 +105,43 @@ impl Compiled {
         self.local_on.contains(&(interface, address))
     }
     pub fn route(&self, destination: IpAddr) -> Option<Route> {
+        if let Some(few) = &self.few[Family::of(destination).index()] {
+            let address = bits(destination);
+            let found = few.iter().find(|few| (address ^ few.network) & few.mask == 0);
+            return found.map(|few| few.route);
+        }
         match destination {
             IpAddr::V4(ip) => self.routes_v4.get_lpm(&host_v4(ip)).map(|(_, route)| *route),
             IpAddr::V6(ip) => self.routes_v6.get_lpm(&host_v6(ip)).map(|(_, route)| *route),
         }
+    }
+}
+
+/// A route as it is looked for among a few.
+#[derive(Clone, Copy, Debug)]
+struct Few {
+    network: u128,
+    mask: u128,
+    route: Route,
+}
+
+impl Few {
+    fn new(net: IpNet, route: Route) -> Self {
+        Self { network: bits(net.network()), mask: bits(net.netmask()), route }
+    }
+}
+
+/// Most gateways have a handful of routes, which are sooner looked through than walked in a trie.
+fn few(routes: impl Iterator<Item = Few>) -> Option<Vec<Few>> {
+    let mut routes: Vec<Few> = routes.take(FEW_ROUTES + 1).collect();
+    routes.sort_unstable_by_key(|few| std::cmp::Reverse(few.mask));
+    (routes.len() <= FEW_ROUTES).then_some(routes)
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(ip) => ip.to_bits().into(),
+        IpAddr::V6(ip) => ip.to_bits(),
     }
 }
 

@@ -320,6 +320,7 @@ impl Adjacencies {
     }
     /// Where a packet for `destination` has to go next. `via` is a next hop that holds if it is on
     /// a link of ours and the destination itself isn't.
+    #[inline(always)]
     pub fn hop(&self, destination: IpAddr, via: Option<IpAddr>) -> Option<Hop> {
         let route = self.route(destination);
         let by_via = via

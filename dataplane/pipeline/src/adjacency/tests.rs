@@ -159,3 +159,39 @@ fn a_walk_of_changes_ends_where_a_fresh_table_begins() {
         }
     }
 }
+
+/// However many routes there are.
+#[test]
+fn the_longest_matching_route_is_found_among_few_and_many() {
+    let mut random = 9_u64;
+    let mut draw = move |below: u64| {
+        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (random >> 33) % below
+    };
+    for round in 0..400 {
+        let mut routes: Vec<(IpNet, Route)> = Vec::new();
+        for _ in 0..draw(if round % 2 == 0 { 9 } else { 40 }) {
+            // Few addresses, so that prefixes lie within each other.
+            let (v6, bits, len) = (draw(2) == 1, draw(8) as u128, draw(5) as u8);
+            let (address, len): (IpAddr, u8) = if v6 {
+                (std::net::Ipv6Addr::from_bits(bits << 125).into(), len)
+            } else {
+                (Ipv4Addr::from_bits((bits as u32) << 29).into(), len)
+            };
+            let net = IpNet::new(address, len).unwrap().trunc();
+            let via = (draw(2) == 1).then(|| ip("192.0.2.254"));
+            routes.push((net, Route { interface: InterfaceId(draw(200) as u8), via }));
+        }
+        let table = Adjacencies::new(AdjacencyInput { routes: routes.clone(), ..input() });
+        for bits in 0..16_u32 {
+            let v4: IpAddr = Ipv4Addr::from_bits(bits << 28).into();
+            let v6: IpAddr = std::net::Ipv6Addr::from_bits(u128::from(bits) << 124).into();
+            for address in [v4, v6] {
+                let matching = routes.iter().filter(|(net, _)| net.contains(&address)).rev();
+                // Of equal prefixes the first counts, which `rev` makes the last of the longest.
+                let longest = matching.max_by_key(|(net, _)| net.prefix_len());
+                assert_eq!(table.route(address), longest.map(|(_, route)| *route), "{routes:?}");
+            }
+        }
+    }
+}

@@ -21,7 +21,9 @@ pub use header::{Header, LAYOUT_VERSION, NotAdopted, Origin};
 pub use index::Direction;
 pub use key::{Address, Key};
 pub use life::{Event, TimeoutTable, Timeouts, ends_in_doubt, next};
-pub use ports::{NatPort, Opening, Wish, choose as choose_nat_port};
+pub use ports::{
+    NatPort, Opening, Wish, choose as choose_nat_port, prefetch_first as prefetch_nat_port,
+};
 pub use shard::{Adopted, Found, Refusal, Shard, challenge_number};
 pub use slot_keys::{ByKey, Holders, SlotKeys};
 pub use targets::nat_port_order;

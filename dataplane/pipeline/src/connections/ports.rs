@@ -17,6 +17,8 @@ use model::record::ConnectionState::{
 
 /// Ports whose index buckets are asked for at a time.
 const AHEAD: usize = 4;
+/// Where more than one port in so many is taken, more than one is looked at at once.
+const CROWDED: usize = 8;
 /// Ports that are looked at for a UDP flow where none is free: any of them may be had.
 const TRIES_FULL_UDP: usize = 32;
 /// Where fewer than one port in so many is free, free ones aren't looked for at length.
@@ -91,17 +93,18 @@ enum Rank {
 pub fn choose<A: Address>(
     shard: &mut Shard<A>,
     wish: &Wish<'_, A>,
-    random: u64,
+    random: impl FnOnce() -> u64,
     now_ms: u64,
     timeouts: &TimeoutTable,
     fits: impl Fn(A, u16) -> bool,
 ) -> Option<NatPort<A>> {
     let ports = wish.blocks.len() * NAT_BLOCK_PORTS;
     let blank = wish.reply_key((A::default(), 0));
-    let (mut start, mut full, mut scarce) = (random as u32, false, false);
+    let (mut start, mut crowded, mut full, mut scarce) = (None, false, false, false);
     let seed = shard.targets().seed(&blank);
-    if let Some(target) = shard.targets().find_or_add(&blank) {
-        start = target.cursor;
+    if let Some(target) = shard.targets().find_or_add(&blank, seed) {
+        start = Some(target.cursor);
+        crowded = target.used as usize >= ports / CROWDED;
         full = target.used as usize >= ports;
         scarce = target.used as usize >= ports - ports / FREE_AT_LEAST;
         let pause = target.none_before_ms.wrapping_sub(now_ms as u32);
@@ -109,9 +112,10 @@ pub fn choose<A: Address>(
             return None;
         }
     }
-    let mut walk = Walk { shard, wish, seed, start, full, scarce, now_ms, timeouts };
+    let start = start.unwrap_or_else(|| random() as u32);
+    let mut walk = Walk { shard, wish, seed, start, crowded, full, scarce, now_ms, timeouts };
     let (steps, chosen) = walk.run(ports, fits);
-    if let Some(target) = shard.targets().find(&blank) {
+    if let Some(target) = shard.targets().find(&blank, seed) {
         target.cursor = start.wrapping_add(steps) % (ports.max(1) as u32);
         if chosen.is_none() {
             target.none_before_ms = (now_ms as u32).wrapping_add(NAT_PORT_PAUSE_MS);
@@ -120,7 +124,24 @@ pub fn choose<A: Address>(
     chosen
 }
 
+/// Asks for what [`choose`] looks at first, where `nth` others towards the same backend come before.
+pub fn prefetch_first<A: Address>(shard: &Shard<A>, wish: &Wish<'_, A>, nth: u32) {
+    let blank = wish.reply_key((A::default(), 0));
+    let seed = shard.peek_targets().seed(&blank);
+    let Some(target) = shard.peek_targets().peek(&blank, seed) else { return };
+    let Some(source) = wish.port_at(target.cursor.wrapping_add(nth), seed) else { return };
+    shard.prefetch_buckets(shard.hash(&A::tuple(&wish.reply_key(source))));
+}
+
 impl<A: Address> Wish<'_, A> {
+    /// The NAT address and port at a place of the backend's order.
+    fn port_at(&self, place: u32, seed: u64) -> Option<(A, u16)> {
+        let blocks = self.blocks.len() as u32;
+        let place = place.checked_rem(blocks * NAT_BLOCK_PORTS as u32)?;
+        let (block, port) = permute(place, blocks, seed);
+        let block = self.blocks.get(block as usize)?;
+        Some((A::from_ip(block.address)?, block.first_port + port as u16))
+    }
     /// The key of replies to a NAT address and port.
     const fn reply_key(&self, source: (A, u16)) -> Key<A> {
         self.kind.reply_key(self.protocol, self.backend, source)
@@ -132,6 +153,8 @@ struct Walk<'a, A: Address> {
     wish: &'a Wish<'a, A>,
     seed: u64,
     start: u32,
+    /// A look at one port won't do.
+    crowded: bool,
     /// No port is free.
     full: bool,
     /// Few are.
@@ -149,10 +172,13 @@ impl<A: Address> Walk<'_, A> {
         let tries = ports.min(if any { TRIES_FULL_UDP } else { NAT_PORT_TRIES });
         let mut best: Option<(Rank, u32, (u32, NatPort<A>))> = None;
         let mut ahead = [(A::NO_TUPLE, 0u64, A::default(), 0u16); AHEAD];
-        for first in (0..tries).step_by(AHEAD) {
-            let many = AHEAD.min(tries - first);
+        let mut first = 0;
+        while first < tries {
+            // Where most ports are free the first one is, nearly always.
+            let many = if first == 0 && !self.crowded { 1 } else { AHEAD.min(tries - first) };
             for (step, place) in ahead[..many].iter_mut().enumerate() {
-                let Some((address, port)) = self.port_at((first + step) as u32) else { continue };
+                let at = self.start.wrapping_add((first + step) as u32);
+                let Some((address, port)) = self.wish.port_at(at, self.seed) else { continue };
                 let tuple = A::tuple(&self.wish.reply_key((address, port)));
                 let hash = self.shard.hash(&tuple);
                 self.shard.prefetch_buckets(hash);
@@ -181,18 +207,12 @@ impl<A: Address> Walk<'_, A> {
                     best = Some((rank, idle, (steps, nat)));
                 }
             }
+            first += many;
         }
         match best {
             Some((_, _, (steps, nat))) => (steps, Some(nat)),
             None => (tries as u32, None),
         }
-    }
-    fn port_at(&self, step: u32) -> Option<(A, u16)> {
-        let blocks = self.wish.blocks.len() as u32;
-        let place = self.start.wrapping_add(step) % (blocks * NAT_BLOCK_PORTS as u32);
-        let (block, port) = permute(place, blocks, self.seed);
-        let block = self.wish.blocks.get(block as usize)?;
-        Some((A::from_ip(block.address)?, block.first_port + port as u16))
     }
     /// What the connection's port may be had for, and for how long it has been silent.
     fn rank(&self, found: Found) -> Option<(Rank, u32)> {

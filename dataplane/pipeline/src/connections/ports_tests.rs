@@ -38,7 +38,7 @@ impl World {
         ms: u64,
     ) -> Option<NatPort<u32>> {
         let wish = Wish { blocks: &self.blocks, kind: Kind::Nat, backend: to, protocol, opening };
-        choose(&mut self.shard, &wish, 0, ms, &self.timeouts, |_, _| true)
+        choose(&mut self.shard, &wish, || 0, ms, &self.timeouts, |_, _| true)
     }
     /// Begins a connection and takes it to a state. Its port, and whether another had to go.
     fn begin(
@@ -259,7 +259,8 @@ fn only_ports_that_fit_are_taken() -> Result<(), OutOfMemory> {
         opening: Opening::default(),
     };
     for n in 0..64u64 {
-        let even = choose(&mut world.shard, &wish, n, 0, &world.timeouts, |_, port| port % 2 == 0);
+        let even =
+            choose(&mut world.shard, &wish, || n, 0, &world.timeouts, |_, port| port % 2 == 0);
         assert!(even.is_some_and(|nat| nat.port % 2 == 0));
     }
     Ok(())

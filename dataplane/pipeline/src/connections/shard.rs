@@ -256,6 +256,10 @@ impl<A: Address> Shard<A> {
     pub const fn targets(&mut self) -> &mut Targets<A> {
         &mut self.targets
     }
+    /// What is known of the NAT ports towards backends, to be looked at.
+    pub const fn peek_targets(&self) -> &Targets<A> {
+        &self.targets
+    }
     /// Asks for what is known of the NAT ports towards a backend, by any reply key of its.
     pub fn prefetch_ports(&self, reply: &Key<A>) {
         self.targets.prefetch(reply);

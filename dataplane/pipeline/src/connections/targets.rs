@@ -53,14 +53,17 @@ impl<A: Address> Targets<A> {
         let sets = self.places.len();
         crate::arch::prefetch_all(&self.places[self.seed(reply) as usize & (sets - 1)]);
     }
-    /// What is known of a backend, by any reply key of its.
-    pub fn find(&mut self, reply: &Key<A>) -> Option<&mut Target<A>> {
-        let seed = self.seed(reply);
+    /// What is known of a backend, by any reply key of its; `seed` is its own, of [`Self::seed`].
+    pub fn find(&mut self, reply: &Key<A>, seed: u64) -> Option<&mut Target<A>> {
         self.set(seed).iter_mut().find(|target| target.is_of(reply))
     }
+    /// The same, to be looked at.
+    pub fn peek(&self, reply: &Key<A>, seed: u64) -> Option<&Target<A>> {
+        let sets = self.places.len();
+        self.places[seed as usize & (sets - 1)].iter().find(|target| target.is_of(reply))
+    }
     /// The same; one that isn't known yet takes the place of one whose ports are all free.
-    pub fn find_or_add(&mut self, reply: &Key<A>) -> Option<&mut Target<A>> {
-        let seed = self.seed(reply);
+    pub fn find_or_add(&mut self, reply: &Key<A>, seed: u64) -> Option<&mut Target<A>> {
         let set = self.set(seed);
         let way = match set.iter().position(|target| target.is_of(reply)) {
             Some(way) => way,
@@ -77,13 +80,15 @@ impl<A: Address> Targets<A> {
     }
     /// A connection with this reply key begins.
     pub fn begin(&mut self, reply: &Key<A>) {
-        if let Some(target) = self.find_or_add(reply) {
+        let seed = self.seed(reply);
+        if let Some(target) = self.find_or_add(reply, seed) {
             target.used += 1;
         }
     }
     /// It ends.
     pub fn end(&mut self, reply: &Key<A>) {
-        if let Some(target) = self.find(reply) {
+        let seed = self.seed(reply);
+        if let Some(target) = self.find(reply, seed) {
             target.used = target.used.saturating_sub(1);
             target.none_before_ms = 0;
         }
@@ -130,8 +135,11 @@ pub fn permute(at: u32, blocks: u32, seed: u64) -> (u32, u32) {
             let key = seed.rotate_left(21 * round as u32) ^ salt;
             (crate::select::mum(u64::from(value) ^ key, key ^ 0x9fb2_1c65_1e98_df25) >> 32) as u32
         };
-        port = (port + of(block, 0xd1b5_4a32_d192_ed03) % PORTS) % PORTS;
-        block = (block + of(port, 0x2545_f491_4f6c_dd1d) % blocks) % blocks;
+        port = (port + of(block, 0xd1b5_4a32_d192_ed03)) % PORTS;
+        // A share of `blocks`, by a product: a remainder would cost most of the round.
+        let by = (u64::from(of(port, 0x2545_f491_4f6c_dd1d)) * u64::from(blocks)) >> 32;
+        let moved = block + by as u32;
+        block = if moved >= blocks { moved - blocks } else { moved };
     }
     (block, port)
 }
@@ -165,7 +173,10 @@ mod tests {
         }
         targets.begin(&reply(0, 81));
         targets.end(&reply(2, 80));
-        let mut used = |n, port| targets.find(&reply(n, port)).map(|target| target.used);
+        let mut used = |n, port| {
+            let (reply, seed) = (reply(n, port), targets.seed(&reply(n, port)));
+            targets.find(&reply, seed).map(|target| target.used)
+        };
         assert_eq!([used(0, 80), used(1, 80), used(2, 80), used(0, 81)], [1, 2, 2, 1].map(Some));
         assert_eq!(used(9, 80), None);
     }
@@ -175,9 +186,10 @@ mod tests {
         let mut targets = Targets::<u32>::new(4, 7);
         (0..4).for_each(|n| targets.begin(&reply(n, 80)));
         targets.begin(&reply(4, 80));
-        assert!(targets.find(&reply(4, 80)).is_none(), "not counted");
+        let seeds = [1, 4].map(|n| targets.seed(&reply(n, 80)));
+        assert!(targets.find(&reply(4, 80), seeds[1]).is_none(), "not counted");
         targets.end(&reply(1, 80));
-        assert!(targets.find_or_add(&reply(4, 80)).is_some());
-        assert!(targets.find(&reply(1, 80)).is_none());
+        assert!(targets.find_or_add(&reply(4, 80), seeds[1]).is_some());
+        assert!(targets.find(&reply(1, 80), seeds[0]).is_none());
     }
 }

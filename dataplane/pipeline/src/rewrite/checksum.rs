@@ -6,21 +6,26 @@
 /// odd piece may only come last.
 #[inline]
 pub fn sum(bytes: &[u8], sum: u32) -> u32 {
-    // Words of 32 bits add up to the same as their halves, modulo 65,535; 2^32 of them fit.
+    // Words of 32 bits add up to the same as their halves, modulo 65,535, and in whichever byte order
+    // they are read; 2^32 of them fit. The sum is turned round, not each word.
     let (words, rest) = bytes.as_chunks::<4>();
-    let mut total = u64::from(sum);
-    for word in words {
-        total += u64::from(u32::from_be_bytes(*word));
-    }
+    let mut total: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
     let (words, odd) = rest.as_chunks::<2>();
     for word in words {
-        total += u64::from(u16::from_be_bytes(*word));
+        total += u64::from(u16::from_ne_bytes(*word));
     }
     if let [last] = odd {
-        total += u64::from(*last) << 8;
+        total += u64::from(u16::from_ne_bytes([*last, 0]));
     }
+    sum + u32::from(u16::from_be(fold64(total)))
+}
+
+/// Folds a running sum of wide words to 16 bits.
+#[inline]
+const fn fold64(total: u64) -> u16 {
     let total = (total >> 32) + (total & 0xffff_ffff);
-    ((total >> 16) + (total & 0xffff)) as u32
+    let total = (total >> 32) + (total & 0xffff_ffff);
+    fold(total as u32)
 }
 
 /// True where the sum over an IPv4 header without options is that of a right checksum. That is so in
@@ -29,8 +34,7 @@ pub fn sum(bytes: &[u8], sum: u32) -> u32 {
 pub fn is_right(header: &[u8; 20]) -> bool {
     let (words, _) = header.as_chunks::<4>();
     let total: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
-    let total = (total >> 32) + (total & 0xffff_ffff);
-    fold(((total >> 16) + (total & 0xffff)) as u32) == 0xffff
+    fold64(total) == 0xffff
 }
 
 /// Folds a running sum to 16 bits.

@@ -139,17 +139,19 @@ impl Snapshot {
             self.frontends.prefetch(address, protocol, port);
         }
     }
-    /// Asks for the lines of the service port of a frontend, whose own lines have come; its slot.
+    /// Asks for the lines of the service port of a frontend, whose own lines have come; where it is
+    /// and what is in it, unread.
     #[inline]
-    pub fn prefetch_service(&self, address: IpAddr, protocol: u8, port: u16) -> Option<u32> {
+    pub fn prefetch_service(
+        &self,
+        address: IpAddr,
+        protocol: u8,
+        port: u16,
+    ) -> Option<&Option<Service>> {
         let holder = self.frontends.find(address, Protocol::from_number(protocol)?, port)?;
-        crate::arch::prefetch_all(self.services.get(holder.slot as usize)?);
-        Some(holder.slot)
-    }
-    /// The service port in a slot.
-    #[inline]
-    pub fn service_at(&self, slot: u32) -> Option<&Service> {
-        self.services.get(slot as usize)?.as_ref()
+        let place = self.services.get(holder.slot as usize)?;
+        crate::arch::prefetch_all(place);
+        Some(place)
     }
     /// Asks for what says how the backend in a slot stands.
     #[inline]

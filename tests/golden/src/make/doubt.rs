@@ -8,7 +8,7 @@ const DAY_MS: u64 = 86_400_000;
 /// The sweep asks the backend whether it lives, by an ACK that doesn't fit.
 fn asked(m: &mut Maker, flow: &Flow, number: usize) {
     let body = Body::Tcp {
-        sequence: super::reset::sequence(m.begun + number),
+        sequence: super::reset::sequence(m.challenged + number),
         acknowledged: super::ports::told(flow),
         flags: ACK,
         window: 0,

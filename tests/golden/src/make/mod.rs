@@ -156,6 +156,8 @@ struct Maker {
     case: Case,
     us: u64,
     begun: usize,
+    /// Challenges to clients of backends that have gone.
+    challenged: usize,
     fragmented: u32,
 }
 

@@ -13,12 +13,13 @@ fn left(m: &mut Maker, f: Family) -> Flow {
     flow
 }
 
-/// Sequence numbers of challenges after one connection: the draws that NAT ports come from, too.
-const SEQUENCES: [u32; 5] = [0x9940_9cfa, 0xc9ed_6591, 0x1919_7f1c, 0xe5d0_c5a8, 0xa4fe_8a7b];
+/// Sequence numbers of challenges, in their order: what is drawn after the identifications.
+const SEQUENCES: [u32; 6] =
+    [0xd122_b816, 0x9940_9cfa, 0xc9ed_6591, 0x1919_7f1c, 0xe5d0_c5a8, 0xa4fe_8a7b];
 
 /// The sequence number of a challenge, after so many draws.
 pub(super) fn sequence(draws: usize) -> u32 {
-    SEQUENCES[draws - 1]
+    SEQUENCES[draws]
 }
 
 /// A sweep, which asks that the way to the backend be kept.
@@ -29,8 +30,8 @@ fn sweep(m: &mut Maker, flow: &Flow) {
 
 /// The sweep challenges the client of the connection.
 fn challenge(m: &mut Maker, flow: &Flow) {
-    let sequence = SEQUENCES[m.begun - 1];
-    m.begun += 1;
+    let sequence = SEQUENCES[m.challenged];
+    m.challenged += 1;
     m.generate(FRONT, challenge_with(flow, sequence).bytes());
 }
 
