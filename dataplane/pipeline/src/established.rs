@@ -107,7 +107,7 @@ pub fn current<A: Address>(
         return Validity::Due;
     }
     if entry.backend_stamp == tables.backend_stamp(entry.backend_slot)
-        && entry.routes_stamp == tables.routes_stamp()
+        && (entry.routes_stamp == tables.routes_stamp() || ways::still_hold(shard, tables, at))
     {
         return Validity::Live;
     }

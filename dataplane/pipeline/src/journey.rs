@@ -258,11 +258,15 @@ fn fast<A: Address>(
     let lane = &seen.lane;
     let tuple = A::read(frame.bytes(), usize::from(lane.l3))?;
     let found = shard.find_first(seen.candidate, seen.hash, &tuple)?;
+    if shard.entry(found.entry)?.routes_stamp != tables.routes_stamp()
+        && !ways::still_hold(shard, tables, found.entry)
+    {
+        return None;
+    }
     let entry = shard.entry_mut(found.entry)?;
     let unchanged = entry.is_steady()
         && entry.idle_ms(now.ms) < context.timeouts[entry.state_number()]
-        && entry.backend_stamp == tables.backend_stamp(entry.backend_slot)
-        && entry.routes_stamp == tables.routes_stamp();
+        && entry.backend_stamp == tables.backend_stamp(entry.backend_slot);
     if !unchanged {
         return None;
     }

@@ -3,7 +3,7 @@
 
 use crate::adjacency::{Adjacency, AdjacencyRef, Hop, Mac};
 use crate::answer;
-use crate::connections::{Address, Cold, Direction, Entry, Flags};
+use crate::connections::{Address, Cold, Direction, Entry, Flags, Shard};
 use crate::frame::Frame;
 use crate::journey::Now;
 use crate::mirror::Purpose;
@@ -44,6 +44,19 @@ pub fn find<A: Address>(tables: &Tables, entry: &mut Entry<A>, cold: &mut Cold<A
         if back { found(tables, interface, address) } else { AdjacencyRef::NONE };
     let client = tables.adjacencies.hop(entry.client_key().source.to_ip(), None);
     entry.client_adjacency = client.and_then(|hop| hop.adjacency).unwrap_or(AdjacencyRef::NONE);
+}
+
+/// True where no route has changed that the connection uses: it is the current routes' from then on.
+#[cold]
+pub fn still_hold<A: Address>(shard: &mut Shard<A>, tables: &Tables, at: u32) -> bool {
+    let Some((entry, cold)) = shard.whole_mut(at) else { return false };
+    let uses =
+        [entry.client_key().source.to_ip(), entry.reply_key().source.to_ip(), cold.next_hop().1];
+    let hold = tables.adjacencies.routes_hold(entry.routes_stamp, uses);
+    if hold {
+        entry.routes_stamp = tables.routes_stamp();
+    }
+    hold
 }
 
 fn found(tables: &Tables, interface: InterfaceId, address: IpAddr) -> AdjacencyRef {

@@ -177,3 +177,60 @@ fn churn_of_neighbours_loses_nothing_and_concerns_whom_it_concerns() {
     assert_eq!(pipeline.counters().inserts.read(), flows.len() as u64);
     assert!(pipeline.take_requests().next().is_none());
 }
+
+/// Prefixes of a full table come and go a hundred times a second: who is beyond another one notices
+/// nothing, and who is beyond it leaves by the router that it is behind now.
+#[test]
+fn routes_that_flap_concern_whom_they_lead_to() {
+    const CLIENTS: usize = 40;
+    // None of these is dealt to the same place as the backends.
+    const FIRST: u8 = 64;
+    let (mut world, mut random) = (world(), Random(6));
+    let second = (FRONT, client(false, 77));
+    let macs = [common::ROUTER_MAC, [2, 7, 7, 7, 7, 7]];
+    world.input.neighbours.push((second.0, second.1, adjacency::Mac(macs[1])));
+    world.publish_adjacencies();
+    let mut pipeline = common::pipeline(&Options::default());
+    let flows: Vec<_> = (0..CLIENTS)
+        .map(|n| {
+            let mut syn = Packet::to_frontend(Protocol::Tcp, false, 10, (2000, 80));
+            syn.source.set_ip(Ipv4Addr::new(10, FIRST + n as u8, 0, 5).into());
+            syn.from = common::ROUTER_MAC;
+            let out =
+                common::one(&mut pipeline, &world.tables, &syn.build(), FRONT_PORT, Now { ms: 1 });
+            assert_eq!(out.verdict, Verdict::Send(BACK_PORT));
+            let back = Packet::parse(out.frame()).reply(SYN | ACK, vec![]).build();
+            (syn.flags(ACK).build(), back)
+        })
+        .collect();
+    let before = pipeline.counters().revalidations.read();
+    let fixed = world.input.routes.len();
+    let (mut by_second, mut changed) = ([false; 100], [false; 100]);
+    let (mut concerned, mut looked) = (0, 0);
+    for ms in 2..4_000 {
+        if ms % 10 == 0 {
+            let n = random.below(by_second.len());
+            (by_second[n], changed[n]) = (!by_second[n], true);
+            world.input.routes.truncate(fixed);
+            for n in (0..by_second.len()).filter(|n| by_second[*n]) {
+                let net = format!("10.{}.0.0/16", usize::from(FIRST) + n).parse().unwrap();
+                let route = adjacency::Route { interface: FRONT, via: Some(second.1) };
+                world.input.routes.push((net, route));
+            }
+            world.publish_adjacencies();
+        }
+        let n = random.below(CLIENTS);
+        let (there, back) = &flows[n];
+        let out = common::one(&mut pipeline, &world.tables, there, FRONT_PORT, Now { ms });
+        assert_eq!(out.verdict, Verdict::Send(BACK_PORT));
+        let out = common::one(&mut pipeline, &world.tables, back, BACK_PORT, Now { ms });
+        assert_eq!(out.verdict, Verdict::Send(FRONT_PORT));
+        assert_eq!(out.frame()[..6], macs[usize::from(by_second[n])], "client {n} at {ms} ms");
+        concerned += u64::from(std::mem::take(&mut changed[n]));
+        looked += 1;
+    }
+    println!("{looked} looks at connections, {concerned} of them concerned by one of 399 changes");
+    assert!(concerned > 20);
+    assert_eq!(pipeline.counters().revalidations.read() - before, concerned);
+    assert_eq!(common::drops(pipeline.counters()), []);
+}

@@ -50,6 +50,8 @@ pub(super) struct Compiled {
     routes_v6: PrefixMap<Ipv6Net, Route>,
     /// The same of each family, the longest first, where they are few.
     few: [Option<Vec<Few>>; 2],
+    /// Prefixes whose addresses are on a link themselves.
+    on_link: Vec<IpNet>,
     /// The next hops of routes: the routers of each link.
     pub gateways: HashSet<(InterfaceId, IpAddr)>,
 }
@@ -83,13 +85,31 @@ impl Compiled {
                     new.routes_v6.entry(prefix).or_insert(route);
                 }
             }
+            if route.via.is_none() {
+                new.on_link.push(prefix);
+            }
             new.gateways.extend(route.via.map(|via| (route.interface, via)));
         }
-        let v4 = new.routes_v4.iter().map(|(net, route)| Few::new(IpNet::V4(net), *route));
-        let v6 = new.routes_v6.iter().map(|(net, route)| Few::new(IpNet::V6(net), *route));
-        new.few = [few(v4), few(v6)];
+        new.few = [Family::V4, Family::V6]
+            .map(|family| few(new.routes().filter(|(net, _)| Family::of(net.addr()) == family)));
         new.links = links;
         new
+    }
+    /// The routes of both families, one for each prefix.
+    pub fn routes(&self) -> impl Iterator<Item = (IpNet, Route)> + '_ {
+        let v4 = self.routes_v4.iter().map(|(net, route)| (IpNet::V4(net), *route));
+        v4.chain(self.routes_v6.iter().map(|(net, route)| (IpNet::V6(net), *route)))
+    }
+    /// The route of this very prefix.
+    pub fn route_to(&self, net: IpNet) -> Option<Route> {
+        match net {
+            IpNet::V4(net) => self.routes_v4.get(&net).copied(),
+            IpNet::V6(net) => self.routes_v6.get(&net).copied(),
+        }
+    }
+    /// True where the prefix, or one that it lies within, is on a link.
+    pub fn is_on_link(&self, net: IpNet) -> bool {
+        self.on_link.iter().any(|link| link.contains(&net))
     }
     pub fn interface(&self, id: InterfaceId) -> Option<&Interface> {
         self.links.interfaces.get(id.index())
@@ -132,8 +152,9 @@ impl Few {
 }
 
 /// Most gateways have a handful of routes, which are sooner looked through than walked in a trie.
-fn few(routes: impl Iterator<Item = Few>) -> Option<Vec<Few>> {
-    let mut routes: Vec<Few> = routes.take(FEW_ROUTES + 1).collect();
+fn few(routes: impl Iterator<Item = (IpNet, Route)>) -> Option<Vec<Few>> {
+    let routes = routes.take(FEW_ROUTES + 1);
+    let mut routes: Vec<Few> = routes.map(|(net, route)| Few::new(net, route)).collect();
     routes.sort_unstable_by_key(|few| std::cmp::Reverse(few.mask));
     (routes.len() <= FEW_ROUTES).then_some(routes)
 }

@@ -3,6 +3,7 @@
 
 mod links;
 mod places;
+mod route_stamps;
 
 pub use links::{Ingress, Links};
 
@@ -12,6 +13,7 @@ use ipnet::IpNet;
 use links::Compiled;
 use model::ids::{AdjacencyId, InterfaceId, PortId};
 use places::{NextHop, Places};
+use route_stamps::RouteStamps;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -185,7 +187,7 @@ pub struct AdjacencyChange {
 #[derive(Clone, Debug, Default)]
 pub struct Adjacencies {
     compiled: Arc<Compiled>,
-    routes_stamp: u32,
+    stamps: RouteStamps,
     places: Places,
     /// MACs of gateways, on the interfaces that their routes leave by.
     routers: Arc<HashSet<(InterfaceId, Mac)>>,
@@ -220,7 +222,7 @@ impl Adjacencies {
             && *links != self.compiled.links
         {
             next.compiled = Arc::new(Compiled::new(Arc::clone(links)));
-            next.routes_stamp = self.routes_stamp.wrapping_add(1);
+            next.stamps.change(&self.compiled, &next.compiled);
             if links.interfaces != self.compiled.links.interfaces {
                 next.renew();
             }
@@ -280,7 +282,12 @@ impl Adjacencies {
     /// a next hop's MAC that is learned or changes leaves it as it is.
     #[inline]
     pub const fn routes_stamp(&self) -> u32 {
-        self.routes_stamp
+        self.stamps.latest()
+    }
+    /// True where the next hops towards these addresses, which were found under this stamp, are what
+    /// they were: no route has changed since where one of them lies.
+    pub fn routes_hold(&self, stamp: u32, addresses: [IpAddr; 3]) -> bool {
+        self.stamps.holds(stamp, addresses)
     }
     /// One adjacency, where its place is still its own.
     #[inline]

@@ -195,3 +195,63 @@ fn the_longest_matching_route_is_found_among_few_and_many() {
         }
     }
 }
+
+/// Whose next hops a change of routes makes others is told of it, whatever the change; and few others
+/// are, where it isn't of what is on a link.
+#[test]
+fn whom_a_change_of_routes_concerns_is_told() {
+    let mut random = 11_u64;
+    let mut draw = move |below: u64| {
+        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (random >> 33) % below
+    };
+    let (mut concerned, mut told, mut asked) = (0, 0, 0);
+    for _ in 0..300 {
+        let mut input = input();
+        let mut table = Adjacencies::new(input.clone());
+        for _ in 0..12 {
+            let before = table.clone();
+            for _ in 0..=draw(2) {
+                let (v6, len) = (draw(2) == 1, 8 + draw(24) as u8);
+                let bits = draw(1 << 12) as u32;
+                let address: IpAddr = if v6 {
+                    std::net::Ipv6Addr::from_bits(u128::from(0x2001_0000 | bits << 4) << 96).into()
+                } else {
+                    Ipv4Addr::from_bits(0xc000_0000 | bits << 8).into()
+                };
+                let net = IpNet::new(address, len).unwrap().trunc();
+                let via = ip(if v6 { "2001:db8:f::fd" } else { "192.0.2.253" });
+                let via = (draw(12) > 0).then_some(via);
+                match (input.routes.iter().position(|(of, _)| *of == net), draw(3)) {
+                    (Some(at), _) => drop(input.routes.remove(at)),
+                    (None, 0) if input.routes.len() > 6 => drop(input.routes.remove(6)),
+                    (None, _) => input.routes.push((net, Route { interface: FRONT, via })),
+                }
+            }
+            table = table.next(input.clone());
+            for _ in 0..40 {
+                let v6 = draw(2) == 1;
+                let mut address = |n: u64| -> IpAddr {
+                    let bits = draw(1 << 12) as u32;
+                    if v6 {
+                        let high = u128::from(0x2001_0000 | bits << 4) << 96;
+                        std::net::Ipv6Addr::from_bits(high + u128::from(n)).into()
+                    } else {
+                        Ipv4Addr::from_bits(0xc000_0000 | bits << 8 | n as u32).into()
+                    }
+                };
+                let (client, backend, via) = (address(1), address(2), address(3));
+                let hops =
+                    |table: &Adjacencies| (table.hop(client, None), table.hop(backend, Some(via)));
+                let (was, is) = (hops(&before), hops(&table));
+                let next_hop = was.1.map_or(backend, |hop| hop.address);
+                let holds = table.routes_hold(before.routes_stamp(), [client, backend, next_hop]);
+                assert!(was == is || !holds, "{client}, {backend} by {via}: {was:?}, now {is:?}");
+                (asked, concerned, told) =
+                    (asked + 1, concerned + u32::from(was != is), told + u32::from(!holds));
+            }
+        }
+    }
+    println!("{asked} asked, {concerned} concerned, {told} told");
+    assert!(concerned > 1_000 && told < asked / 2, "{concerned}, {told} of {asked}");
+}
