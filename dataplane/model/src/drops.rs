@@ -147,6 +147,8 @@ reasons! {
         => "Raise eal.mbufs; where it lasts, the driver hands out buffers that it keeps.";
     HostFull "host_full" "The ring towards the host is full."
         => "The host's stack is overloaded by traffic for the gateway itself.";
+    IcmpLimited "icmp_limited" "An ICMP error about a connection, beyond the budget of its interface."
+        => "A flood of forged errors: headgate show budgets says on which interface.";
     HostLimited "host_limited" "Traffic for the host beyond the budget of its interface and purpose."
         => "A flood towards the gateway's own addresses: headgate show budgets. Raise [host] if it is legitimate.";
     HostOversize "host_oversize" "A packet for the host that doesn't fit the mirror."

@@ -6,6 +6,7 @@ use crate::begin::Hashes;
 use crate::connections::{Address, Found, Key, Opening, Shard, Wish, prefetch_nat_port};
 use crate::frame::Frame;
 use crate::journey::{Now, Seen, Stage};
+use crate::parse::TCP;
 use crate::parse::lane::Lane;
 use crate::pipeline::{Context, Pipeline};
 use crate::select::Target;
@@ -76,8 +77,13 @@ impl Pipeline {
         };
         let without = || {
             let both = seen.iter().zip(frames);
-            both.filter(|(seen, _)| seen.stage == Stage::Fast && seen.candidate.is_none())
-                .filter(|(seen, _)| !refused(&seen.lane))
+            both.filter(|(seen, _)| seen.stage == Stage::Fast && seen.candidate.is_none()).filter(
+                |(seen, _)| {
+                    // What nothing can begin with is none of them.
+                    let begins = seen.lane.protocol != TCP || !seen.lane.ordinary;
+                    begins && !refused(&seen.lane)
+                },
+            )
         };
         for (seen, frame) in without() {
             match seen.lane.family {

@@ -45,21 +45,27 @@ impl Default for Claims {
 impl Claims {
     /// True where a station says that `address`, which workers answer for on this interface or
     /// which is the host's own there, is at `mac`, and that isn't a MAC of ours. It will be told,
-    /// unless too many were.
+    /// unless too many were, or the packet isn't right.
     pub fn see(
         &mut self,
         tables: &Tables,
         (interface, address, mac): (InterfaceId, IpAddr, Mac),
         now: Now,
+        is_right: impl FnOnce() -> bool,
     ) -> bool {
         if !is_another_s(tables, (interface, address, mac)) {
             return false;
         }
         let bucket = self.buckets.get_mut(interface.index());
-        if self.waiting.len() < WAITING_MAX && bucket.is_some_and(|bucket| bucket.take(now.ms)) {
+        // One that won't be told isn't looked at any further.
+        if self.waiting.len() >= WAITING_MAX || !bucket.is_some_and(|bucket| bucket.take(now.ms)) {
+            return true;
+        }
+        let right = is_right();
+        if right {
             self.waiting.push(Claim { interface, address, mac });
         }
-        true
+        right
     }
     /// True where claims wait.
     pub const fn is_empty(&self) -> bool {

@@ -2,7 +2,7 @@
 //! fast lane of `journey.rs` leaves out, it leaves to this.
 
 use crate::adjacency::Adjacency;
-use crate::answer::{IcmpError, refuse, reject};
+use crate::answer::{Class, IcmpError, refuse, reject_as};
 use crate::connections::{Address, Cold, Direction, Entry, Flags, Found, NO_SLOT, Shard};
 use crate::forwarding::Life;
 use crate::frame::{Frame, Verdict};
@@ -175,7 +175,7 @@ pub fn reset_client<A: Address>(
     (frame, parsed, found): (&mut Frame<'_>, &Parsed, Found),
     now: Now,
 ) -> Verdict {
-    let verdict = reject(context, tables, frame, parsed, now);
+    let verdict = reject_as(Class::Reset, context, tables, (frame, parsed), now);
     if matches!(verdict, Verdict::Answer(_)) {
         context.counters.resets.add(1);
         shard.remove(found.entry);
@@ -193,7 +193,8 @@ pub fn ask<A: Address>(
     (_, _, found): (&mut Frame<'_>, &Parsed, Found),
     now: Now,
 ) -> Verdict {
-    sweep::challenged(shard, context, tables, (found.entry, Direction::ToClient), now);
+    let client = (found.entry, Direction::ToClient, Class::Doubt);
+    sweep::challenged(shard, context, tables, client, now);
     Verdict::Drop(DropReason::SynInDoubt)
 }
 

@@ -134,6 +134,10 @@ fn error<A: Address>(
     if parsed.ttl <= 1 {
         return Some(Verdict::Drop(DropReason::TtlExpired));
     }
+    // The checksum comes after the token: what is looked at is as long as the packet.
+    if !context.may(Class::IcmpError, parsed.interface, now) {
+        return Some(Verdict::Drop(DropReason::IcmpLimited));
+    }
     if !answer::verify(frame, parsed) {
         return Some(Verdict::Drop(DropReason::L4Checksum));
     }
@@ -233,7 +237,6 @@ fn claimed(
     let Some(address) = address.filter(|_| parsed.l4_len() >= 24) else { return false };
     let Some(mac) = claims::discovery_sender(frame, parsed, kind) else { return false };
     // The checksum last: it is what costs, and only of what would be told.
-    claims::is_another_s(tables, (parsed.interface, address, mac))
-        && answer::verify(frame, parsed)
-        && context.claims.see(tables, (parsed.interface, address, mac), now)
+    let claim = (parsed.interface, address, mac);
+    context.claims.see(tables, claim, now, || answer::verify(frame, parsed))
 }

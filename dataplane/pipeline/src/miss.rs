@@ -77,7 +77,7 @@ pub fn arp(
     let source_ip = parsed.addresses.source();
     if matches!(operation, Some(REQUEST | REPLY))
         && let Some(mac) = claims::arp_sender(frame, parsed)
-        && context.claims.see(tables, (parsed.interface, source_ip, mac), now)
+        && context.claims.see(tables, (parsed.interface, source_ip, mac), now, || true)
     {
         return Verdict::Drop(DropReason::AddressClaimed);
     }

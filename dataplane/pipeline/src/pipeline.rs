@@ -304,12 +304,17 @@ impl Context {
         }
     }
     /// Makes a frame of our own, unless too many wait or the budget of its interface is used up.
-    pub fn generate(&mut self, now: Now, make: impl FnOnce(u64) -> Option<Generated>) -> bool {
+    pub fn generate(
+        &mut self,
+        class: Class,
+        now: Now,
+        make: impl FnOnce(u64) -> Option<Generated>,
+    ) -> bool {
         if self.generated.len() >= GENERATED_MAX {
             return false;
         }
         let Some(made) = make(self.random()) else { return false };
-        let may = self.may(Class::Challenge, made.interface, now);
+        let may = self.may(class, made.interface, now);
         if may {
             self.generated.push(made);
         }
@@ -338,10 +343,10 @@ impl Context {
     pub fn random(&mut self) -> u64 {
         self.numbers.draw()
     }
-    /// Asks the mirror about a next hop, unless too much has been asked.
-    pub fn request(&mut self, interface: InterfaceId, address: IpAddr, purpose: Purpose, now: Now) {
-        if self.requests.len() < REQUESTS_MAX && self.may(Class::Request, interface, now) {
-            self.requests.push(NeighbourRequest { interface, address, purpose });
+    /// Tells the mirror of a next hop, or asks it, unless the budget of the class is used up.
+    pub fn request(&mut self, class: Class, request: NeighbourRequest, now: Now) {
+        if self.requests.len() < REQUESTS_MAX && self.may(class, request.interface, now) {
+            self.requests.push(request);
         }
     }
     /// Tells the mirror that connections use a next hop, for whose sake no snapshot asks any more.
@@ -352,6 +357,8 @@ impl Context {
     }
     /// Asks the mirror to resolve a hop that it hasn't.
     pub fn resolve(&mut self, hop: &Hop, now: Now) {
-        self.request(hop.interface, hop.address, Purpose::Resolve, now);
+        let Hop { interface, address, .. } = *hop;
+        let request = NeighbourRequest { interface, address, purpose: Purpose::Resolve };
+        self.request(Class::Request, request, now);
     }
 }

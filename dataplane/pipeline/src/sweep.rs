@@ -1,6 +1,6 @@
 //! What time does to connections: a walk over the tables between bursts, a few places at a time.
 
-use crate::answer::challenge;
+use crate::answer::{Class, challenge};
 use crate::connections::{Address, Direction, Entry, Flags, NO_SLOT, Shard, ends_in_doubt};
 use crate::established::leave;
 use crate::forwarding::Life;
@@ -91,6 +91,10 @@ fn look_after_way<A: Address>(
             shard.remove(at);
             return;
         }
+        // Its slot may have a new holder, whose counters aren't this connection's.
+        if tables.snapshot.service(entry.service_id(cold)).is_none() {
+            entry.service_slot = NO_SLOT;
+        }
         if backend.is_none() {
             leave(tables, entry, cold, now);
             entry.set_flag(Flags::OWN_WAY, true);
@@ -124,7 +128,8 @@ fn reset<A: Address>(
         entry.last_seen_ms = now.ms as u32;
         shard.set_state(at, ConnectionState::Due, now.ms);
     }
-    if challenged(shard, context, tables, (at, Direction::ToClient), now) == Challenged::Sent {
+    let client = (at, Direction::ToClient, Class::Challenge);
+    if challenged(shard, context, tables, client, now) == Challenged::Sent {
         context.counters.reset_probes.add(1);
     }
 }
@@ -150,7 +155,7 @@ fn ask<A: Address>(
     } else {
         Direction::ToBackend
     };
-    let challenged = challenged(shard, context, tables, (at, receiver), now);
+    let challenged = challenged(shard, context, tables, (at, receiver, Class::Challenge), now);
     let timeout_ms = context.timeouts[state as usize];
     let Some((entry, cold)) = shard.whole_mut(at) else { return };
     match challenged {
@@ -175,12 +180,12 @@ pub enum Challenged {
     NoWay,
 }
 
-/// Sends the side that `direction` leads to a segment that it has to answer.
+/// Sends the side that `direction` leads to a segment that it has to answer, of the class's budget.
 pub fn challenged<A: Address>(
     shard: &mut Shard<A>,
     context: &mut Context,
     tables: &Tables,
-    (at, direction): (u32, Direction),
+    (at, direction, class): (u32, Direction, Class),
     now: Now,
 ) -> Challenged {
     let Some((entry, cold)) = shard.whole_mut(at) else { return Challenged::NoWay };
@@ -195,5 +200,5 @@ pub fn challenged<A: Address>(
     let Some(entry) = shard.entry(at) else { return Challenged::NoWay };
     let acknowledged = shard.challenge_number(entry);
     let made = |random| challenge(entry, direction, &adjacency, (random as u32, acknowledged));
-    if context.generate(now, made) { Challenged::Sent } else { Challenged::Later }
+    if context.generate(class, now, made) { Challenged::Sent } else { Challenged::Later }
 }

@@ -2,16 +2,17 @@
 //! way to the backend is the connection's own for life, also when no snapshot knows the backend.
 
 use crate::adjacency::{Adjacency, AdjacencyRef, Hop, Mac};
-use crate::answer;
+use crate::answer::{self, Class};
 use crate::connections::{Address, Cold, Direction, Entry, Flags, Shard};
 use crate::frame::Frame;
 use crate::journey::Now;
-use crate::mirror::Purpose;
+use crate::mirror::{NeighbourRequest, Purpose};
 use crate::parse::Parsed;
 use crate::pipeline::Context;
 use crate::tables::Tables;
 use model::drops::DropReason;
 use model::ids::InterfaceId;
+use model::record::ConnectionState;
 use std::net::IpAddr;
 
 /// The next hop towards a backend: never by an interface that isn't for backends, where a default
@@ -120,7 +121,13 @@ fn unresolved<A: Address>(
         return Ok(*adjacency);
     }
     let Some(mac) = told else {
-        context.request(interface, address, Purpose::Resolve, now);
+        // A SYN with a forged source on the link asks for somebody who isn't there.
+        let forged = direction == Direction::ToClient
+            && address == entry.client_key().source.to_ip()
+            && entry.state().is_some_and(ConnectionState::is_half_open);
+        let class = if forged { Class::RequestHalfOpen } else { Class::Request };
+        let request = NeighbourRequest { interface, address, purpose: Purpose::Resolve };
+        context.request(class, request, now);
         return Err(DropReason::NeighbourUnresolved);
     };
     by_mac(tables, interface, mac).ok_or(DropReason::NoRoute)
@@ -165,7 +172,7 @@ pub fn follow_client<A: Address>(
     if context.learned.learn(parsed.interface, client, mac, published)
         && entry.state().is_some_and(|state| !state.is_half_open())
     {
-        context.request(parsed.interface, client, Purpose::Seen(mac), now);
+        tell(context, parsed, mac, now);
     }
 }
 
@@ -180,8 +187,14 @@ pub fn tell_client<A: Address>(
     if let Some(mac) = moved(tables, frame, entry)
         && !tables.adjacencies.is_router_mac(parsed.interface, mac)
     {
-        context.request(parsed.interface, parsed.addresses.source(), Purpose::Seen(mac), now);
+        tell(context, parsed, mac, now);
     }
+}
+
+fn tell(context: &mut Context, parsed: &Parsed, mac: Mac, now: Now) {
+    let (interface, address) = (parsed.interface, parsed.addresses.source());
+    let request = NeighbourRequest { interface, address, purpose: Purpose::Seen(mac) };
+    context.request(Class::Seen, request, now);
 }
 
 /// The MAC that a packet of a client on the link came from, where it isn't that of its adjacency.

@@ -9,6 +9,7 @@ use common::{
     BACK, BACK_PORT, FRONT, FRONT_MAC, FRONT_PORT, ROUTER_MAC, World, at, backend_ip, client,
     frontend_ip, mac_of, nat_ip, one, raw,
 };
+use model::desired::BackendState;
 use model::drops::DropReason;
 use model::ids::{PortId, Protocol};
 use pipeline::answer::Class;
@@ -252,4 +253,38 @@ fn strangers_begin_nothing_for_the_host() {
     };
     let kept = (0..1_000).filter(|n| answered(n, &mut pipeline)).count();
     assert_eq!(kept, 64);
+}
+
+/// SYNs with forged sources on the link, which the backend answers: the kernel is asked for few of
+/// them, and for as many as before of those that have completed a handshake.
+#[test]
+fn forged_sources_leave_verified_clients_their_requests() {
+    for v6 in [false, true] {
+        let mut world = World::new(1);
+        let key = common::key("web", Protocol::Tcp);
+        let backend = (at(backend_ip(v6, 10), 8080), BackendState::Active);
+        world.put(common::service(&key, &[at(frontend_ip(v6), 80)], &[backend]));
+        let mut pipeline =
+            common::pipeline(&Options { connections: [1 << 16; 2], ..Options::default() });
+        let known: Vec<IpAddr> = world.input.neighbours.iter().map(|(_, ip, _)| *ip).collect();
+        let stranger = (2..=255).find(|n| !known.contains(&client(v6, *n))).unwrap();
+        let (mut asked, mut answered) = (0, 0);
+        for n in 0..4_000_u16 {
+            let mut syn = Packet::to_frontend(Protocol::Tcp, v6, stranger, (1_000 + n, 80));
+            // Forged by somebody beyond the router: the MAC tells nothing of who has the address.
+            syn.from = ROUTER_MAC;
+            let out = one(&mut pipeline, &world.tables, &syn.build(), FRONT_PORT, Now { ms: 1 });
+            if out.verdict != Verdict::Send(BACK_PORT) {
+                continue;
+            }
+            let reply = Packet::parse(out.frame()).reply(SYN | ACK, vec![]).build();
+            let out = one(&mut pipeline, &world.tables, &reply, BACK_PORT, Now { ms: 1 });
+            answered += 1;
+            assert_eq!(out.verdict, Verdict::Drop(DropReason::NeighbourUnresolved));
+            asked += pipeline.take_requests().count();
+        }
+        assert!(answered > 1_000 && asked <= 200, "{asked} requests of {answered} answers");
+        assert!(refused(&pipeline, Class::RequestHalfOpen) >= answered - 200);
+        assert_eq!(refused(&pipeline, Class::Request), 0);
+    }
 }

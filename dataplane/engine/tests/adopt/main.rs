@@ -201,7 +201,7 @@ fn block(bytes: &[u8]) -> Block {
 /// Adopts the table in an image, and looks at all that was derived. Gives what was found, and the
 /// time of the latest packet.
 fn examine<A: Address>(image: &[u8], holders: &ByKey<'_>) -> (Adopted, u32) {
-    let (mut shard, adopted) = Shard::<A>::adopt(block(image), &origin(), holders).unwrap();
+    let (shard, adopted) = Shard::<A>::adopt(block(image), &origin(), holders).unwrap();
     let nothing_lost = Adopted { kept: adopted.kept, gone: adopted.gone, ..Adopted::default() };
     assert_eq!(adopted, nothing_lost, "a killed process leaves whole connections");
     assert_eq!(adopted.gone, 0, "each has a slot here");
@@ -235,7 +235,8 @@ fn examine<A: Address>(image: &[u8], holders: &ByKey<'_>) -> (Adopted, u32) {
         let reply = entry.reply_key();
         let own = targets[&(reply.source.to_ip(), reply.source_port, reply.protocol)];
         // Four backends have a place for 64 connections.
-        let counted = shard.targets().find(&reply).map(|target| target.used);
+        let seed = shard.peek_targets().seed(&reply);
+        let counted = shard.peek_targets().peek(&reply, seed).map(|target| target.used);
         assert!(counted == Some(own) || counted.is_none() && targets.len() > 4);
     }
     let latest = entries.iter().map(|(entry, _)| entry.last_seen_ms).max().unwrap_or(10_000);

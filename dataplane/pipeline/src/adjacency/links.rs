@@ -90,15 +90,12 @@ impl Compiled {
             }
             new.gateways.extend(route.via.map(|via| (route.interface, via)));
         }
-        new.few = [Family::V4, Family::V6]
-            .map(|family| few(new.routes().filter(|(net, _)| Family::of(net.addr()) == family)));
+        new.few = [
+            few(new.routes_v4.iter().map(|(net, route)| (IpNet::V4(net), *route))),
+            few(new.routes_v6.iter().map(|(net, route)| (IpNet::V6(net), *route))),
+        ];
         new.links = links;
         new
-    }
-    /// The routes of both families, one for each prefix.
-    pub fn routes(&self) -> impl Iterator<Item = (IpNet, Route)> + '_ {
-        let v4 = self.routes_v4.iter().map(|(net, route)| (IpNet::V4(net), *route));
-        v4.chain(self.routes_v6.iter().map(|(net, route)| (IpNet::V6(net), *route)))
     }
     /// The route of this very prefix.
     pub fn route_to(&self, net: IpNet) -> Option<Route> {

@@ -16,7 +16,8 @@ const CHANGES_MAX: usize = 4 * PLACES;
 /// Leading bits that deal an address of a family to its place.
 const LEADING: [u8; 2] = [16, 32];
 
-/// The latest changes. Changes are numbered; no change has the number [`NEVER`].
+/// The latest changes. Changes are numbered; no change has the number [`NEVER`]. A place in which 2^31
+/// changes (months at the most that are published) have changed nothing counts as changed, to be sure.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RouteStamps {
     latest: u32,
@@ -64,18 +65,22 @@ impl RouteStamps {
     /// False where the change concerns everybody: there is much of it, or what is on a link has
     /// changed, by which next hops themselves are reached.
     fn change_routes(&mut self, old: &Compiled, new: &Compiled) -> bool {
+        let (before, after) = (&old.links.routes, &new.links.routes);
+        let same = |(one, other): &(&_, &_)| one == other;
+        let head = before.iter().zip(after).take_while(same).count();
+        let (before, after) = (&before[head..], &after[head..]);
+        let tail = before.iter().rev().zip(after.iter().rev()).take_while(same).count();
+        let (before, after) = (&before[..before.len() - tail], &after[..after.len() - tail]);
         let mut changed = 0;
-        for (from, to) in [(old, new), (new, old)] {
-            for (net, route) in from.routes() {
-                if to.route_to(net) == Some(route) {
-                    continue;
-                }
-                changed += 1;
-                if changed > CHANGES_MAX || old.is_on_link(net) || new.is_on_link(net) {
-                    return false;
-                }
-                self.mark(net);
+        for (net, _) in before.iter().chain(after) {
+            if old.route_to(*net) == new.route_to(*net) {
+                continue;
             }
+            changed += 1;
+            if changed > CHANGES_MAX || old.is_on_link(*net) || new.is_on_link(*net) {
+                return false;
+            }
+            self.mark(*net);
         }
         true
     }

@@ -38,7 +38,12 @@ classes! {
     Echo "echo" "Echo replies.";
     Neighbour "neighbour" "ARP replies and neighbour advertisements.";
     Challenge "challenge" "Segments that a silent peer has to answer.";
+    Reset "reset" "RST to clients whose backend has gone.";
+    Doubt "doubt" "Segments to clients whose SYN may be forged.";
+    IcmpError "icmp_error" "ICMP errors about connections, passed on.";
     Request "request" "Requests to the kernel about next hops.";
+    RequestHalfOpen "request_half_open" "The same about clients that nobody has verified.";
+    Seen "seen" "MACs that clients on the link have, told to the kernel.";
     HostNeighbour "host_neighbour" "To the host: ARP and neighbour discovery.";
     HostRouting "host_routing" "To the host: BGP, BFD, OSPF and VRRP of neighbours on the link.";
     HostPeer "host_peer" "To the host: the same of the peers in the configuration.";
@@ -62,6 +67,7 @@ impl Default for Rates {
         Self::all(Rate::per_second(10_000))
             .with(Class::TimeExceeded, Rate::per_second(1_000))
             .with(Class::TooBig, Rate::per_second(1_000))
+            .with(Class::RequestHalfOpen, Rate::per_second(200))
             .with(Class::HostNeighbour, Rate::per_second(2_000))
             .with(Class::HostBegun, Rate::per_second(20_000))
             .with(Class::HostOther, Rate::per_second(20_000))
@@ -82,7 +88,7 @@ impl Rates {
     pub const fn of(&self, class: Class) -> Rate {
         self.0[class as usize]
     }
-    /// Full buckets, for as many interfaces as there may be: 64 times 12 of 24 bytes, 18 KiB.
+    /// Full buckets, for as many interfaces as there may be: 64 times 17 of 24 bytes, 26 KiB.
     pub fn budgets(&self) -> Budgets {
         Budgets((0..INTERFACES_MAX).map(|_| self.0.map(Bucket::new)).collect())
     }

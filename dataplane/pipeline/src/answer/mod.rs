@@ -18,7 +18,7 @@ pub use budget::{Budgets, Class, Rates};
 pub use challenge::{Generated, challenge};
 pub use icmp::{IcmpError, echo, error};
 pub use neighbour::{arp_reply, neighbour_advertisement};
-pub(crate) use refusal::{refuse, reject};
+pub(crate) use refusal::{refuse, reject, reject_as};
 pub use reset::reset;
 
 /// TTL and hop limit of what we send ourselves.

@@ -19,6 +19,18 @@ pub(crate) fn reject(
     parsed: &Parsed,
     now: Now,
 ) -> Verdict {
+    reject_as(Class::Refusal, context, tables, (frame, parsed), now)
+}
+
+/// The same, of the budget of a class where it is a RST.
+#[cold]
+pub(crate) fn reject_as(
+    class: Class,
+    context: &mut Context,
+    tables: &Tables,
+    (frame, parsed): (&mut Frame<'_>, &Parsed),
+    now: Now,
+) -> Verdict {
     if parsed.protocol != TCP {
         return refuse(context, tables, (frame, parsed), IcmpError::PortUnreachable, now);
     }
@@ -29,7 +41,7 @@ pub(crate) fn reject(
     if later || is_to_group(frame) {
         return Verdict::Drop(DropReason::TcpNoConnection);
     }
-    context.answer(Class::Refusal, tables, (frame, parsed), now, |frame, interface| {
+    context.answer(class, tables, (frame, parsed), now, |frame, interface| {
         reset(frame, parsed, interface)
     })
 }

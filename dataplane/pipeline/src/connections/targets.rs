@@ -135,7 +135,7 @@ pub fn permute(at: u32, blocks: u32, seed: u64) -> (u32, u32) {
             let key = seed.rotate_left(21 * round as u32) ^ salt;
             (crate::select::mum(u64::from(value) ^ key, key ^ 0x9fb2_1c65_1e98_df25) >> 32) as u32
         };
-        port = (port + of(block, 0xd1b5_4a32_d192_ed03)) % PORTS;
+        port = port.wrapping_add(of(block, 0xd1b5_4a32_d192_ed03)) % PORTS;
         // A share of `blocks`, by a product: a remainder would cost most of the round.
         let by = (u64::from(of(port, 0x2545_f491_4f6c_dd1d)) * u64::from(blocks)) >> 32;
         let moved = block + by as u32;
@@ -163,6 +163,15 @@ mod tests {
                 prop_assert!(!std::mem::replace(&mut seen[place], true));
             }
         }
+    }
+
+    /// A seed under which a round's product is all ones.
+    #[test]
+    fn no_seed_overflows() {
+        let seed = !0xd1b5_4a32_d192_ed03;
+        let places: std::collections::HashSet<_> =
+            (0..512).map(|at| permute(at, 2, seed)).collect();
+        assert_eq!(places.len(), 512);
     }
 
     #[test]

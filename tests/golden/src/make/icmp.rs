@@ -153,6 +153,31 @@ fn errors(book: &mut Book) {
         from_back(m, &flow, f.back(14, 0), (kind, code, 0), &sent, f.of(28, 48));
         from_back(m, &flow, f.back(14, 0), (kind, code, 0), &sent, f.of(24, 44));
     });
+    book.both(
+        556,
+        "error_budget",
+        "errors about connections beyond their budget are dropped before their checksum is looked at",
+        |m, f| {
+            super::budgets::rate(m, "icmp_error", 1, 1);
+            let flow = m.web(f);
+            m.handshake(&flow);
+            let sent = flow.up(tcp(ACK)).data(b"traceroute");
+            m.forward(&flow, &sent);
+            let (kind, code) = f.time_exceeded();
+            let source = f.back(14, 0);
+            from_back(m, &flow, source, (kind, code, 0), &sent, f.of(28, 48));
+            let inner = flow.forwarded(&sent).ip();
+            let macs = (backend_mac(11), BACK_MAC);
+            let error = quoting(macs, (source, flow.nat), (kind, code), 0, &inner[..f.of(28, 48)]);
+            m.drop(BACK, error.bytes(), "icmp_limited");
+            let mut wrong = error.bytes();
+            let last = wrong.len() - 1;
+            wrong[last] ^= 1;
+            m.drop(BACK, wrong, "icmp_limited");
+            // The connection itself goes on.
+            m.forward(&flow, &flow.up(tcp(ACK)).data(b"more"));
+        },
+    );
     book.case(510, "unreachable_no_checksum", "IPv4: a quoted UDP checksum of 0 stays 0", |m| {
         let flow = m.dns(V4);
         let sent = flow.up(Body::Udp { checksum: false, data: b"?".to_vec() });
