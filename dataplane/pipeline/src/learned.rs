@@ -2,7 +2,7 @@
 //! need not wait until the kernel has resolved its sender.
 
 use crate::adjacency::Mac;
-use crate::select::mum;
+use crate::select::keyed;
 use model::ids::InterfaceId;
 use std::net::IpAddr;
 
@@ -23,15 +23,14 @@ struct Client {
 #[derive(Debug)]
 pub struct Learned {
     places: Box<[Option<Client>]>,
-}
-
-impl Default for Learned {
-    fn default() -> Self {
-        Self { places: vec![None; PLACES].into_boxed_slice() }
-    }
+    secret: u64,
 }
 
 impl Learned {
+    /// An empty table, whose places nobody outside can tell.
+    pub fn new(secret: u64) -> Self {
+        Self { places: vec![None; PLACES].into_boxed_slice(), secret }
+    }
     /// Remembers a client's MAC, while `published` is known otherwise. True where that is news.
     pub fn learn(
         &mut self,
@@ -41,14 +40,14 @@ impl Learned {
         published: Option<Mac>,
     ) -> bool {
         let told = Client { interface, address, mac, instead_of: published };
-        let place = &mut self.places[place(interface, address)];
+        let place = &mut self.places[place(self.secret, interface, address)];
         let news = *place != Some(told);
         *place = Some(told);
         news
     }
     /// What a client's packet told holds no more: what is published is right.
     pub fn forget(&mut self, interface: InterfaceId, address: IpAddr) {
-        let place = &mut self.places[place(interface, address)];
+        let place = &mut self.places[place(self.secret, interface, address)];
         *place = place.filter(|told| told.interface != interface || told.address != address);
     }
     /// The MAC of a client, where none is published that is newer.
@@ -59,7 +58,7 @@ impl Learned {
         address: IpAddr,
         published: Option<Mac>,
     ) -> Option<Mac> {
-        self.places[place(interface, address)]
+        self.places[place(self.secret, interface, address)]
             .filter(|told| told.interface == interface && told.address == address)
             .filter(|told| published.is_none() || told.instead_of == published)
             .map(|told| told.mac)
@@ -70,21 +69,20 @@ impl Learned {
 #[derive(Debug)]
 pub struct Told {
     places: Box<[Option<(InterfaceId, IpAddr, u64)>]>,
+    secret: u64,
 }
 
 /// Less than a sweep takes, so that each sweep tells once.
 const TELL_AGAIN_MS: u64 = 10_000;
 
-impl Default for Told {
-    fn default() -> Self {
-        Self { places: vec![None; PLACES].into_boxed_slice() }
-    }
-}
-
 impl Told {
+    /// An empty table, as [`Learned`].
+    pub fn new(secret: u64) -> Self {
+        Self { places: vec![None; PLACES].into_boxed_slice(), secret }
+    }
     /// True where the mirror is to be told (again), which it then is.
     pub fn is_due(&mut self, interface: InterfaceId, address: IpAddr, now_ms: u64) -> bool {
-        let place = &mut self.places[place(interface, address)];
+        let place = &mut self.places[place(self.secret, interface, address)];
         let due = place.is_none_or(|(id, whose, at)| {
             (id, whose) != (interface, address) || now_ms.saturating_sub(at) >= TELL_AGAIN_MS
         });
@@ -95,11 +93,10 @@ impl Told {
     }
 }
 
-fn place(interface: InterfaceId, address: IpAddr) -> usize {
+fn place(secret: u64, interface: InterfaceId, address: IpAddr) -> usize {
     let (a, b) = match address {
         IpAddr::V4(ip) => (u64::from(ip.to_bits()), 4),
         IpAddr::V6(ip) => ((ip.to_bits() >> 64) as u64, ip.to_bits() as u64),
     };
-    let hash = mum(a ^ 0x9e37_79b9_7f4a_7c15, b ^ 0xe703_7ed1_a0b4_28db ^ u64::from(interface.0));
-    hash as usize % PLACES
+    keyed(secret, a, b, interface.0.into()) as usize % PLACES
 }

@@ -12,7 +12,7 @@ use crate::journey::Now;
 use crate::learned::{Learned, Told};
 use crate::mirror::{NeighbourRequest, Purpose};
 use crate::parse::Parsed;
-use crate::secret::{self, Numbers, Secret};
+use crate::secret::{self, Numbers, Secret, one_way};
 use crate::select::AffinityTable;
 use crate::steer::FragmentPorts;
 use crate::tables::Tables;
@@ -173,6 +173,8 @@ impl Pipeline {
         Ok((Self::with(options, counters, v4, v6), [of_v4, of_v6]))
     }
     fn with(options: &Options, counters: Arc<Counters>, v4: Shard<u32>, v6: Shard<u128>) -> Self {
+        // Of the tables' own, which it tells nothing of.
+        let secret = one_way(options.secret.rotate_left(16));
         let mut pipeline = Self {
             v4,
             v6,
@@ -181,9 +183,9 @@ impl Pipeline {
                 timeouts: options.timeouts.by_number(),
                 path_mtu_min: options.path_mtu_min,
                 counters,
-                fragments: FragmentPorts::default(),
-                learned: Learned::default(),
-                told: Told::default(),
+                fragments: FragmentPorts::new(secret),
+                learned: Learned::new(secret),
+                told: Told::new(secret),
                 selection_key: options.selection_key,
                 affinity: Arc::clone(&options.affinity),
                 prefetch: options.prefetch,

@@ -7,6 +7,7 @@ mod toeplitz;
 use crate::bits::AddressBits;
 use crate::parse::quoted::{Quoted, quoted};
 use crate::parse::{Addresses, Fragment, Kind, Parsed, TCP, UDP};
+use crate::secret::one_way;
 use hashbrown::HashMap;
 use model::ids::{Family, InterfaceId, WorkerId};
 use model::limits::{NAT_BLOCK_PORTS, NAT_PORT_FIRST};
@@ -42,6 +43,8 @@ pub struct SteerTable {
     workers: u8,
     reta: [WorkerId; RETA_LEN],
     toeplitz: Toeplitz,
+    /// Keys the choice of the worker that collects a packet's fragments.
+    fragments: u64,
     nat: HashMap<IpAddr, NatLease>,
     /// Of `nat`: asked first, as most packets come from clients.
     nat_bits: AddressBits,
@@ -67,6 +70,11 @@ impl SteerTable {
             workers,
             reta: std::array::from_fn(|entry| WorkerId((entry % usize::from(workers)) as u8)),
             toeplitz: Toeplitz::new(key),
+            fragments: key
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .fold(0, |secret, word| one_way(secret ^ u64::from_ne_bytes(*word))),
             nat: HashMap::new(),
             nat_bits: AddressBits::default(),
             blocks: HashMap::new(),
@@ -160,7 +168,7 @@ impl SteerTable {
     }
     /// The worker that collects the fragments of a packet.
     pub fn home(&self, addresses: &Addresses, protocol: u8, id: u32) -> WorkerId {
-        let hash = fragments::hash(addresses, protocol, id);
+        let hash = fragments::hash(self.fragments, addresses, protocol, id);
         WorkerId((hash % u64::from(self.workers)) as u8)
     }
 }

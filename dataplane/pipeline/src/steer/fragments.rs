@@ -1,6 +1,7 @@
 //! The ports of fragmented packets, kept at the worker that collects their fragments.
 
 use crate::parse::{Addresses, Parsed};
+use crate::select::keyed;
 
 /// Packets whose ports are kept. Two ways a set; the older of a full set is overwritten.
 const PLACES: usize = 1024;
@@ -31,29 +32,29 @@ pub struct FragmentOf {
 #[derive(Debug)]
 pub struct FragmentPorts {
     places: Box<[Option<Place>]>,
+    secret: u64,
 }
 
-impl Default for FragmentPorts {
-    fn default() -> Self {
-        Self { places: vec![None; PLACES].into_boxed_slice() }
-    }
-}
-
-/// Not keyed: an attacker who fills a set loses fragments alone, which never are promised.
-pub(super) fn hash(addresses: &Addresses, protocol: u8, id: u32) -> u64 {
+/// Keyed, so that nobody can choose fragments that meet at one worker, or in one set.
+pub(super) fn hash(secret: u64, addresses: &Addresses, protocol: u8, id: u32) -> u64 {
     let (a, b) = match *addresses {
         Addresses::V4 { source, destination } => (u64::from(source), u64::from(destination)),
         Addresses::V6 { source, destination } => {
-            ((source >> 64 ^ source) as u64, (destination >> 64 ^ destination) as u64)
+            let folded = |ip: u128| keyed(secret, (ip >> 64) as u64, ip as u64, 0);
+            (folded(source), folded(destination))
         }
     };
-    let mixed = crate::select::mum(a ^ 0x9e37_79b9_7f4a_7c15, b ^ 0xc2b2_ae3d_27d4_eb4f);
-    crate::select::mum(mixed, u64::from(id) << 8 | u64::from(protocol))
+    keyed(secret, a, b, u64::from(id) << 8 | u64::from(protocol))
 }
 
 impl FragmentPorts {
+    /// An empty table.
+    pub fn new(secret: u64) -> Self {
+        Self { places: vec![None; PLACES].into_boxed_slice(), secret }
+    }
     fn set(&mut self, parsed: &Parsed, id: u32) -> &mut [Option<Place>] {
-        let set = hash(&parsed.addresses, parsed.protocol, id) as usize % (PLACES / WAYS);
+        let set =
+            hash(self.secret, &parsed.addresses, parsed.protocol, id) as usize % (PLACES / WAYS);
         &mut self.places[set * WAYS..(set + 1) * WAYS]
     }
     /// Keeps the ports of a first fragment. `new_id` is what its packet leaves with, unless it came
