@@ -130,6 +130,7 @@ fn adjacencies(shape: &Shape) -> Adjacencies {
         route("198.19.0.0/16", 1, None),
     ];
     Adjacencies::new(AdjacencyInput {
+        fixed: Vec::new(),
         interfaces: vec![interface("front", 0, Role::Front), interface("back", 1, Role::Back)],
         addresses: Vec::new(),
         routes: routes.into_iter().flatten().collect(),

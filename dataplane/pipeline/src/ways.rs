@@ -109,7 +109,8 @@ fn unresolved<A: Address>(
     let known = found(tables, interface, address);
     let published = tables.adjacencies.adjacency(known);
     // What a client's own packet told is newer, until it is published.
-    let told = (direction == Direction::ToClient)
+    let fixed = published.is_some_and(Adjacency::is_fixed);
+    let told = (direction == Direction::ToClient && !fixed)
         .then(|| context.learned.find(interface, address, published.map(Adjacency::destination)))
         .flatten();
     if let Some(adjacency) = published.filter(|_| told.is_none()) {
@@ -197,10 +198,11 @@ fn tell(context: &mut Context, parsed: &Parsed, mac: Mac, now: Now) {
     context.request(Class::Seen, request, now);
 }
 
-/// The MAC that a packet of a client on the link came from, where it isn't that of its adjacency.
+/// The MAC that a packet of a client on the link came from, where it isn't that of its adjacency. One
+/// that an operator has set is the client's whatever its packets come from.
 #[inline(always)]
 pub fn moved<A: Address>(tables: &Tables, frame: &Frame<'_>, entry: &Entry<A>) -> Option<Mac> {
     let mac = answer::sender(frame);
     let known = tables.adjacencies.adjacency(entry.client_adjacency);
-    known.is_none_or(|known| known.destination() != mac).then_some(mac)
+    known.is_none_or(|known| known.destination() != mac && !known.is_fixed()).then_some(mac)
 }

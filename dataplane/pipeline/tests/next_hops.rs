@@ -70,6 +70,21 @@ fn connections_follow_their_next_hops() {
         send(&world, &there, FRONT_PORT);
         assert_eq!(send(&world, &back, BACK_PORT).1, [2, 9, 9, 9, 0, 9], "and back");
 
+        // What an operator has set stays, whatever the client's packets come from.
+        world.input.fixed = vec![(FRONT, hops[1])];
+        world.publish_adjacencies();
+        for from in [8, 7, 8] {
+            moved[11] = from;
+            let (verdict, _, requests) = send(&world, &moved, FRONT_PORT);
+            assert_eq!((verdict, requests), (Verdict::Send(BACK_PORT), vec![]));
+            assert_eq!(send(&world, &back, BACK_PORT).1, [2, 9, 9, 9, 0, 9]);
+        }
+        world.input.fixed.clear();
+        world.publish_adjacencies();
+        send(&world, &moved, FRONT_PORT);
+        assert_eq!(send(&world, &back, BACK_PORT).1, [2, 9, 9, 9, 0, 8]);
+        send(&world, &there, FRONT_PORT);
+
         // The backend's goes: it is asked for, and the packet dropped.
         let kept = world.input.neighbours.clone();
         world.input.neighbours.retain(|neighbour| neighbour.1 != hops[0]);

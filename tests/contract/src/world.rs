@@ -62,6 +62,7 @@ pub fn adjacency_input() -> AdjacencyInput {
         }
     }
     AdjacencyInput {
+        fixed: Vec::new(),
         interfaces: vec![
             interface("front", FRONT, FRONT_MAC, Role::Front),
             interface("back", BACK, BACK_MAC, Role::Back),

@@ -87,6 +87,7 @@ pub fn adjacency_input() -> AdjacencyInput {
         neighbours.push(neighbour(1, &format!("2001:db8:b::{last}"), backend_mac(last)));
     }
     AdjacencyInput {
+        fixed: Vec::new(),
         interfaces: vec![
             interface("front", 0, None, FRONT_MAC, MTU, Role::Front),
             interface("back", 1, None, BACK_MAC, MTU, Role::Back),

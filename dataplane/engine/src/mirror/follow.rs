@@ -219,10 +219,7 @@ impl Follower {
             Kind::Addresses => self.state.set_addresses(reading.addresses),
             Kind::RoutesV4 => self.state.set_routes(false, reading.routes),
             Kind::RoutesV6 => self.state.set_routes(true, reading.routes),
-            Kind::Neighbours => {
-                self.state.end_neighbours();
-                false
-            }
+            Kind::Neighbours => self.state.end_neighbours(),
         };
         news.changed |= changed;
         news.routes_changed |= changed && matches!(reading.kind, Kind::RoutesV4 | Kind::RoutesV6);
@@ -356,6 +353,7 @@ impl Taker<'_> {
     fn forget_neighbour(&mut self, message: &NeighbourMessage) {
         let Some((index, ip, _)) = state::read_neighbour(message) else { return };
         let Some(id) = self.state.interface_of(index) else { return };
+        self.news.changed |= self.state.neighbour(&(id, ip)).is_some_and(|known| known.is_fixed());
         if self.state.forget_neighbour(&(id, ip)) {
             self.news.forgotten.push((id, ip));
         }
@@ -380,6 +378,6 @@ impl Taker<'_> {
     fn take_neighbour(&mut self, message: &NeighbourMessage) {
         let Some((index, ip, neighbour)) = state::read_neighbour(message) else { return };
         let Some(id) = self.state.interface_of(index) else { return };
-        self.state.set_neighbour((id, ip), neighbour);
+        self.news.changed |= self.state.set_neighbour((id, ip), neighbour);
     }
 }

@@ -93,6 +93,8 @@ pub(crate) struct KernelState {
     /// Links that somebody has set down.
     down: BTreeSet<InterfaceId>,
     neighbours: BTreeMap<Key, (Neighbour, u32)>,
+    /// Those that an operator has set.
+    fixed: BTreeSet<Key>,
     /// Those that packets may be sent to.
     usable: usize,
     /// Neighbours whose usable MAC is another than when [`Self::take_changed`] was last called.
@@ -174,14 +176,17 @@ impl KernelState {
         on(&via).and_then(|(_, id)| self.link(*id)).map(|link| link.index)
     }
     /// Takes over a neighbour.
-    pub fn set_neighbour(&mut self, key: Key, neighbour: Neighbour) {
+    /// True where what an operator has set is another.
+    pub fn set_neighbour(&mut self, key: Key, neighbour: Neighbour) -> bool {
         let old = self.neighbours.insert(key, (neighbour, self.reading));
         self.note(key, old.and_then(|(old, _)| old.usable()), neighbour.usable());
+        if neighbour.is_fixed() { self.fixed.insert(key) } else { self.fixed.remove(&key) }
     }
     /// Forgets a neighbour; true where it was known.
     pub fn forget_neighbour(&mut self, key: &Key) -> bool {
         let Some((old, _)) = self.neighbours.remove(key) else { return false };
         self.note(*key, old.usable(), None);
+        self.fixed.remove(key);
         true
     }
     fn note(&mut self, key: Key, old: Option<Mac>, new: Option<Mac>) {
@@ -214,14 +219,16 @@ impl KernelState {
     pub fn begin_neighbours(&mut self) {
         self.reading = self.reading.wrapping_add(1);
     }
-    /// All have been read: forgets those that weren't met.
-    pub fn end_neighbours(&mut self) {
+    /// All have been read: forgets those that weren't met. True where an operator had set one of them.
+    pub fn end_neighbours(&mut self) -> bool {
+        let fixed = self.fixed.len();
         let unmet =
             |(key, (_, met)): (&Key, &(Neighbour, u32))| (*met != self.reading).then_some(*key);
         let gone: Vec<Key> = self.neighbours.iter().filter_map(unmet).collect();
         for key in gone {
             self.forget_neighbour(&key);
         }
+        self.fixed.len() != fixed
     }
     /// Interfaces, addresses and routes, as they are to be published.
     pub fn links(&self) -> Links {
@@ -233,6 +240,7 @@ impl KernelState {
             interfaces: self.links.iter().map(interface).collect(),
             addresses: self.addresses.clone(),
             routes: self.routes.iter().map(|(prefix, _, route)| (*prefix, *route)).collect(),
+            fixed: self.fixed.iter().copied().collect(),
         }
     }
 }

@@ -18,6 +18,8 @@ pub struct Links {
     pub addresses: Vec<(InterfaceId, IpAddr)>,
     /// The kernel's routes over the twins; of equal prefixes the first counts.
     pub routes: Vec<(IpNet, Route)>,
+    /// Neighbours whose MAC an operator has set: what their packets come from changes nothing.
+    pub fixed: Vec<(InterfaceId, IpAddr)>,
 }
 
 /// Routes of a family that are looked through one by one.
@@ -52,6 +54,8 @@ pub(super) struct Compiled {
     few: [Option<Vec<Few>>; 2],
     /// Prefixes whose addresses are on a link themselves.
     on_link: Vec<IpNet>,
+    /// Of the neighbours those whose MAC is set by hand.
+    pub fixed: HashSet<(InterfaceId, IpAddr)>,
     /// The next hops of routes: the routers of each link.
     pub gateways: HashSet<(InterfaceId, IpAddr)>,
 }
@@ -94,6 +98,7 @@ impl Compiled {
             few(new.routes_v4.iter().map(|(net, route)| (IpNet::V4(net), *route))),
             few(new.routes_v6.iter().map(|(net, route)| (IpNet::V6(net), *route))),
         ];
+        new.fixed = links.fixed.iter().copied().collect();
         new.links = links;
         new
     }

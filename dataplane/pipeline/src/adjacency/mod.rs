@@ -81,6 +81,7 @@ pub struct Adjacency {
     /// The header without its ethertype, which is the last two bytes of what is used.
     header: [u8; ETHERNET_LEN + VLAN_TAG_LEN],
     is_tagged: bool,
+    is_fixed: bool,
     /// The interface.
     pub interface: InterfaceId,
     /// Its port.
@@ -102,6 +103,7 @@ impl Adjacency {
         Self {
             header,
             is_tagged: interface.vlan.is_some(),
+            is_fixed: false,
             interface: id,
             port: interface.port,
             mtu: interface.mtu,
@@ -110,6 +112,11 @@ impl Adjacency {
     /// The next hop's MAC.
     pub fn destination(&self) -> Mac {
         Mac(std::array::from_fn(|at| self.header[at]))
+    }
+    /// True where an operator has set the MAC.
+    #[inline(always)]
+    pub const fn is_fixed(&self) -> bool {
+        self.is_fixed
     }
     /// The header with an 802.1Q tag (IEEE 802.1Q), its last two bytes unset: there goes the
     /// ethertype. `None` where the interface has no tag.
@@ -169,6 +176,8 @@ pub struct AdjacencyInput {
     pub addresses: Vec<(InterfaceId, IpAddr)>,
     /// The kernel's routes over the twins; of equal prefixes the first counts.
     pub routes: Vec<(IpNet, Route)>,
+    /// Those of the neighbours whose MAC an operator has set.
+    pub fixed: Vec<(InterfaceId, IpAddr)>,
     /// Resolved neighbours.
     pub neighbours: Vec<(InterfaceId, IpAddr, Mac)>,
 }
@@ -204,13 +213,13 @@ impl Adjacencies {
     /// What follows this table where `input` is all that is known. Next hops that stay keep their
     /// places.
     pub fn next(&self, input: AdjacencyInput) -> Self {
-        let AdjacencyInput { interfaces, addresses, routes, neighbours } = input;
+        let AdjacencyInput { interfaces, addresses, routes, fixed, neighbours } = input;
         let stay: HashSet<NextHop> = neighbours.iter().map(|(id, ip, _)| (*id, *ip)).collect();
         let gone =
             self.places.hops().filter(|hop| !stay.contains(hop)).map(|(id, ip)| (id, ip, None));
         let known = neighbours.into_iter().map(|(id, ip, mac)| (id, ip, Some(mac)));
         self.with(&AdjacencyChange {
-            links: Some(Arc::new(Links { interfaces, addresses, routes })),
+            links: Some(Arc::new(Links { interfaces, addresses, routes, fixed })),
             neighbours: gone.chain(known).collect(),
         })
     }
@@ -223,7 +232,8 @@ impl Adjacencies {
         {
             next.compiled = Arc::new(Compiled::new(Arc::clone(links)));
             next.stamps.change(&self.compiled, &next.compiled);
-            if links.interfaces != self.compiled.links.interfaces {
+            let before = &self.compiled.links;
+            if links.interfaces != before.interfaces || links.fixed != before.fixed {
                 next.renew();
             }
             routers_may_differ = true;
@@ -233,9 +243,8 @@ impl Adjacencies {
             next.places.remove(&(*id, *address));
         }
         for (id, address, mac) in &change.neighbours {
-            let interface = next.compiled.interface(*id);
-            if let (Some(interface), Some(mac)) = (interface, *mac) {
-                next.places.put((*id, *address), Adjacency::new(*id, interface, mac));
+            if let Some(made) = mac.and_then(|mac| next.made((*id, *address), mac)) {
+                next.places.put((*id, *address), made);
             }
             routers_may_differ |= next.compiled.gateways.contains(&(*id, *address));
         }
@@ -250,13 +259,17 @@ impl Adjacencies {
         for hop in hops {
             let mac = self.find(hop.0, hop.1).and_then(|of| self.adjacency(of));
             let mac = mac.map(Adjacency::destination);
-            match (self.compiled.interface(hop.0), mac) {
-                (Some(interface), Some(mac)) => {
-                    self.places.put(hop, Adjacency::new(hop.0, interface, mac));
+            match mac.and_then(|mac| self.made(hop, mac)) {
+                Some(made) => {
+                    self.places.put(hop, made);
                 }
-                _ => self.places.remove(&hop),
+                None => self.places.remove(&hop),
             }
         }
+    }
+    fn made(&self, hop: NextHop, mac: Mac) -> Option<Adjacency> {
+        let made = Adjacency::new(hop.0, self.compiled.interface(hop.0)?, mac);
+        Some(Adjacency { is_fixed: self.compiled.fixed.contains(&hop), ..made })
     }
     fn find_routers(&mut self) {
         let gateways = self.compiled.gateways.iter();

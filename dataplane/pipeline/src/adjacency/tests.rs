@@ -32,6 +32,7 @@ fn input() -> AdjacencyInput {
             to("2001:db8:f::/64", FRONT, None),
             to("2001:db8:b::/64", BACK, None),
         ],
+        fixed: Vec::new(),
         neighbours: vec![
             (FRONT, ip("192.0.2.254"), mac(254)),
             (FRONT, ip("192.0.2.9"), mac(9)),

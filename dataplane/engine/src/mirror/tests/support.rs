@@ -77,8 +77,8 @@ pub fn twin(name: &str, addresses: &[&str]) -> TwinConfig {
 /// What is known after a change.
 fn apply(input: &mut AdjacencyInput, change: AdjacencyChange) {
     if let Some(links) = change.links {
-        let Links { interfaces, addresses, routes } = (*links).clone();
-        *input = AdjacencyInput { interfaces, addresses, routes, ..input.clone() };
+        let Links { interfaces, addresses, routes, fixed } = (*links).clone();
+        *input = AdjacencyInput { interfaces, addresses, routes, fixed, ..input.clone() };
     }
     let differs: HashSet<_> = change.neighbours.iter().map(|(id, ip, _)| (*id, *ip)).collect();
     input.neighbours.retain(|(id, ip, _)| !differs.contains(&(*id, *ip)));
