@@ -96,8 +96,8 @@ impl Pipeline {
         for (first, (seen, frame)) in firsts.iter_mut().zip(without()) {
             let (lane, key) = (&seen.lane, self.context.selection_key);
             *first = match lane.family {
-                Family::V4 => bring_service(&self.v4, tables, frame, (lane, key, &mut fresh[0])),
-                Family::V6 => bring_service(&self.v6, tables, frame, (lane, key, &mut fresh[1])),
+                Family::V4 => bring_service(&self.v4, tables, frame, lane, key, &mut fresh[0]),
+                Family::V6 => bring_service(&self.v6, tables, frame, lane, key, &mut fresh[1]),
             };
         }
         for first in firsts.iter_mut().flatten() {
@@ -129,8 +129,8 @@ impl Pipeline {
             let nth = begun[..n].iter().filter(|id| **id == Some(target.id)).count() as u32;
             begun[n] = Some(target.id);
             match first.family {
-                Family::V4 => bring_port(&self.v4, &self.context, tables, (first, target, nth)),
-                Family::V6 => bring_port(&self.v6, &self.context, tables, (first, target, nth)),
+                Family::V4 => bring_port(&self.v4, &self.context, tables, first, target, nth),
+                Family::V6 => bring_port(&self.v6, &self.context, tables, first, target, nth),
             }
         }
     }
@@ -182,7 +182,9 @@ fn bring_service<'a, A: Address>(
     shard: &Shard<A>,
     tables: &'a Tables,
     frame: &Frame<'_>,
-    (lane, selection_key, fresh): (&Lane, u64, &mut u32),
+    lane: &Lane,
+    selection_key: u64,
+    fresh: &mut u32,
 ) -> Option<First<'a>> {
     let key = key::<A>(frame, lane)?;
     let (address, port) = (key.destination.to_ip(), key.destination_port);
@@ -209,7 +211,9 @@ fn bring_port<A: Address>(
     shard: &Shard<A>,
     context: &Context,
     tables: &Tables,
-    (first, target, nth): (&First<'_>, &Target, u32),
+    first: &First<'_>,
+    target: &Target,
+    nth: u32,
 ) {
     let (Some(address), Some((service, _))) = (A::from_ip(target.address.ip()), first.selected)
     else {

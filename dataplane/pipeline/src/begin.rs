@@ -4,20 +4,22 @@
 use crate::adjacency::{Adjacency, AdjacencyRef, Hop};
 use crate::answer::{self, Checked, IcmpError, refuse, reject};
 use crate::connections::{
-    Address, Cold, Direction, Entry, Flags, Found, Key, NatPort, Opening, Refusal, Shard, Wish,
+    Address, Cold, Direction, Entry, Flags, Found, Key, NatPort, Refusal, Shard, Wish,
     choose_nat_port,
 };
-use crate::forwarding::{Kind, Owner};
-use crate::frame::{Frame, Verdict};
+use crate::forwarding::Owner;
+use crate::frame::Verdict;
+use crate::hash::keyed;
 use crate::journey::Now;
 use crate::judge::Segment;
+use crate::next_hops;
 use crate::parse::{Parsed, TCP};
 use crate::pipeline::Context;
-use crate::select::{AffinityTable, Target, keyed};
+use crate::select::{AffinityTable, Target};
 use crate::snapshot::Service;
 use crate::steer::Block;
 use crate::tables::Tables;
-use crate::ways;
+use crate::turn::{Packet, Turn};
 use model::desired::{self, BackendState};
 use model::drops::DropReason;
 use model::ids::BackendId;
@@ -35,114 +37,116 @@ pub struct Picked {
 /// What a packet without a connection would begin, or begin anew.
 #[derive(Clone, Copy, Debug)]
 pub struct Beginning<'a, A: Address> {
-    /// What the packet says.
-    pub parsed: &'a Parsed,
-    /// Its key.
+    /// The packet's key.
     pub key: &'a Key<A>,
     /// The ended connection that has this key.
     pub instead_of: Option<u32>,
 }
 
 /// Where a new connection goes, and how.
-struct Plan<A: Address> {
-    kind: Kind,
+struct Plan<'a, A: Address> {
+    beginning: Beginning<'a, A>,
+    service: &'a Service,
     picked: Picked,
     backend: (A, u16),
     to_backend: (Hop, A),
     to_client: Hop,
+    /// What its first packet says, of TCP.
+    first: Segment,
 }
 
 /// Selects a backend and a NAT port, and puts the connection in.
 pub fn begin<A: Address>(
     shard: &mut Shard<A>,
-    context: &mut Context,
-    tables: &Tables,
-    (frame, beginning): (&mut Frame<'_>, &Beginning<'_, A>),
+    turn: &mut Turn<'_>,
+    packet: &mut Packet<'_, '_>,
+    beginning: Beginning<'_, A>,
     service: &Service,
-    now: Now,
 ) -> Result<Found, Verdict> {
     let drop = |reason| Verdict::Drop(reason);
-    let Beginning { parsed, key, .. } = *beginning;
+    let Turn { tables, now, .. } = *turn;
     // Before cold memory is touched: what a flood brings ends here. Where there is no backend nothing
     // would begin, and clients are told so under the budget of answers.
     if !service.table(A::FAMILY).is_empty() {
-        if !context.may_begin(now) {
+        if !turn.context.may_begin(now) {
             return Err(drop(DropReason::NewConnectionsLimited));
         }
-        if !shard.admits(key.protocol, now.ms) {
+        if !shard.admits(beginning.key.protocol, now.ms) {
             return Err(drop(DropReason::HalfOpenFull));
         }
     }
-    let Some(picked) = pick((&context.affinity, context.selection_key), tables, service, key, now)
-    else {
-        if let Some(counters) = context.counters.services.get(service.id.slot as usize) {
+    let choosing = turn.context.choosing(tables, now);
+    let Some(picked) = choosing.pick(service, beginning.key) else {
+        if let Some(counters) = turn.context.counters.services.get(service.id.slot as usize) {
             counters.refused.add(1);
         }
         return Err(match service.refusal[A::FAMILY.index()] {
-            desired::Refusal::Reject => reject(context, tables, frame, parsed, now),
+            desired::Refusal::Reject => reject(turn, packet),
             desired::Refusal::Drop => Verdict::Drop(DropReason::NoBackend),
         });
     };
-    let plan = plan(tables, service.kind, picked, key).map_err(drop)?;
+    let first = match beginning.key.protocol {
+        TCP => Segment::read(packet.frame, packet.parsed),
+        _ => Segment::default(),
+    };
+    let plan = plan(tables, beginning, service, picked, first).map_err(drop)?;
     let interface = plan.to_backend.0.interface;
-    let blocks = tables.steer.blocks(context.worker, interface, A::FAMILY);
+    let blocks = tables.steer.blocks(turn.context.worker, interface, A::FAMILY);
     if service.kind.owner(Direction::ToClient) == Owner::PortLease && blocks.is_empty() {
         return Err(drop(DropReason::NatUnconfigured));
     }
-    check(context, tables, (frame, parsed), &plan, now)?;
-    let first = match key.protocol {
-        TCP => Segment::read(frame, parsed),
-        _ => Segment::default(),
-    };
-    let nat = port(shard, context, blocks, (beginning, &plan, first.opening()), now);
-    let nat = nat.ok_or(drop(DropReason::NatPortsExhausted))?;
-    insert(shard, context, tables, (beginning, &plan, nat, first), service, now)
+    check(turn, packet, &plan)?;
+    let nat = port(shard, turn, &plan, blocks).ok_or(drop(DropReason::NatPortsExhausted))?;
+    insert(shard, turn, packet.parsed, &plan, nat)
 }
 
 #[inline(always)]
-fn plan<A: Address>(
+fn plan<'a, A: Address>(
     tables: &Tables,
-    kind: Kind,
+    beginning: Beginning<'a, A>,
+    service: &'a Service,
     picked: Picked,
-    key: &Key<A>,
-) -> Result<Plan<A>, DropReason> {
+    first: Segment,
+) -> Result<Plan<'a, A>, DropReason> {
     let Target { address: socket, via, .. } = picked.target;
     let address = A::from_ip(socket.ip()).ok_or(DropReason::NoBackend)?;
-    let to_backend = ways::to_backend(tables, socket.ip(), via);
+    let to_backend = next_hops::to_backend(tables, socket.ip(), via);
     let to_backend = to_backend.ok_or(DropReason::NoRoute)?;
     let next_hop = A::from_ip(to_backend.address).ok_or(DropReason::NoRoute)?;
-    let to_client = tables.adjacencies.hop(key.source.to_ip(), None).ok_or(DropReason::NoRoute)?;
+    let client = beginning.key.source.to_ip();
+    let to_client = tables.adjacencies.hop(client, None).ok_or(DropReason::NoRoute)?;
     Ok(Plan {
-        kind,
+        beginning,
+        service,
         picked,
         backend: (address, socket.port()),
         to_backend: (to_backend, next_hop),
         to_client,
+        first,
     })
 }
 
 /// The packet is one that will be forwarded: it may go on, fits, is right, and has a way.
 fn check<A: Address>(
-    context: &mut Context,
-    tables: &Tables,
-    (frame, parsed): (&mut Frame<'_>, &Parsed),
-    plan: &Plan<A>,
-    now: Now,
+    turn: &mut Turn<'_>,
+    packet: &mut Packet<'_, '_>,
+    plan: &Plan<'_, A>,
 ) -> Result<(), Verdict> {
+    let parsed = packet.parsed;
     if parsed.ttl <= 1 {
-        return Err(refuse(context, tables, (frame, parsed), IcmpError::TimeExceeded, now));
+        return Err(refuse(turn, packet, IcmpError::TimeExceeded));
     }
-    if answer::check(frame, parsed) == Checked::Wrong {
+    if answer::check(packet.frame, parsed) == Checked::Wrong {
         return Err(Verdict::Drop(DropReason::L4Checksum));
     }
     let hop = &plan.to_backend.0;
-    let adjacency = hop.adjacency.and_then(|of| tables.adjacencies.adjacency(of));
+    let adjacency = hop.adjacency.and_then(|of| turn.tables.adjacencies.adjacency(of));
     let Some(Adjacency { mtu, .. }) = adjacency else {
-        context.resolve(hop, now);
+        turn.context.resolve(hop, turn.now);
         return Err(Verdict::Drop(DropReason::NeighbourUnresolved));
     };
     if parsed.ip_len > *mtu {
-        return Err(refuse(context, tables, (frame, parsed), IcmpError::TooBig(*mtu), now));
+        return Err(refuse(turn, packet, IcmpError::TooBig(*mtu)));
     }
     Ok(())
 }
@@ -151,12 +155,12 @@ fn check<A: Address>(
 /// which takes this SYN for a new one; else the next.
 fn port<A: Address>(
     shard: &mut Shard<A>,
-    context: &mut Context,
+    turn: &mut Turn<'_>,
+    plan: &Plan<'_, A>,
     blocks: &[Block],
-    (beginning, plan, opening): (&Beginning<'_, A>, &Plan<A>, Opening),
-    now: Now,
 ) -> Option<NatPort<A>> {
-    if let Some(at) = beginning.instead_of
+    let opening = plan.first.opening();
+    if let Some(at) = plan.beginning.instead_of
         && let Some((entry, cold)) = shard.whole(at)
     {
         let reply = entry.reply_key();
@@ -170,25 +174,24 @@ fn port<A: Address>(
     }
     let wish = Wish {
         blocks,
-        kind: plan.kind,
+        kind: plan.service.kind,
         backend: plan.backend,
-        protocol: beginning.key.protocol,
+        protocol: plan.beginning.key.protocol,
         opening,
     };
-    let Context { numbers, timeouts, .. } = context;
-    choose_nat_port(shard, &wish, || numbers.draw(), now.ms, timeouts, |_, _| true)
+    let Context { numbers, timeouts, .. } = &mut *turn.context;
+    choose_nat_port(shard, &wish, || numbers.draw(), turn.now.ms, timeouts, |_, _| true)
 }
 
 fn insert<A: Address>(
     shard: &mut Shard<A>,
-    context: &mut Context,
-    tables: &Tables,
-    (beginning, plan, nat, first): (&Beginning<'_, A>, &Plan<A>, NatPort<A>, Segment),
-    service: &Service,
-    now: Now,
+    turn: &mut Turn<'_>,
+    parsed: &Parsed,
+    plan: &Plan<'_, A>,
+    nat: NatPort<A>,
 ) -> Result<Found, Verdict> {
-    let Beginning { parsed, key, instead_of } = *beginning;
-    let kind = plan.kind;
+    let (Beginning { key, instead_of }, service) = (plan.beginning, plan.service);
+    let kind = service.kind;
     let mut evicted = 0;
     for at in [instead_of, nat.instead_of].into_iter().flatten() {
         let state = shard.entry(at).and_then(Entry::state);
@@ -198,37 +201,37 @@ fn insert<A: Address>(
     let reply = kind.reply_key(key.protocol, plan.backend, (nat.address, nat.port));
     let backend = plan.picked.target.id;
     let mut entry = Entry::new(key, &reply);
-    entry.last_seen_ms = now.ms as u32;
+    entry.last_seen_ms = turn.now.ms as u32;
     entry.backend_slot = backend.slot;
-    entry.backend_stamp = tables.validated_stamp(backend.slot);
-    entry.routes_stamp = tables.routes_stamp();
+    entry.backend_stamp = turn.tables.validated_stamp(backend.slot);
+    entry.routes_stamp = turn.tables.routes_stamp();
     entry.service_slot = service.id.slot;
     entry.client_adjacency = plan.to_client.adjacency.unwrap_or(AdjacencyRef::NONE);
     entry.backend_adjacency = plan.to_backend.0.adjacency.unwrap_or(AdjacencyRef::NONE);
     entry.kind = kind as u8;
-    entry.set_flag(Flags::CLIENT_ON_LINK, ways::is_on_link(parsed, &plan.to_client));
+    entry.set_flag(Flags::CLIENT_ON_LINK, next_hops::is_on_link(parsed, &plan.to_client));
     let cold = Cold {
         next_hop: plan.to_backend.1.to_wire(),
         next_hop_interface: plan.to_backend.0.interface.0,
-        created_s: now.seconds(),
+        created_s: turn.now.seconds(),
         // What the backend's answer acknowledges.
-        last_sequence: first.end(parsed.tcp_flags),
+        last_sequence: plan.first.end(parsed.tcp_flags),
         backend_generation: backend.generation,
         service_generation: service.id.generation,
         ..Cold::default()
     };
     let state = kind.life(key.protocol).first_state();
-    let (at, pushed) = shard.insert(entry, cold, state, now.ms).map_err(|refusal| {
+    let (at, pushed) = shard.insert(entry, cold, state, turn.now.ms).map_err(|refusal| {
         Verdict::Drop(match refusal {
             Refusal::TableFull => DropReason::TableFull,
             Refusal::HalfOpenFull => DropReason::HalfOpenFull,
         })
     })?;
     if plan.picked.sticky_s.is_some() {
-        keep(context, service, key, (backend, true), now);
+        keep(turn, service, key, backend, true);
     }
-    context.begun_by = plan.to_backend.0.interface;
-    let counters = &context.counters;
+    turn.context.begun_by = plan.to_backend.0.interface;
+    let counters = &turn.context.counters;
     counters.inserts.add(1);
     counters.half_open_evicted.add(u64::from(pushed) + evicted);
     if let Some(service) = counters.services.get(service.id.slot as usize) {
@@ -244,62 +247,71 @@ fn insert<A: Address>(
 /// now, the client's backend for session affinity and the client's MAC.
 pub fn verified<A: Address>(
     shard: &Shard<A>,
-    context: &mut Context,
-    tables: &Tables,
-    (frame, parsed, found): (&Frame<'_>, &Parsed, Found),
-    now: Now,
+    turn: &mut Turn<'_>,
+    packet: &Packet<'_, '_>,
+    found: Found,
 ) {
     let Some((entry, cold)) = shard.whole(found.entry) else { return };
     let key = entry.client_key();
     if found.direction == Direction::ToBackend && entry.flags.has(Flags::CLIENT_ON_LINK) {
-        ways::tell_client(context, tables, (frame, parsed), entry, now);
+        next_hops::tell_client(turn, packet, entry);
     }
-    let Some(service) = tables.snapshot.service(entry.service_id(cold)) else { return };
+    let Some(service) = turn.tables.snapshot.service(entry.service_id(cold)) else { return };
     let backend = entry.backend_id(cold);
-    if tables.snapshot.backend(backend).is_some() {
-        keep(context, service, &key, (backend, false), now);
+    if turn.tables.snapshot.backend(backend).is_some() {
+        keep(turn, service, &key, backend, false);
     }
 }
 
-/// The backend that a new connection gets; `None` where no backend is active. Changes nothing.
-#[inline(always)]
-pub fn pick<A: Address>(
-    (affinity, selection_key): (&AffinityTable, u64),
-    tables: &Tables,
-    service: &Service,
-    key: &Key<A>,
-    now: Now,
-) -> Option<Picked> {
-    let chosen = |hash| {
-        let target = *service.table(A::FAMILY).target(hash)?;
-        Some(Picked { target, sticky_s: None })
-    };
-    let hash = Hashes::of(key, selection_key).at(service);
-    if service.affinity_s.is_none() {
-        return chosen(hash);
-    }
-    let client = affinity.client(service.id, key.source.words());
-    if let Some(sticky) = affinity.find(client, now.seconds())
-        && let Some(held) = tables.snapshot.backend(sticky.backend)
-        && held.state == BackendState::Active
-        && held.service == service.id
-    {
-        let target = Target { id: sticky.backend, address: held.address, via: held.via };
-        return Some(Picked { target, sticky_s: Some(sticky.left_s) });
-    }
-    // The same on every gateway, whatever the client's port and the frontend.
-    chosen(hash)
+/// What a backend is chosen by, beside the packet and its service port.
+#[derive(Clone, Copy, Debug)]
+pub struct Choosing<'a> {
+    /// Which backend clients had last.
+    pub affinity: &'a AffinityTable,
+    /// Keys the choice.
+    pub selection_key: u64,
+    /// What is published.
+    pub tables: &'a Tables,
+    /// The time.
+    pub now: Now,
 }
 
-/// The client keeps the backend of its connection: the one that it had, where that is so.
+impl Choosing<'_> {
+    /// The backend that a new connection gets; `None` where no backend is active. Changes nothing.
+    #[inline(always)]
+    pub fn pick<A: Address>(&self, service: &Service, key: &Key<A>) -> Option<Picked> {
+        let chosen = |hash| {
+            let target = *service.table(A::FAMILY).target(hash)?;
+            Some(Picked { target, sticky_s: None })
+        };
+        let hash = Hashes::of(key, self.selection_key).at(service);
+        if service.affinity_s.is_none() {
+            return chosen(hash);
+        }
+        let client = self.affinity.client(service.id, key.source.words());
+        if let Some(sticky) = self.affinity.find(client, self.now.seconds())
+            && let Some(held) = self.tables.snapshot.backend(sticky.backend)
+            && held.state == BackendState::Active
+            && held.service == service.id
+        {
+            let target = Target { id: sticky.backend, address: held.address, via: held.via };
+            return Some(Picked { target, sticky_s: Some(sticky.left_s) });
+        }
+        // The same on every gateway, whatever the client's port and the frontend.
+        chosen(hash)
+    }
+}
+
+/// The client keeps the backend of its connection: the one that it `had`, where that is so.
 fn keep<A: Address>(
-    context: &Context,
+    turn: &Turn<'_>,
     service: &Service,
     key: &Key<A>,
-    (backend, had): (BackendId, bool),
-    now: Now,
+    backend: BackendId,
+    had: bool,
 ) {
     let Some(timeout_s) = service.affinity_s else { return };
+    let (context, now) = (&*turn.context, turn.now);
     let client = context.affinity.client(service.id, key.source.words());
     let known = context.affinity.find(client, now.seconds());
     if !had && known.is_some_and(|known| known.backend == backend) {

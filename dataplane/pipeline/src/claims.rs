@@ -49,21 +49,21 @@ impl Claims {
     pub fn see(
         &mut self,
         tables: &Tables,
-        (interface, address, mac): (InterfaceId, IpAddr, Mac),
+        claim: Claim,
         now: Now,
         is_right: impl FnOnce() -> bool,
     ) -> bool {
-        if !is_another_s(tables, (interface, address, mac)) {
+        if !is_another_s(tables, &claim) {
             return false;
         }
-        let bucket = self.buckets.get_mut(interface.index());
+        let bucket = self.buckets.get_mut(claim.interface.index());
         // One that won't be told isn't looked at any further.
         if self.waiting.len() >= WAITING_MAX || !bucket.is_some_and(|bucket| bucket.take(now.ms)) {
             return true;
         }
         let right = is_right();
         if right {
-            self.waiting.push(Claim { interface, address, mac });
+            self.waiting.push(claim);
         }
         right
     }
@@ -78,13 +78,11 @@ impl Claims {
 }
 
 /// True where `address` is ours on this interface, and `mac` isn't.
-pub fn is_another_s(
-    tables: &Tables,
-    (interface, address, mac): (InterfaceId, IpAddr, Mac),
-) -> bool {
+fn is_another_s(tables: &Tables, Claim { interface, address, mac }: &Claim) -> bool {
+    let (interface, address) = (*interface, *address);
     let ours =
         holds(tables, interface, address) || tables.adjacencies.is_local_on(interface, address);
-    ours && tables.adjacencies.interfaces().iter().all(|one| one.mac != mac)
+    ours && tables.adjacencies.interfaces().iter().all(|one| one.mac != *mac)
 }
 
 /// The MAC that an ARP packet says its sender has.

@@ -5,15 +5,16 @@ use crate::adjacency::Adjacency;
 use crate::answer::{Class, IcmpError, refuse, reject_as};
 use crate::connections::{Address, Cold, Direction, Entry, Flags, Found, NO_SLOT, Shard};
 use crate::forwarding::Life;
-use crate::frame::{Frame, Verdict};
+use crate::frame::Verdict;
 use crate::journey::Now;
 use crate::judge;
+use crate::next_hops;
 use crate::parse::{Parsed, TCP_RST};
 use crate::pipeline::Context;
-use crate::rewrite::translate;
+use crate::rewrite::{Leg, translate};
 use crate::sweep;
 use crate::tables::Tables;
-use crate::ways::{self, way};
+use crate::turn::{Packet, Turn};
 use model::desired::BackendState;
 use model::drops::DropReason;
 use model::record::ConnectionState;
@@ -41,21 +42,21 @@ pub enum Validity {
 /// What the connection that was found is to the packet.
 pub fn validity<A: Address>(
     shard: &mut Shard<A>,
-    context: &Context,
-    tables: &Tables,
-    (parsed, found): (&Parsed, Found),
-    now: Now,
+    turn: &Turn<'_>,
+    parsed: &Parsed,
+    found: Found,
 ) -> Validity {
-    if found.direction == Direction::ToClient && !ways::is_back(tables, parsed.interface) {
+    if found.direction == Direction::ToClient && !next_hops::is_back(turn.tables, parsed.interface)
+    {
         return Validity::FromFront;
     }
-    let validity = current(shard, context, tables, found.entry, now);
+    let validity = current(shard, turn, found.entry);
     if validity == Validity::Over || found.direction == Direction::ToClient {
         // What the backend still sends is the client's to answer, and so to get its RST.
         return if validity == Validity::Over { validity } else { Validity::Live };
     }
     if parsed.is_bare_syn() {
-        return syn(shard, tables, found.entry);
+        return syn(shard, turn.tables, found.entry);
     }
     match validity {
         Validity::Due if parsed.tcp_flags & TCP_RST != 0 => Validity::Live,
@@ -90,14 +91,8 @@ fn syn<A: Address>(shard: &Shard<A>, tables: &Tables, at: u32) -> Validity {
 
 /// How a connection that was found stands, validated under the current tables. It has been taken
 /// out where its time was over or it had to end.
-pub fn current<A: Address>(
-    shard: &mut Shard<A>,
-    context: &Context,
-    tables: &Tables,
-    at: u32,
-    now: Now,
-) -> Validity {
-    if shard.is_over(at, now.ms, &context.timeouts) {
+pub fn current<A: Address>(shard: &mut Shard<A>, turn: &Turn<'_>, at: u32) -> Validity {
+    if shard.is_over(at, turn.now.ms, &turn.context.timeouts) {
         shard.remove(at);
     }
     let Some(entry) = shard.entry(at).filter(|entry| entry.is_used()) else {
@@ -106,42 +101,37 @@ pub fn current<A: Address>(
     if entry.state() == Some(ConnectionState::Due) {
         return Validity::Due;
     }
-    if entry.backend_stamp == tables.backend_stamp(entry.backend_slot)
-        && (entry.routes_stamp == tables.routes_stamp() || ways::still_hold(shard, tables, at))
+    if entry.backend_stamp == turn.tables.backend_stamp(entry.backend_slot)
+        && (entry.routes_stamp == turn.tables.routes_stamp()
+            || next_hops::still_hold(shard, turn.tables, at))
     {
         return Validity::Live;
     }
-    revalidate(shard, context, tables, at, now)
+    revalidate(shard, turn, at)
 }
 
 /// Looks at a connection again as its backend or a route has changed. It has to end where it is UDP
 /// towards a backend that no longer serves. TCP is never ended by an update.
 #[cold]
-fn revalidate<A: Address>(
-    shard: &mut Shard<A>,
-    context: &Context,
-    tables: &Tables,
-    at: u32,
-    now: Now,
-) -> Validity {
+fn revalidate<A: Address>(shard: &mut Shard<A>, turn: &Turn<'_>, at: u32) -> Validity {
     let Some((entry, cold)) = shard.whole_mut(at) else { return Validity::Over };
-    context.counters.revalidations.add(1);
-    let backend = tables.snapshot.backend(entry.backend_id(cold));
+    turn.context.counters.revalidations.add(1);
+    let backend = turn.tables.snapshot.backend(entry.backend_id(cold));
     let serves = backend.is_some_and(|backend| backend.state != BackendState::Unserving);
     if entry.life() == Some(Life::Udp) && !serves {
         shard.remove(at);
         return Validity::Over;
     }
-    ways::find(tables, entry, cold);
+    next_hops::find(turn.tables, entry, cold);
     if backend.is_none() {
-        leave(tables, entry, cold, now);
+        leave(turn.tables, entry, cold, turn.now);
     }
     // Its slot may have a new holder, whose counters aren't this connection's.
-    if tables.snapshot.service(entry.service_id(cold)).is_none() {
+    if turn.tables.snapshot.service(entry.service_id(cold)).is_none() {
         entry.service_slot = NO_SLOT;
     }
-    entry.backend_stamp = tables.validated_stamp(entry.backend_slot);
-    entry.routes_stamp = tables.routes_stamp();
+    entry.backend_stamp = turn.tables.validated_stamp(entry.backend_slot);
+    entry.routes_stamp = turn.tables.routes_stamp();
     Validity::Live
 }
 
@@ -170,14 +160,13 @@ pub fn leave<A: Address>(tables: &Tables, entry: &mut Entry<A>, cold: &mut Cold<
 #[cold]
 pub fn reset_client<A: Address>(
     shard: &mut Shard<A>,
-    context: &mut Context,
-    tables: &Tables,
-    (frame, parsed, found): (&mut Frame<'_>, &Parsed, Found),
-    now: Now,
+    turn: &mut Turn<'_>,
+    packet: &mut Packet<'_, '_>,
+    found: Found,
 ) -> Verdict {
-    let verdict = reject_as(Class::Reset, context, tables, (frame, parsed), now);
+    let verdict = reject_as(Class::Reset, turn, packet);
     if matches!(verdict, Verdict::Answer(_)) {
-        context.counters.resets.add(1);
+        turn.context.counters.resets.add(1);
         shard.remove(found.entry);
     }
     verdict
@@ -186,74 +175,67 @@ pub fn reset_client<A: Address>(
 /// A SYN that may be forged is not forwarded: its client is sent a segment that it answers by a RST if
 /// it has begun anew (RFC 9293 section 3.10.7.3), and otherwise by one that tells that it lives.
 #[cold]
-pub fn ask<A: Address>(
-    shard: &mut Shard<A>,
-    context: &mut Context,
-    tables: &Tables,
-    (_, _, found): (&mut Frame<'_>, &Parsed, Found),
-    now: Now,
-) -> Verdict {
-    let client = (found.entry, Direction::ToClient, Class::Doubt);
-    sweep::challenged(shard, context, tables, client, now);
+pub fn ask<A: Address>(shard: &mut Shard<A>, turn: &mut Turn<'_>, found: Found) -> Verdict {
+    sweep::challenged(shard, turn, found.entry, Direction::ToClient, Class::Doubt);
     Verdict::Drop(DropReason::SynInDoubt)
 }
 
 /// Forwards the packet on its connection.
 pub fn forward<A: Address>(
     shard: &mut Shard<A>,
-    context: &mut Context,
-    tables: &Tables,
-    (frame, parsed, found): (&mut Frame<'_>, &Parsed, Found),
-    now: Now,
+    turn: &mut Turn<'_>,
+    packet: &mut Packet<'_, '_>,
+    found: Found,
 ) -> Verdict {
+    let parsed = packet.parsed;
     if parsed.ttl <= 1 {
-        return refuse(context, tables, (frame, parsed), IcmpError::TimeExceeded, now);
+        return refuse(turn, packet, IcmpError::TimeExceeded);
     }
     let Some((entry, cold)) = shard.whole_mut(found.entry) else {
         return Verdict::Drop(DropReason::TableFull);
     };
     if found.direction == Direction::ToBackend {
-        ways::follow_client(context, tables, (frame, parsed), entry, now);
+        next_hops::follow_client(turn, packet, entry);
     }
-    let mut learned = None;
-    let adjacency = match way(context, tables, (entry, cold, found.direction), &mut learned, now) {
+    let adjacency = match next_hops::next_hop(turn, entry, cold, found.direction) {
         Ok(adjacency) => adjacency,
         Err(reason) => return Verdict::Drop(reason),
     };
     if parsed.ip_len > adjacency.mtu {
-        return refuse(context, tables, (frame, parsed), IcmpError::TooBig(adjacency.mtu), now);
+        return refuse(turn, packet, IcmpError::TooBig(adjacency.mtu));
     }
-    entry.last_seen_ms = now.ms as u32;
-    count(context, entry, parsed.ip_len, found.direction);
-    judge::judge(shard, context, tables, (frame, parsed, found), now);
-    send(shard, context, (frame, parsed, found), adjacency)
+    entry.last_seen_ms = turn.now.ms as u32;
+    count(turn.context, entry, parsed.ip_len, found.direction);
+    judge::judge(shard, turn, packet, found);
+    send(shard, turn.context, packet, found, &adjacency)
 }
 
 /// Forwards the packet that has begun its connection: all that is asked of one was asked when it
 /// began.
 pub fn forward_first<A: Address>(
     shard: &mut Shard<A>,
-    context: &mut Context,
-    tables: &Tables,
-    (frame, parsed, found): (&mut Frame<'_>, &Parsed, Found),
-    now: Now,
+    turn: &mut Turn<'_>,
+    packet: &mut Packet<'_, '_>,
+    found: Found,
 ) -> Verdict {
     let Some(entry) = shard.entry_mut(found.entry) else {
         return Verdict::Drop(DropReason::TableFull);
     };
-    ways::follow_client(context, tables, (frame, parsed), entry, now);
-    count(context, entry, parsed.ip_len, found.direction);
-    let Some(adjacency) = tables.adjacencies.adjacency(entry.adjacency(found.direction)) else {
+    next_hops::follow_client(turn, packet, entry);
+    count(turn.context, entry, packet.parsed.ip_len, found.direction);
+    let Some(adjacency) = turn.tables.adjacencies.adjacency(entry.adjacency(found.direction))
+    else {
         return Verdict::Drop(DropReason::NeighbourUnresolved);
     };
-    send(shard, context, (frame, parsed, found), adjacency)
+    send(shard, turn.context, packet, found, adjacency)
 }
 
 /// Rewrites the packet for the next hop.
 fn send<A: Address>(
     shard: &Shard<A>,
     context: &mut Context,
-    (frame, parsed, found): (&mut Frame<'_>, &Parsed, Found),
+    packet: &mut Packet<'_, '_>,
+    found: Found,
     adjacency: &Adjacency,
 ) -> Verdict {
     let Some(entry) = shard.entry(found.entry) else {
@@ -264,7 +246,8 @@ fn send<A: Address>(
     };
     let may_fragment = entry.flags.has(Flags::MAY_FRAGMENT);
     let identification = if may_fragment { context.next_identification() } else { 0 };
-    if translate(frame, parsed, (kind, entry, found.direction), adjacency, identification) {
+    if translate(packet, Leg { kind, entry, direction: found.direction }, adjacency, identification)
+    {
         Verdict::Send(adjacency.port)
     } else {
         Verdict::Drop(DropReason::TransmitOversize)

@@ -40,7 +40,7 @@ pub struct FlowFound {
     /// One word for how it was chosen.
     pub chosen_by: &'static str,
     /// Next hop of the packet.
-    pub way: Option<WayFound>,
+    pub next_hop: Option<NextHopFound>,
     /// Seconds for which session affinity still keeps the client's backend.
     pub affinity_left_s: Option<u32>,
     /// Seconds until the client gets a RST.
@@ -51,7 +51,7 @@ pub struct FlowFound {
 
 /// A next hop, and its MAC where that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WayFound {
+pub struct NextHopFound {
     /// The interface.
     pub interface: InterfaceId,
     /// The next hop's address.
@@ -60,7 +60,7 @@ pub struct WayFound {
     pub mac: Option<Mac>,
 }
 
-impl WayFound {
+impl NextHopFound {
     fn text(&self, tables: &Tables) -> String {
         let name = tables.adjacencies.interface(self.interface).map_or("?", |i| &*i.name);
         match self.mac {
@@ -79,7 +79,7 @@ impl FlowFound {
             connection: None,
             selected: None,
             chosen_by,
-            way: None,
+            next_hop: None,
             affinity_left_s: None,
             reset_in_s: None,
             drop,
@@ -93,7 +93,7 @@ impl FlowFound {
             connection: self.connection,
             selected: self.selected,
             chosen_by: self.chosen_by.to_owned(),
-            way: self.way.map(|way| way.text(tables)),
+            way: self.next_hop.map(|hop| hop.text(tables)),
             affinity_left_s: self.affinity_left_s,
             reset_in_s: self.reset_in_s,
             drop: self.drop,

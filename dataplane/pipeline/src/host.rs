@@ -3,12 +3,11 @@
 use crate::answer::{Class, sender};
 use crate::frame::{Frame, Verdict};
 use crate::host_flows::Flow;
-use crate::journey::Now;
 use crate::miss::{Whose, whose};
 use crate::parse::Parsed;
-use crate::pipeline::Context;
 use crate::rewrite::strip_link;
 use crate::tables::Tables;
+use crate::turn::{Packet, Turn};
 use model::drops::DropReason;
 
 /// TCP port of BGP, and UDP ports of BFD: single hop, echo, multihop, LAG.
@@ -21,51 +20,34 @@ const VRRP: u8 = 112;
 const TTL_OF_THE_LINK: u8 = 255;
 
 /// Gives the packet to the host, within the budget of its class.
-pub fn to_host(
-    context: &mut Context,
-    tables: &Tables,
-    frame: &mut Frame<'_>,
-    parsed: &Parsed,
-    now: Now,
-) -> Verdict {
-    let class = class(context, tables, frame, parsed, now);
-    to_host_as(context, class, frame, parsed, now)
+pub fn to_host(turn: &mut Turn<'_>, packet: &mut Packet<'_, '_>) -> Verdict {
+    to_host_as(class(turn, packet), turn, packet)
 }
 
 /// Gives the packet to the host under a class.
-pub fn to_host_as(
-    context: &mut Context,
-    class: Class,
-    frame: &mut Frame<'_>,
-    parsed: &Parsed,
-    now: Now,
-) -> Verdict {
-    if !context.may(class, parsed.interface, now) {
+pub fn to_host_as(class: Class, turn: &mut Turn<'_>, packet: &mut Packet<'_, '_>) -> Verdict {
+    let parsed = packet.parsed;
+    if !turn.context.may(class, parsed.interface, turn.now) {
         return Verdict::Drop(DropReason::HostLimited);
     }
-    strip_link(frame, usize::from(parsed.l3));
+    strip_link(packet.frame, usize::from(parsed.l3));
     Verdict::Host(parsed.interface)
 }
 
 /// The class whose budget the packet takes from. Ports are anybody's to write: what looks like
 /// routing takes from routing's budget only where its sender is somebody who may.
-fn class(
-    context: &Context,
-    tables: &Tables,
-    frame: &Frame<'_>,
-    parsed: &Parsed,
-    now: Now,
-) -> Class {
+fn class(turn: &Turn<'_>, packet: &Packet<'_, '_>) -> Class {
+    let parsed = packet.parsed;
     if is_routing(parsed) {
-        if is_of_the_link(tables, frame, parsed) {
+        if is_of_the_link(turn.tables, packet.frame, parsed) {
             return Class::HostRouting;
         }
-        if context.peers.contains(&parsed.addresses.source()) {
+        if turn.context.peers.contains(&parsed.addresses.source()) {
             return Class::HostPeer;
         }
     }
-    match Flow::answered_by(frame.bytes(), parsed) {
-        Some(flow) if context.host_flows.is_begun(&flow, now) => Class::HostBegun,
+    match Flow::answered_by(packet.frame.bytes(), parsed) {
+        Some(flow) if turn.context.host_flows.is_begun(&flow, turn.now) => Class::HostBegun,
         _ => Class::HostOther,
     }
 }

@@ -1,19 +1,18 @@
 //! ICMP, ICMPv6 and whatever else has no ports.
 
 use crate::answer::{self, Class};
-use crate::claims;
+use crate::claims::{self, Claim};
 use crate::connections::{Address, Direction, Flags, Key, Shard};
 use crate::established::{self, Validity};
 use crate::frame::{Frame, Verdict};
 use crate::host::{to_host, to_host_as};
-use crate::journey::Now;
 use crate::miss::{Whose, holds, whose};
+use crate::next_hops;
 use crate::parse::quoted::{Quoted, is_error, quoted};
 use crate::parse::{Fragment, ICMP, ICMPV6, Parsed, be16, be32, be128};
 use crate::pipeline::Context;
 use crate::rewrite::translate_error;
-use crate::tables::Tables;
-use crate::ways::way;
+use crate::turn::{Packet, Turn};
 use model::drops::DropReason;
 use model::ids::Family;
 use std::net::{IpAddr, Ipv6Addr};
@@ -29,28 +28,26 @@ const DISCOVERY_TYPES: std::ops::RangeInclusive<u8> = 133..=137;
 #[cold]
 pub fn conclude<A: Address>(
     shard: &mut Shard<A>,
-    context: &mut Context,
-    tables: &Tables,
-    frame: &mut Frame<'_>,
-    parsed: &Parsed,
-    now: Now,
+    turn: &mut Turn<'_>,
+    packet: &mut Packet<'_, '_>,
 ) -> Verdict {
-    let kind = frame.bytes().get(usize::from(parsed.l4)).copied();
+    let parsed = packet.parsed;
+    let kind = packet.frame.bytes().get(usize::from(parsed.l4)).copied();
     let later = matches!(parsed.fragment, Fragment::Later(_));
     // Each ICMP belongs to its own family.
     let own = matches!((parsed.protocol, A::FAMILY), (ICMP, Family::V4) | (ICMPV6, Family::V6));
     let (Some(kind), false, true) = (kind, later, own) else {
-        return other(context, tables, frame, parsed, now);
+        return other(turn, packet);
     };
     if parsed.protocol == ICMPV6 && DISCOVERY_TYPES.contains(&kind) {
-        return neighbour_discovery(context, tables, frame, parsed, (kind, now));
+        return neighbour_discovery(turn, packet, kind);
     }
     // `::` may take part in those alone (RFC 4291 section 2.5.2): nobody could be answered.
     if parsed.addresses.source().is_unspecified() {
         return Verdict::Drop(DropReason::SourceMartian);
     }
-    if let Some(quoted) = quoted(frame.bytes(), parsed)
-        && let Some(verdict) = error(shard, context, tables, frame, (parsed, &quoted), now)
+    if let Some(quoted) = quoted(packet.frame.bytes(), parsed)
+        && let Some(verdict) = error(shard, turn, packet, &quoted)
     {
         return verdict;
     }
@@ -58,12 +55,10 @@ pub fn conclude<A: Address>(
         ICMP => ECHO_REQUEST,
         _ => ECHO_REQUEST_V6,
     };
-    match whose(tables, parsed.addresses.destination()) {
-        Whose::Local(_) | Whose::LinkGroup => to_host(context, tables, frame, parsed, now),
+    match whose(turn.tables, parsed.addresses.destination()) {
+        Whose::Local(_) | Whose::LinkGroup => to_host(turn, packet),
         Whose::Nobody => Verdict::Drop(DropReason::NotOurs),
-        Whose::Frontend | Whose::Nat if kind == request => {
-            echo(context, tables, frame, parsed, now)
-        }
+        Whose::Frontend | Whose::Nat if kind == request => echo(turn, packet),
         Whose::Frontend | Whose::Nat if is_error(parsed.protocol, kind) => {
             Verdict::Drop(DropReason::IcmpUnmatched)
         }
@@ -72,37 +67,25 @@ pub fn conclude<A: Address>(
 }
 
 /// A transport protocol that isn't forwarded: the host may want it.
-fn other(
-    context: &mut Context,
-    tables: &Tables,
-    frame: &mut Frame<'_>,
-    parsed: &Parsed,
-    now: Now,
-) -> Verdict {
-    match whose(tables, parsed.addresses.destination()) {
-        Whose::Local(_) | Whose::LinkGroup => to_host(context, tables, frame, parsed, now),
+fn other(turn: &mut Turn<'_>, packet: &mut Packet<'_, '_>) -> Verdict {
+    match whose(turn.tables, packet.parsed.addresses.destination()) {
+        Whose::Local(_) | Whose::LinkGroup => to_host(turn, packet),
         Whose::Nobody => Verdict::Drop(DropReason::NotOurs),
-        Whose::Frontend | Whose::Nat if matches!(parsed.fragment, Fragment::Later(_)) => {
+        Whose::Frontend | Whose::Nat if matches!(packet.parsed.fragment, Fragment::Later(_)) => {
             Verdict::Drop(DropReason::FragmentUnknown)
         }
         Whose::Frontend | Whose::Nat => Verdict::Drop(DropReason::ProtocolUnsupported),
     }
 }
 
-fn echo(
-    context: &mut Context,
-    tables: &Tables,
-    frame: &mut Frame<'_>,
-    parsed: &Parsed,
-    now: Now,
-) -> Verdict {
+fn echo(turn: &mut Turn<'_>, packet: &mut Packet<'_, '_>) -> Verdict {
     // A fragmented request would need its fragments turned round one by one: the reply's checksum
     // covers them all, but none of them is there at once.
-    if parsed.fragment != Fragment::No || answer::is_to_group(frame) {
+    if packet.parsed.fragment != Fragment::No || answer::is_to_group(packet.frame) {
         return Verdict::Drop(DropReason::IcmpUnsupported);
     }
-    context.answer(Class::Echo, tables, (frame, parsed), now, |frame, interface| {
-        answer::echo(frame, parsed, interface)
+    turn.answer(Class::Echo, packet, |packet, interface| {
+        answer::echo(packet.frame, packet.parsed, interface)
     })
 }
 
@@ -110,12 +93,11 @@ fn echo(
 /// error travels against the quoted packet, so its connection is found by the reversed key.
 fn error<A: Address>(
     shard: &mut Shard<A>,
-    context: &mut Context,
-    tables: &Tables,
-    frame: &mut Frame<'_>,
-    (parsed, quoted): (&Parsed, &Quoted),
-    now: Now,
+    turn: &mut Turn<'_>,
+    packet: &mut Packet<'_, '_>,
+    quoted: &Quoted,
 ) -> Option<Verdict> {
+    let parsed = packet.parsed;
     let key = Key {
         source: A::from_ip(quoted.addresses.destination())?,
         destination: A::from_ip(quoted.addresses.source())?,
@@ -128,27 +110,26 @@ fn error<A: Address>(
     if parsed.addresses.destination() != quoted.addresses.source() {
         return None;
     }
-    if established::current(shard, context, tables, found.entry, now) == Validity::Over {
+    if established::current(shard, turn, found.entry) == Validity::Over {
         return None;
     }
     if parsed.ttl <= 1 {
         return Some(Verdict::Drop(DropReason::TtlExpired));
     }
     // The checksum comes after the token: what is looked at is as long as the packet.
-    if !context.may(Class::IcmpError, parsed.interface, now) {
+    if !turn.context.may(Class::IcmpError, parsed.interface, turn.now) {
         return Some(Verdict::Drop(DropReason::IcmpLimited));
     }
-    if !answer::verify(frame, parsed) {
+    if !answer::verify(packet.frame, parsed) {
         return Some(Verdict::Drop(DropReason::L4Checksum));
     }
     let (entry, cold) = shard.whole_mut(found.entry)?;
     let direction = found.direction;
-    if direction == Direction::ToBackend && is_too_narrow::<A>(context, frame, parsed) {
+    if direction == Direction::ToBackend && is_too_narrow::<A>(turn.context, packet.frame, parsed) {
         entry.set_flag(Flags::MAY_FRAGMENT, A::FAMILY == Family::V4);
         return Some(Verdict::Drop(DropReason::PathMtuFloor));
     }
-    let mut learned = None;
-    let adjacency = match way(context, tables, (entry, cold, direction), &mut learned, now) {
+    let adjacency = match next_hops::next_hop(turn, entry, cold, direction) {
         Ok(adjacency) => adjacency,
         Err(reason) => return Some(Verdict::Drop(reason)),
     };
@@ -156,7 +137,7 @@ fn error<A: Address>(
     if parsed.ip_len > adjacency.mtu {
         return Some(Verdict::Drop(DropReason::MtuExceeded));
     }
-    Some(if translate_error(frame, parsed, quoted, entry, direction, adjacency) {
+    Some(if translate_error(packet.frame, parsed, quoted, entry, direction, &adjacency) {
         Verdict::Send(adjacency.port)
     } else {
         Verdict::Drop(DropReason::TransmitOversize)
@@ -186,57 +167,50 @@ fn is_too_narrow<A: Address>(context: &Context, frame: &Frame<'_>, parsed: &Pars
 
 /// Neighbour discovery (RFC 4861): solicitations for what workers hold are answered here, the rest
 /// is the host's.
-fn neighbour_discovery(
-    context: &mut Context,
-    tables: &Tables,
-    frame: &mut Frame<'_>,
-    parsed: &Parsed,
-    (kind, now): (u8, Now),
-) -> Verdict {
+fn neighbour_discovery(turn: &mut Turn<'_>, packet: &mut Packet<'_, '_>, kind: u8) -> Verdict {
+    let parsed = packet.parsed;
     let l4 = usize::from(parsed.l4);
     if parsed.ttl != 255 {
         return Verdict::Drop(DropReason::NdMalformed);
     }
-    if claimed(context, tables, frame, parsed, (kind, now)) {
+    if claimed(turn, packet, kind) {
         return Verdict::Drop(DropReason::AddressClaimed);
     }
     if kind != SOLICITATION {
-        return to_host_as(context, Class::HostNeighbour, frame, parsed, now);
+        return to_host_as(Class::HostNeighbour, turn, packet);
     }
-    let code = frame.bytes().get(l4 + 1).copied();
-    let (Some(target), Some(0), true) = (be128(frame.bytes(), l4 + 8), code, parsed.l4_len() >= 24)
+    let code = packet.frame.bytes().get(l4 + 1).copied();
+    let (Some(target), Some(0), true) =
+        (be128(packet.frame.bytes(), l4 + 8), code, parsed.l4_len() >= 24)
     else {
         return Verdict::Drop(DropReason::NdMalformed);
     };
     let target_ip = IpAddr::V6(Ipv6Addr::from_bits(target));
-    if tables.adjacencies.is_local_on(parsed.interface, target_ip) {
-        return to_host_as(context, Class::HostNeighbour, frame, parsed, now);
+    if turn.tables.adjacencies.is_local_on(parsed.interface, target_ip) {
+        return to_host_as(Class::HostNeighbour, turn, packet);
     }
-    if !holds(tables, parsed.interface, target_ip) {
+    if !holds(turn.tables, parsed.interface, target_ip) {
         return Verdict::Drop(DropReason::NdNotOurs);
     }
-    context.answer(Class::Neighbour, tables, (frame, parsed), now, |frame, interface| {
-        answer::neighbour_advertisement(frame, parsed, interface, target)
+    turn.answer(Class::Neighbour, packet, |packet, interface| {
+        answer::neighbour_advertisement(packet.frame, parsed, interface, target)
     })
 }
 
 /// True where another station advertises an address of ours, or solicits from it.
-fn claimed(
-    context: &mut Context,
-    tables: &Tables,
-    frame: &Frame<'_>,
-    parsed: &Parsed,
-    (kind, now): (u8, Now),
-) -> bool {
+fn claimed(turn: &mut Turn<'_>, packet: &Packet<'_, '_>, kind: u8) -> bool {
+    let parsed = packet.parsed;
     let address = match kind {
-        ADVERTISEMENT => be128(frame.bytes(), usize::from(parsed.l4) + 8)
+        ADVERTISEMENT => be128(packet.frame.bytes(), usize::from(parsed.l4) + 8)
             .map(|target| IpAddr::V6(Ipv6Addr::from_bits(target))),
         SOLICITATION => Some(parsed.addresses.source()),
         _ => None,
     };
     let Some(address) = address.filter(|_| parsed.l4_len() >= 24) else { return false };
-    let Some(mac) = claims::discovery_sender(frame, parsed, kind) else { return false };
+    let Some(mac) = claims::discovery_sender(packet.frame, parsed, kind) else {
+        return false;
+    };
     // The checksum last: it is what costs, and only of what would be told.
-    let claim = (parsed.interface, address, mac);
-    context.claims.see(tables, claim, now, || answer::verify(frame, parsed))
+    let claim = Claim { interface: parsed.interface, address, mac };
+    turn.context.claims.see(turn.tables, claim, turn.now, || answer::verify(packet.frame, parsed))
 }

@@ -1,17 +1,16 @@
 //! Questions to a worker about its connections. They change nothing.
 
 use crate::adjacency::{Adjacency, Hop};
-use crate::begin::pick;
 use crate::connections::{Address, Cold, Direction, Entry, Key, Shard};
-use crate::found::{FlowFound, Page, WayFound};
+use crate::found::{FlowFound, NextHopFound, Page};
 use crate::journey::Now;
 use crate::miss::{Whose, whose};
+use crate::next_hops;
 use crate::parse::{Addresses, Parsed};
 use crate::pipeline::Pipeline;
 use crate::select::Target;
 use crate::snapshot::FoundFrontend;
 use crate::tables::Tables;
-use crate::ways;
 use model::answers::ConnectionFilter;
 use model::drops::DropReason;
 use model::ids::{FiveTuple, Protocol, WorkerId};
@@ -29,13 +28,12 @@ impl Pipeline {
         now: Now,
         page: &mut Page,
     ) {
-        let with = (tables, filter, now);
         page.next = match table {
-            0 => match self.page_of(&self.v4, with, at, page) {
+            0 => match self.page_of(&self.v4, tables, filter, at, now, page) {
                 0 => Some((1, 0)),
                 next => Some((0, next)),
             },
-            1 => match self.page_of(&self.v6, with, at, page) {
+            1 => match self.page_of(&self.v6, tables, filter, at, now, page) {
                 0 => None,
                 next => Some((1, next)),
             },
@@ -46,14 +44,16 @@ impl Pipeline {
     fn page_of<A: Address>(
         &self,
         shard: &Shard<A>,
-        (tables, filter, now): (&Tables, &ConnectionFilter, Now),
+        tables: &Tables,
+        filter: &ConnectionFilter,
         at: u32,
+        now: Now,
         page: &mut Page,
     ) -> u32 {
         let places = page.connections.capacity() - page.connections.len();
         let (entries, next) = shard.page(at, places);
         let records = entries
-            .filter_map(|(entry, cold)| self.record(tables, (entry, cold), now))
+            .filter_map(|(entry, cold)| self.record(tables, entry, cold, now))
             .filter(|record| is_wanted(record, filter));
         page.connections.extend(records.take(places));
         next
@@ -63,7 +63,8 @@ impl Pipeline {
     fn record<A: Address>(
         &self,
         tables: &Tables,
-        (entry, cold): (&Entry<A>, &Cold<A>),
+        entry: &Entry<A>,
+        cold: &Cold<A>,
         now: Now,
     ) -> Option<ConnectionRecord> {
         let state = entry.state()?;
@@ -119,7 +120,7 @@ impl Pipeline {
             .find_key(key)
             .filter(|found| !shard.is_over(found.entry, now.ms, &self.context.timeouts));
         if let Some((found, (entry, cold))) = found.and_then(|f| Some((f, shard.whole(f.entry)?))) {
-            answer.connection = self.record(tables, (entry, cold), now);
+            answer.connection = self.record(tables, entry, cold, now);
             answer.service = answer.connection.as_ref().and_then(|c| c.service.clone());
             answer.selected = answer.connection.as_ref().map(|c| c.backend);
             (answer.chosen_by, answer.drop) = ("connection", None);
@@ -135,7 +136,7 @@ impl Pipeline {
                     tables.adjacencies.hop(entry.client_key().source.to_ip(), None)
                 }
             };
-            self.explain_way(tables, hop, &mut answer);
+            self.explain_next_hop(tables, hop, &mut answer);
             return answer;
         }
         if let Some(found) = service {
@@ -166,8 +167,7 @@ impl Pipeline {
             answer.drop = Some(DropReason::SourceNotAllowed);
             return;
         }
-        let by = (&*self.context.affinity, self.context.selection_key);
-        let picked = pick(by, tables, found.service, key, now);
+        let picked = self.context.choosing(tables, now).pick(found.service, key);
         let Some(picked) = picked else {
             answer.chosen_by = "no_backend";
             answer.drop = Some(DropReason::NoBackend);
@@ -178,11 +178,11 @@ impl Pipeline {
         answer.affinity_left_s = picked.sticky_s;
         let word = if picked.sticky_s.is_some() { "affinity" } else { "maglev" };
         (answer.chosen_by, answer.drop) = (word, None);
-        let hop = ways::to_backend(tables, address.ip(), via);
-        self.explain_way(tables, hop, answer);
+        let hop = next_hops::to_backend(tables, address.ip(), via);
+        self.explain_next_hop(tables, hop, answer);
     }
 
-    fn explain_way(&self, tables: &Tables, hop: Option<Hop>, answer: &mut FlowFound) {
+    fn explain_next_hop(&self, tables: &Tables, hop: Option<Hop>, answer: &mut FlowFound) {
         let Some(hop) = hop else {
             answer.drop = Some(DropReason::NoRoute);
             return;
@@ -191,7 +191,8 @@ impl Pipeline {
         let mac = published
             .map(Adjacency::destination)
             .or_else(|| self.context.learned.find(hop.interface, hop.address, None));
-        answer.way = Some(WayFound { interface: hop.interface, address: hop.address, mac });
+        answer.next_hop =
+            Some(NextHopFound { interface: hop.interface, address: hop.address, mac });
         if mac.is_none() {
             answer.drop = Some(DropReason::NeighbourUnresolved);
         }

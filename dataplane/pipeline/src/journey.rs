@@ -19,9 +19,10 @@ use crate::frame::{Frame, Verdict};
 use crate::parse::lane::{self, Lane, Start};
 use crate::parse::{self, Addresses, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Parsed, parse};
 use crate::pipeline::{Context, Pipeline};
-use crate::rewrite::{self, translate_plain};
+use crate::rewrite::{self, Leg, translate_plain};
 use crate::tables::Tables;
-use crate::{icmp, miss, ways};
+use crate::turn::{Packet, Turn};
+use crate::{icmp, miss, next_hops};
 use model::drops::DropReason;
 use model::ids::{Family, WorkerId};
 use model::limits::{BURST_PACKETS_MAX, HANDOVERS_MAX};
@@ -94,8 +95,8 @@ impl Pipeline {
     fn look(&self, tables: &Tables, frame: &mut Frame<'_>, seen: &mut Seen) {
         let Some(start) = lane::start(frame, &tables.adjacencies) else { return };
         match start.ethertype {
-            ETHERTYPE_IPV4 => self.look_in(&self.v4, tables, (frame, seen), start),
-            ETHERTYPE_IPV6 => self.look_in(&self.v6, tables, (frame, seen), start),
+            ETHERTYPE_IPV4 => self.look_in(&self.v4, tables, frame, seen, start),
+            ETHERTYPE_IPV6 => self.look_in(&self.v6, tables, frame, seen, start),
             _ => {}
         }
     }
@@ -105,7 +106,8 @@ impl Pipeline {
         &self,
         shard: &Shard<A>,
         tables: &Tables,
-        (frame, seen): (&mut Frame<'_>, &mut Seen),
+        frame: &mut Frame<'_>,
+        seen: &mut Seen,
         start: Start,
     ) {
         let Some(rest) = frame.bytes().get(start.l3..) else { return };
@@ -141,8 +143,8 @@ impl Pipeline {
         if seen.stage == Stage::Fast && seen.lane.ordinary {
             let context = &self.context;
             let verdict = match seen.lane.family {
-                Family::V4 => fast(&mut self.v4, context, tables, (frame, seen), now),
-                Family::V6 => fast(&mut self.v6, context, tables, (frame, seen), now),
+                Family::V4 => fast(&mut self.v4, context, tables, frame, seen, now),
+                Family::V6 => fast(&mut self.v6, context, tables, frame, seen, now),
             };
             if let Some(verdict) = verdict {
                 return verdict;
@@ -161,24 +163,20 @@ impl Pipeline {
         if let Some(verdict) = self.steer(tables, frame, &mut parsed, now) {
             return verdict;
         }
-        let (v4, v6, context) = (&mut self.v4, &mut self.v6, &mut self.context);
+        let (v4, v6) = (&mut self.v4, &mut self.v6);
+        let turn = &mut Turn { context: &mut self.context, tables, now };
+        let packet = &mut Packet { frame, parsed: &parsed };
         if parsed.kind == parse::Kind::Arp {
-            return miss::arp(context, tables, frame, &parsed, now);
+            return miss::arp(turn, packet);
         }
         match parsed.addresses {
-            Addresses::V4 { .. } if !parsed.has_ports() => {
-                icmp::conclude(v4, context, tables, frame, &parsed, now)
-            }
-            Addresses::V6 { .. } if !parsed.has_ports() => {
-                icmp::conclude(v6, context, tables, frame, &parsed, now)
-            }
+            Addresses::V4 { .. } if !parsed.has_ports() => icmp::conclude(v4, turn, packet),
+            Addresses::V6 { .. } if !parsed.has_ports() => icmp::conclude(v6, turn, packet),
             Addresses::V4 { source, destination } => {
-                let key = Key::of((source, destination), &parsed);
-                fate(v4, context, tables, (frame, &parsed, &key), now)
+                fate(v4, turn, packet, &Key::of(source, destination, &parsed))
             }
             Addresses::V6 { source, destination } => {
-                let key = Key::of((source, destination), &parsed);
-                fate(v6, context, tables, (frame, &parsed, &key), now)
+                fate(v6, turn, packet, &Key::of(source, destination, &parsed))
             }
         }
     }
@@ -252,14 +250,15 @@ fn fast<A: Address>(
     shard: &mut Shard<A>,
     context: &Context,
     tables: &Tables,
-    (frame, seen): (&mut Frame<'_>, &Seen),
+    frame: &mut Frame<'_>,
+    seen: &Seen,
     now: Now,
 ) -> Option<Verdict> {
     let lane = &seen.lane;
     let tuple = A::read(frame.bytes(), usize::from(lane.l3))?;
     let found = shard.find_first(seen.candidate, seen.hash, &tuple)?;
     if shard.entry(found.entry)?.routes_stamp != tables.routes_stamp()
-        && !ways::still_hold(shard, tables, found.entry)
+        && !next_hops::still_hold(shard, tables, found.entry)
     {
         return None;
     }
@@ -276,7 +275,8 @@ fn fast<A: Address>(
     }
     let stands_otherwise = match found.direction {
         Direction::ToBackend => {
-            entry.flags.has(Flags::CLIENT_ON_LINK) && ways::moved(tables, frame, entry).is_some()
+            entry.flags.has(Flags::CLIENT_ON_LINK)
+                && next_hops::moved(tables, frame, entry).is_some()
         }
         Direction::ToClient => !lane.by_back,
     };
@@ -289,7 +289,8 @@ fn fast<A: Address>(
     established::count(context, entry, lane.ip_len, found.direction);
     frame.trim(usize::from(lane.l3) + usize::from(lane.ip_len));
     let plain = rewrite::Plain { l3: usize::from(lane.l3), protocol: lane.protocol, ttl: lane.ttl };
-    Some(if translate_plain(frame, plain, (kind, entry, found.direction), adjacency) {
+    let leg = Leg { kind, entry, direction: found.direction };
+    Some(if translate_plain(frame, plain, leg, adjacency) {
         Verdict::Send(adjacency.port)
     } else {
         Verdict::Drop(DropReason::TransmitOversize)
@@ -299,28 +300,24 @@ fn fast<A: Address>(
 /// Looks the packet up; forwards it on its connection, or finds out what to do without one.
 fn fate<A: Address>(
     shard: &mut Shard<A>,
-    context: &mut Context,
-    tables: &Tables,
-    (frame, parsed, key): (&mut Frame<'_>, &Parsed, &Key<A>),
-    now: Now,
+    turn: &mut Turn<'_>,
+    packet: &mut Packet<'_, '_>,
+    key: &Key<A>,
 ) -> Verdict {
-    let mut beginning = Beginning { parsed, key, instead_of: None };
+    let mut beginning = Beginning { key, instead_of: None };
     if let Some(found) = shard.find_key(key) {
-        let on_it = (&mut *frame, parsed, found);
-        match established::validity(shard, context, tables, (parsed, found), now) {
-            Validity::Live => return established::forward(shard, context, tables, on_it, now),
-            Validity::Due => return established::reset_client(shard, context, tables, on_it, now),
-            Validity::InDoubt => return established::ask(shard, context, tables, on_it, now),
+        match established::validity(shard, turn, packet.parsed, found) {
+            Validity::Live => return established::forward(shard, turn, packet, found),
+            Validity::Due => return established::reset_client(shard, turn, packet, found),
+            Validity::InDoubt => return established::ask(shard, turn, found),
             Validity::NotAllowed => return Verdict::Drop(DropReason::SourceNotAllowed),
             Validity::FromFront => return Verdict::Drop(DropReason::ReplyFromFront),
             Validity::Anew => beginning.instead_of = Some(found.entry),
             Validity::Over => {}
         }
     }
-    match miss::classify(shard, context, tables, (frame, &beginning), now) {
-        Ok(found) => {
-            established::forward_first(shard, context, tables, (frame, parsed, found), now)
-        }
+    match miss::classify(shard, turn, packet, beginning) {
+        Ok(found) => established::forward_first(shard, turn, packet, found),
         Err(verdict) => verdict,
     }
 }

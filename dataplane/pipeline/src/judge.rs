@@ -11,8 +11,7 @@ use crate::forwarding::Life;
 use crate::frame::Frame;
 use crate::journey::Now;
 use crate::parse::{Fragment, Parsed, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, be32, tcp_header_len};
-use crate::pipeline::Context;
-use crate::tables::Tables;
+use crate::turn::{Packet, Turn};
 use model::record::ConnectionState;
 
 /// Seconds after which an answered UDP flow is a stream.
@@ -75,11 +74,11 @@ fn timestamp(mut options: &[u8]) -> Option<u32> {
 /// What the packet changes of its connection's life.
 pub fn judge<A: Address>(
     shard: &mut Shard<A>,
-    context: &mut Context,
-    tables: &Tables,
-    (frame, parsed, found): (&Frame<'_>, &Parsed, Found),
-    now: Now,
+    turn: &mut Turn<'_>,
+    packet: &Packet<'_, '_>,
+    found: Found,
 ) {
+    let parsed = packet.parsed;
     // A later fragment has no flags of its own.
     if matches!(parsed.fragment, Fragment::Later(_)) {
         return;
@@ -87,14 +86,14 @@ pub fn judge<A: Address>(
     let Some((entry, cold)) = shard.whole_mut(found.entry) else { return };
     let Some(state) = entry.state() else { return };
     if entry.life() == Some(Life::Udp) {
-        if let Some(event) = datagram(state, cold, found.direction, now)
-            && answer::check(frame, parsed) == Checked::Right
+        if let Some(event) = datagram(state, cold, found.direction, turn.now)
+            && answer::check(packet.frame, parsed) == Checked::Right
         {
-            take(shard, context, tables, (frame, parsed, found), event, now);
+            take(shard, turn, packet, found, event);
         }
         return;
     }
-    let segment = Segment::read(frame, parsed);
+    let segment = Segment::read(packet.frame, parsed);
     let events = if parsed.tcp_flags & TCP_RST != 0 {
         [shard.entry(found.entry).map(|entry| rst(shard, entry, &segment)), None]
     } else {
@@ -102,14 +101,14 @@ pub fn judge<A: Address>(
     };
     for event in events {
         let Some(event) = event else { continue };
-        if answer::check(frame, parsed) != Checked::Right {
+        if answer::check(packet.frame, parsed) != Checked::Right {
             return;
         }
-        take(shard, context, tables, (frame, parsed, found), event, now);
+        take(shard, turn, packet, found, event);
     }
     if let Some((entry, cold)) = shard.whole_mut(found.entry)
         && entry.state().is_some_and(closes)
-        && answer::check(frame, parsed) == Checked::Right
+        && answer::check(packet.frame, parsed) == Checked::Right
     {
         note_end(entry, cold, parsed.tcp_flags, &segment, found.direction);
     }
@@ -200,16 +199,16 @@ fn events<A: Address>(
 /// Does what the event says.
 fn take<A: Address>(
     shard: &mut Shard<A>,
-    context: &mut Context,
-    tables: &Tables,
-    (frame, parsed, found): (&Frame<'_>, &Parsed, Found),
+    turn: &mut Turn<'_>,
+    packet: &Packet<'_, '_>,
+    found: Found,
     event: Event,
-    now: Now,
 ) {
+    let parsed = packet.parsed;
     let Some((entry, cold)) = shard.whole_mut(found.entry) else { return };
     let Some(state) = entry.state() else { return };
     let to = next(state, event);
-    let segment = || Segment::read(frame, parsed);
+    let segment = || Segment::read(packet.frame, parsed);
     match event {
         Event::SynAck => {
             cold.expected = segment().sequence.wrapping_add(1);
@@ -233,9 +232,9 @@ fn take<A: Address>(
     if to == state {
         return;
     }
-    shard.set_state(found.entry, to, now.ms);
+    shard.set_state(found.entry, to, turn.now.ms);
     if matches!(event, Event::Ack | Event::Lasting) {
-        begin::verified(shard, context, tables, (frame, parsed, found), now);
+        begin::verified(shard, turn, packet, found);
     }
 }
 

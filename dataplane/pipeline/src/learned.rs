@@ -2,7 +2,7 @@
 //! need not wait until the kernel has resolved its sender.
 
 use crate::adjacency::Mac;
-use crate::select::keyed;
+use crate::hash::keyed;
 use model::ids::InterfaceId;
 use std::net::IpAddr;
 

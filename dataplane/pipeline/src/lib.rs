@@ -16,6 +16,7 @@ mod established;
 pub mod forwarding;
 mod found;
 pub mod frame;
+pub mod hash;
 mod host;
 pub mod host_flows;
 mod icmp;
@@ -25,6 +26,8 @@ mod judge;
 mod learned;
 pub mod mirror;
 mod miss;
+mod next_hops;
+
 pub mod parse;
 mod pipeline;
 pub mod rewrite;
@@ -34,9 +37,9 @@ pub mod snapshot;
 pub mod steer;
 mod sweep;
 pub mod tables;
-mod ways;
+mod turn;
 mod whose;
 
-pub use found::{FlowFound, Page, WayFound};
+pub use found::{FlowFound, NextHopFound, Page};
 pub use journey::Now;
 pub use pipeline::{Options, Pipeline};

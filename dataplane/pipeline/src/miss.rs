@@ -2,14 +2,13 @@
 
 use crate::answer::{self, Class, reject};
 use crate::begin::{Beginning, begin};
-use crate::claims;
+use crate::claims::{self, Claim};
 use crate::connections::{Address, Found, Shard};
-use crate::frame::{Frame, Verdict};
+use crate::frame::Verdict;
 use crate::host::{to_host, to_host_as};
-use crate::journey::Now;
-use crate::parse::{Addresses, Fragment, Parsed, TCP, be16};
-use crate::pipeline::Context;
+use crate::parse::{Addresses, Fragment, TCP, be16};
 use crate::tables::Tables;
+use crate::turn::{Packet, Turn};
 pub use crate::whose::{Whose, whose};
 use model::drops::DropReason;
 use model::ids::InterfaceId;
@@ -19,25 +18,25 @@ use std::net::IpAddr;
 #[cold]
 pub fn classify<A: Address>(
     shard: &mut Shard<A>,
-    context: &mut Context,
-    tables: &Tables,
-    (frame, beginning): (&mut Frame<'_>, &Beginning<'_, A>),
-    now: Now,
+    turn: &mut Turn<'_>,
+    packet: &mut Packet<'_, '_>,
+    beginning: Beginning<'_, A>,
 ) -> Result<Found, Verdict> {
-    let Beginning { parsed, key, .. } = *beginning;
+    let parsed = packet.parsed;
+    let key = beginning.key;
     let source = key.source.to_ip();
-    if !matches!(whose(tables, source), Whose::Nobody | Whose::LinkGroup) {
+    if !matches!(whose(turn.tables, source), Whose::Nobody | Whose::LinkGroup) {
         return Err(Verdict::Drop(DropReason::SourceOwn));
     }
     let destination = key.destination.to_ip();
     if let Some(frontend) =
-        tables.snapshot.find_frontend(destination, key.protocol, key.destination_port)
+        turn.tables.snapshot.find_frontend(destination, key.protocol, key.destination_port)
     {
         let begins = parsed.protocol != TCP || parsed.is_bare_syn();
         if matches!(parsed.fragment, Fragment::Later(_)) {
             return Err(Verdict::Drop(DropReason::FragmentUnknown));
         }
-        if answer::is_to_group(frame) {
+        if answer::is_to_group(packet.frame) {
             return Err(Verdict::Drop(DropReason::NotOurs));
         }
         // Silence, before anything could be told of the service port and its backends.
@@ -48,50 +47,52 @@ pub fn classify<A: Address>(
             return Err(Verdict::Drop(DropReason::SynFragment));
         }
         if begins {
-            return begin(shard, context, tables, (frame, beginning), frontend.service, now);
+            return begin(shard, turn, packet, beginning, frontend.service);
         }
-        return Err(reject(context, tables, frame, parsed, now));
+        return Err(reject(turn, packet));
     }
-    Err(match whose(tables, destination) {
-        Whose::Local(_) | Whose::LinkGroup => to_host(context, tables, frame, parsed, now),
-        Whose::Frontend | Whose::Nat => reject(context, tables, frame, parsed, now),
+    Err(match whose(turn.tables, destination) {
+        Whose::Local(_) | Whose::LinkGroup => to_host(turn, packet),
+        Whose::Frontend | Whose::Nat => reject(turn, packet),
         Whose::Nobody => Verdict::Drop(DropReason::NotOurs),
     })
 }
 
 /// ARP: requests for what workers hold are answered here, the rest that concerns us is the host's.
 #[cold]
-pub fn arp(
-    context: &mut Context,
-    tables: &Tables,
-    frame: &mut Frame<'_>,
-    parsed: &Parsed,
-    now: Now,
-) -> Verdict {
+pub fn arp(turn: &mut Turn<'_>, packet: &mut Packet<'_, '_>) -> Verdict {
+    let parsed = packet.parsed;
     const REQUEST: u16 = 1;
     const REPLY: u16 = 2;
-    let operation = be16(frame.bytes(), usize::from(parsed.l4));
+    let operation = be16(packet.frame.bytes(), usize::from(parsed.l4));
     let Addresses::V4 { source, destination } = parsed.addresses else {
         return Verdict::Drop(DropReason::ArpMalformed);
     };
     let source_ip = parsed.addresses.source();
     if matches!(operation, Some(REQUEST | REPLY))
-        && let Some(mac) = claims::arp_sender(frame, parsed)
-        && context.claims.see(tables, (parsed.interface, source_ip, mac), now, || true)
+        && let Some(mac) = claims::arp_sender(packet.frame, parsed)
+        && turn.context.claims.see(
+            turn.tables,
+            Claim { interface: parsed.interface, address: source_ip, mac },
+            turn.now,
+            || true,
+        )
     {
         return Verdict::Drop(DropReason::AddressClaimed);
     }
     match operation {
-        Some(REPLY) => to_host_as(context, Class::HostNeighbour, frame, parsed, now),
-        Some(REQUEST) if holds(tables, parsed.interface, parsed.addresses.destination()) => context
-            .answer(Class::Neighbour, tables, (frame, parsed), now, |frame, interface| {
-                answer::arp_reply(frame, parsed, interface)
-            }),
+        Some(REPLY) => to_host_as(Class::HostNeighbour, turn, packet),
+        Some(REQUEST) if holds(turn.tables, parsed.interface, parsed.addresses.destination()) => {
+            turn.answer(Class::Neighbour, packet, |packet, interface| {
+                answer::arp_reply(packet.frame, parsed, interface)
+            })
+        }
         Some(REQUEST) => {
             let asked = parsed.addresses.destination();
             // A gratuitous request tells where its sender is now.
-            if tables.adjacencies.is_local_on(parsed.interface, asked) || source == destination {
-                to_host_as(context, Class::HostNeighbour, frame, parsed, now)
+            if turn.tables.adjacencies.is_local_on(parsed.interface, asked) || source == destination
+            {
+                to_host_as(Class::HostNeighbour, turn, packet)
             } else {
                 Verdict::Drop(DropReason::ArpNotOurs)
             }

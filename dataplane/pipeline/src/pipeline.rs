@@ -3,19 +3,20 @@
 use crate::adjacency::{Hop, Interface};
 use crate::answer::{self, Bucket, Budgets, Class, Generated, Rate, Rates};
 use crate::arch::memory::{Block, Memory, OutOfMemory};
+use crate::begin::Choosing;
 use crate::claims::Claims;
 use crate::connections::{Adopted, Holders, NotAdopted, Origin, Shard, TimeoutTable, Timeouts};
 use crate::counters::Counters;
-use crate::frame::{Frame, Verdict};
+use crate::frame::Verdict;
 use crate::host_flows::HostFlows;
 use crate::journey::Now;
 use crate::learned::{Learned, Told};
 use crate::mirror::{NeighbourRequest, Purpose};
-use crate::parse::Parsed;
 use crate::secret::{self, Numbers, Secret, one_way};
 use crate::select::AffinityTable;
 use crate::steer::FragmentPorts;
 use crate::tables::Tables;
+use crate::turn::{Packet, Turn};
 use model::drops::DropReason;
 use model::ids::{InterfaceId, WorkerId};
 use model::limits::{NEW_CONNECTIONS_PER_SECOND, PATH_MTU_MIN};
@@ -280,31 +281,6 @@ impl Context {
         }
         may
     }
-    /// Turns the frame into an answer by `make`, unless the budget of its class is used up, its
-    /// checksum is wrong, or the frame has no room for it. The checksum comes after the token: what
-    /// is looked at is as long as the packet.
-    pub fn answer(
-        &mut self,
-        class: Class,
-        tables: &Tables,
-        (frame, parsed): (&mut Frame<'_>, &Parsed),
-        now: Now,
-        make: impl FnOnce(&mut Frame<'_>, &Interface) -> bool,
-    ) -> Verdict {
-        // Parsing has found the interface in these very tables.
-        let Some(interface) = tables.adjacencies.interface(parsed.interface) else {
-            return Verdict::Drop(DropReason::VlanUnknown);
-        };
-        if !self.may(class, parsed.interface, now) {
-            Verdict::Drop(DropReason::AnswerLimited)
-        } else if !answer::verify(frame, parsed) {
-            Verdict::Drop(DropReason::L4Checksum)
-        } else if make(frame, interface) {
-            Verdict::Answer(interface.port)
-        } else {
-            Verdict::Drop(DropReason::AnswerLimited)
-        }
-    }
     /// Makes a frame of our own, unless too many wait or the budget of its interface is used up.
     pub fn generate(
         &mut self,
@@ -321,6 +297,10 @@ impl Context {
             self.generated.push(made);
         }
         may
+    }
+    /// What backends are chosen by.
+    pub fn choosing<'a>(&'a self, tables: &'a Tables, now: Now) -> Choosing<'a> {
+        Choosing { affinity: &self.affinity, selection_key: self.selection_key, tables, now }
     }
     /// True where one more connection may begin.
     #[inline]
@@ -362,5 +342,32 @@ impl Context {
         let Hop { interface, address, .. } = *hop;
         let request = NeighbourRequest { interface, address, purpose: Purpose::Resolve };
         self.request(Class::Request, request, now);
+    }
+}
+
+impl Turn<'_> {
+    /// Turns the frame into an answer by `make`, unless the budget of its class is used up, its
+    /// checksum is wrong, or the frame has no room for it. The checksum comes after the token: what
+    /// is looked at is as long as the packet.
+    pub fn answer(
+        &mut self,
+        class: Class,
+        packet: &mut Packet<'_, '_>,
+        make: impl FnOnce(&mut Packet<'_, '_>, &Interface) -> bool,
+    ) -> Verdict {
+        let id = packet.parsed.interface;
+        // Parsing has found the interface in these very tables.
+        let Some(interface) = self.tables.adjacencies.interface(id) else {
+            return Verdict::Drop(DropReason::VlanUnknown);
+        };
+        if !self.context.may(class, id, self.now) {
+            Verdict::Drop(DropReason::AnswerLimited)
+        } else if !answer::verify(packet.frame, packet.parsed) {
+            Verdict::Drop(DropReason::L4Checksum)
+        } else if make(packet, interface) {
+            Verdict::Answer(interface.port)
+        } else {
+            Verdict::Drop(DropReason::AnswerLimited)
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! and learn it again where they have forgotten.
 
 use model::ids::InterfaceId;
-use pipeline::select::mum;
+use pipeline::hash::mum;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

@@ -123,13 +123,13 @@ impl Flags {
     /// The client is on a link of ours: its MAC is compared.
     pub const CLIENT_ON_LINK: Self = Self(8);
     /// No table names the next hop towards the backend any more: it is kept for this connection.
-    pub const OWN_WAY: Self = Self(16);
+    pub const OWN_NEXT_HOP: Self = Self(16);
 
     const ALL: u8 = Self::FROM_BACKEND.0
         | Self::TIMESTAMPS.0
         | Self::MAY_FRAGMENT.0
         | Self::CLIENT_ON_LINK.0
-        | Self::OWN_WAY.0;
+        | Self::OWN_NEXT_HOP.0;
 
     /// True where all of `other` are set.
     #[inline(always)]

@@ -1,9 +1,9 @@
 //! What a connection is found by.
 
 use crate::arch::memory::Plain;
+use crate::hash::mum;
 use crate::parse::Parsed;
 use crate::rewrite::checksum::{self, Difference};
-use crate::select::mum;
 use model::ids::Family;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -316,7 +316,7 @@ impl<A: Address> Key<A> {
 impl<A: Address> Key<A> {
     /// The key of a packet with these addresses.
     #[inline(always)]
-    pub const fn of((source, destination): (A, A), parsed: &Parsed) -> Self {
+    pub const fn of(source: A, destination: A, parsed: &Parsed) -> Self {
         Self {
             source,
             destination,

@@ -5,7 +5,7 @@
 use super::header::{LAYOUT_VERSION, NotAdopted, same};
 use crate::adjacency::Interface;
 use crate::arch::memory::{Block, Memory, OutOfMemory, Plain, Slab};
-use crate::select::mum;
+use crate::hash::mum;
 use crate::snapshot::Snapshot;
 use hashbrown::HashMap;
 use model::desired::ServicePortKey;

@@ -4,8 +4,8 @@
 use super::key::{Address, Key};
 use crate::secret::one_way;
 
-/// Ways of a set.
-const WAYS: usize = 4;
+/// Places of a set.
+const SET: usize = 4;
 
 /// The ports towards one backend's address and port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,17 +24,17 @@ pub struct Target<A> {
 /// A bounded table by backend. One whose set is full of others in use isn't counted.
 #[derive(Debug)]
 pub struct Targets<A> {
-    places: Box<[[Target<A>; WAYS]]>,
+    places: Box<[[Target<A>; SET]]>,
     secret: u64,
 }
 
 impl<A: Address> Targets<A> {
     /// An empty table for so many backends.
     pub fn new(backends: usize, secret: u64) -> Self {
-        let sets = backends.div_ceil(WAYS).next_power_of_two();
+        let sets = backends.div_ceil(SET).next_power_of_two();
         // Backends see the order of ports, which must tell nothing of the table's own secret.
         let secret = one_way(secret);
-        Self { places: vec![[Target::default(); WAYS]; sets].into_boxed_slice(), secret }
+        Self { places: vec![[Target::default(); SET]; sets].into_boxed_slice(), secret }
     }
     /// Bytes of the table.
     pub fn memory_bytes(&self) -> usize {
@@ -44,7 +44,7 @@ impl<A: Address> Targets<A> {
     pub fn seed(&self, reply: &Key<A>) -> u64 {
         seed(reply, self.secret)
     }
-    fn set(&mut self, seed: u64) -> &mut [Target<A>; WAYS] {
+    fn set(&mut self, seed: u64) -> &mut [Target<A>; SET] {
         let sets = self.places.len();
         &mut self.places[seed as usize & (sets - 1)]
     }
@@ -65,18 +65,18 @@ impl<A: Address> Targets<A> {
     /// The same; one that isn't known yet takes the place of one whose ports are all free.
     pub fn find_or_add(&mut self, reply: &Key<A>, seed: u64) -> Option<&mut Target<A>> {
         let set = self.set(seed);
-        let way = match set.iter().position(|target| target.is_of(reply)) {
-            Some(way) => way,
+        let at = match set.iter().position(|target| target.is_of(reply)) {
+            Some(at) => at,
             None => {
-                let way = set.iter().position(|target| target.used == 0)?;
+                let at = set.iter().position(|target| target.used == 0)?;
                 let (address, port) = (reply.source, reply.source_port);
                 let cursor = first_cursor(seed);
                 let protocol = reply.protocol;
-                set[way] = Target { address, port, protocol, cursor, used: 0, none_before_ms: 0 };
-                way
+                set[at] = Target { address, port, protocol, cursor, used: 0, none_before_ms: 0 };
+                at
             }
         };
-        Some(&mut set[way])
+        Some(&mut set[at])
     }
     /// A connection with this reply key begins.
     pub fn begin(&mut self, reply: &Key<A>) {
@@ -133,7 +133,7 @@ pub fn permute(at: u32, blocks: u32, seed: u64) -> (u32, u32) {
     for round in 0..3u64 {
         let of = |value: u32, salt: u64| {
             let key = seed.rotate_left(21 * round as u32) ^ salt;
-            (crate::select::mum(u64::from(value) ^ key, key ^ 0x9fb2_1c65_1e98_df25) >> 32) as u32
+            (crate::hash::mum(u64::from(value) ^ key, key ^ 0x9fb2_1c65_1e98_df25) >> 32) as u32
         };
         port = port.wrapping_add(of(block, 0xd1b5_4a32_d192_ed03)) % PORTS;
         // A share of `blocks`, by a product: a remainder would cost most of the round.

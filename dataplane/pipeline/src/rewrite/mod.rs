@@ -7,4 +7,4 @@ mod nat;
 
 pub use icmp::translate_error;
 pub use link::{strip_link, turn_round, write_adjacency, write_link};
-pub use nat::{Plain, translate, translate_plain};
+pub use nat::{Leg, Plain, translate, translate_plain};

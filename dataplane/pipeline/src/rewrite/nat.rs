@@ -7,6 +7,7 @@ use crate::connections::{Address, Direction, Entry, Flags};
 use crate::forwarding::Kind;
 use crate::frame::Frame;
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Parsed, TCP, UDP, be16, put};
+use crate::turn::Packet;
 use model::ids::Family;
 
 /// "Don't fragment" in an IPv4 header's flags.
@@ -17,6 +18,17 @@ const fn ethertype(family: Family) -> u16 {
         Family::V4 => ETHERTYPE_IPV4,
         Family::V6 => ETHERTYPE_IPV6,
     }
+}
+
+/// A connection, as one of its packets travels along it.
+#[derive(Clone, Copy, Debug)]
+pub struct Leg<'a, A: Address> {
+    /// How it is forwarded.
+    pub kind: Kind,
+    /// The connection.
+    pub entry: &'a Entry<A>,
+    /// The packet's way.
+    pub direction: Direction,
 }
 
 /// A packet without options, extensions or fragments, whose network header begins at `l3`.
@@ -36,7 +48,7 @@ pub struct Plain {
 pub fn translate_plain<A: Address>(
     frame: &mut Frame<'_>,
     plain: Plain,
-    (kind, entry, direction): (Kind, &Entry<A>, Direction),
+    Leg { kind, entry, direction }: Leg<'_, A>,
     adjacency: &Adjacency,
 ) -> bool {
     let (addresses, all) = entry.differences(direction);
@@ -55,9 +67,8 @@ pub fn translate_plain<A: Address>(
 /// identification that its home gave it, lest two clients' packets that have the same one are put
 /// together; `identification` is for a packet that routers may have to fragment. False where the frame has no room for the link header.
 pub fn translate<A: Address>(
-    frame: &mut Frame<'_>,
-    parsed: &Parsed,
-    (kind, entry, direction): (Kind, &Entry<A>, Direction),
+    Packet { frame, parsed }: &mut Packet<'_, '_>,
+    Leg { kind, entry, direction }: Leg<'_, A>,
     adjacency: &Adjacency,
     identification: u16,
 ) -> bool {

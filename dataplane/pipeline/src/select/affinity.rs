@@ -11,7 +11,7 @@
 //! that a `value` is swapped, so that the counts are exact whatever threads do. Slots are given out
 //! densely: only where there are more than 1,024 service ports do some share a share.
 
-use super::keyed;
+use crate::hash::keyed;
 use model::ids::{BackendId, ServiceId};
 use model::limits::BACKENDS_MAX;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};

@@ -2,7 +2,7 @@
 //! change of the backends moves few slots (Eisenbud et al., NSDI 2016, section 3.4; but for the last
 //! hundredth of the slots, which are given out as they come).
 
-use super::keyed;
+use crate::hash::keyed;
 use model::ids::BackendId;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -11,7 +11,7 @@
 
 use crate::arch;
 use crate::connections::Address;
-use crate::select::keyed;
+use crate::hash::keyed;
 use hashbrown::HashMap;
 use model::ids::Protocol;
 use std::hash::Hash;

@@ -1,11 +1,11 @@
 //! The ports of fragmented packets, kept at the worker that collects their fragments.
 
+use crate::hash::keyed;
 use crate::parse::{Addresses, Parsed};
-use crate::select::keyed;
 
-/// Packets whose ports are kept. Two ways a set; the older of a full set is overwritten.
+/// Packets whose ports are kept. Two places a set; the older of a full set is overwritten.
 const PLACES: usize = 1024;
-const WAYS: usize = 2;
+const SET: usize = 2;
 /// Milliseconds for which the ports of a fragmented packet are kept (RFC 791 suggests 15 s).
 const LIFE_MS: u64 = 15_000;
 
@@ -54,8 +54,8 @@ impl FragmentPorts {
     }
     fn set(&mut self, parsed: &Parsed, id: u32) -> &mut [Option<Place>] {
         let set =
-            hash(self.secret, &parsed.addresses, parsed.protocol, id) as usize % (PLACES / WAYS);
-        &mut self.places[set * WAYS..(set + 1) * WAYS]
+            hash(self.secret, &parsed.addresses, parsed.protocol, id) as usize % (PLACES / SET);
+        &mut self.places[set * SET..(set + 1) * SET]
     }
     /// Keeps the ports of a first fragment. `new_id` is what its packet leaves with, unless it came
     /// before.
@@ -64,7 +64,7 @@ impl FragmentPorts {
         let same = set
             .iter()
             .position(|old| old.is_some_and(|old| is(&old, parsed, id) && is_young(&old, now_ms)));
-        let new_id = same.and_then(|way| set[way]).map_or(new_id, |old| old.found.id);
+        let new_id = same.and_then(|at| set[at]).map_or(new_id, |old| old.found.id);
         let ports = (parsed.source_port, parsed.destination_port);
         let place = Place {
             addresses: parsed.addresses,
@@ -73,11 +73,11 @@ impl FragmentPorts {
             found: FragmentOf { ports, id: new_id },
             since_ms: now_ms,
         };
-        let way = same.unwrap_or_else(|| {
-            let age = |way: &usize| set[*way].map_or(0, |old| old.since_ms + 1);
-            (0..WAYS).min_by_key(age).unwrap_or(0)
+        let at = same.unwrap_or_else(|| {
+            let age = |at: &usize| set[*at].map_or(0, |old| old.since_ms + 1);
+            (0..SET).min_by_key(age).unwrap_or(0)
         });
-        set[way] = Some(place);
+        set[at] = Some(place);
         place.found
     }
     /// What a later fragment has in common with its first.

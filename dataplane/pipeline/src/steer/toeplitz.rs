@@ -132,7 +132,7 @@ mod tests {
         move || {
             std::array::from_fn(|_| {
                 state = state.wrapping_add(1);
-                (crate::select::keyed(seed, state, 1, 2) >> 56) as u8
+                (crate::hash::keyed(seed, state, 1, 2) >> 56) as u8
             })
         }
     }
@@ -145,7 +145,7 @@ mod tests {
         let v4 = |n: u32| Addresses::V4 { source: 0xc633_6400 + n, destination: 0xcb00_710a };
         let v6 = |source: u128| Addresses::V6 { source, destination: (0x2001_0db8 << 96) + 0x10 };
         let prefix = 0x2001_0db8_0007u128 << 80;
-        let random = |n: u32| u128::from(crate::select::keyed(9, u64::from(n), 0, 0));
+        let random = |n: u32| u128::from(crate::hash::keyed(9, u64::from(n), 0, 0));
         let numbers = || 0..COUNT;
         vec![
             (0..256).map(|n| (v4(7), 32_768 + n as u16)).collect(),

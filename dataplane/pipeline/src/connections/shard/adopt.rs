@@ -96,7 +96,10 @@ impl<A: Address> Shard<A> {
         let gone = rename(entry, cold, holders);
         let (entry, created_s) = (*entry, cold.created_s);
         let both = [Direction::ToBackend, Direction::ToClient];
-        let rivals = both.map(|way| self.find(self.hash(entry.tuple(way)), entry.tuple(way)));
+        let rivals = both.map(|direction| {
+            let tuple = entry.tuple(direction);
+            self.find(self.hash(tuple), tuple)
+        });
         let older = |rival: u32| self.cold[rival as usize].created_s <= created_s;
         if rivals.iter().flatten().any(|rival| older(rival.entry)) {
             return Fate::Twice;

@@ -1,5 +1,5 @@
-//! The ways of a connection: its next hops, found when it begins and again when routes change. The
-//! way to the backend is the connection's own for life, also when no snapshot knows the backend.
+//! The next hops of a connection, found when it begins and again when routes change. The one towards
+//! the backend is the connection's own for life, also when no snapshot knows the backend.
 
 use crate::adjacency::{Adjacency, AdjacencyRef, Hop, Mac};
 use crate::answer::{self, Class};
@@ -10,6 +10,7 @@ use crate::mirror::{NeighbourRequest, Purpose};
 use crate::parse::Parsed;
 use crate::pipeline::Context;
 use crate::tables::Tables;
+use crate::turn::{Packet, Turn};
 use model::drops::DropReason;
 use model::ids::InterfaceId;
 use model::record::ConnectionState;
@@ -38,7 +39,7 @@ pub fn find<A: Address>(tables: &Tables, entry: &mut Entry<A>, cold: &mut Cold<A
         cold.next_hop = address.to_wire();
         cold.next_hop_interface = hop.interface.0;
     }
-    entry.set_flag(Flags::OWN_WAY, hop.is_none());
+    entry.set_flag(Flags::OWN_NEXT_HOP, hop.is_none());
     let (interface, address) = cold.next_hop();
     let back = is_back(tables, interface);
     entry.backend_adjacency =
@@ -64,22 +65,17 @@ fn found(tables: &Tables, interface: InterfaceId, address: IpAddr) -> AdjacencyR
     tables.adjacencies.find(interface, address).unwrap_or(AdjacencyRef::NONE)
 }
 
-/// The adjacency that the packet leaves by. One that isn't in the published table is put in
-/// `learned`.
+/// The adjacency that the connection's packets leave by which travel this way.
 #[inline]
-pub fn way<'a, A: Address>(
-    context: &mut Context,
-    tables: &'a Tables,
-    (entry, cold, direction): (&mut Entry<A>, &Cold<A>, Direction),
-    learned: &'a mut Option<Adjacency>,
-    now: Now,
-) -> Result<&'a Adjacency, DropReason> {
-    match tables.adjacencies.adjacency(entry.adjacency(direction)) {
-        Some(adjacency) => Ok(adjacency),
-        None => {
-            let known = unresolved(context, tables, (entry, cold, direction), now)?;
-            Ok(learned.insert(known))
-        }
+pub fn next_hop<A: Address>(
+    turn: &mut Turn<'_>,
+    entry: &mut Entry<A>,
+    cold: &Cold<A>,
+    direction: Direction,
+) -> Result<Adjacency, DropReason> {
+    match turn.tables.adjacencies.adjacency(entry.adjacency(direction)) {
+        Some(adjacency) => Ok(*adjacency),
+        None => unresolved(turn, entry, cold, direction),
     }
 }
 
@@ -87,34 +83,36 @@ pub fn way<'a, A: Address>(
 /// again. A client on the link may have told its MAC itself; anything else is asked for.
 #[cold]
 fn unresolved<A: Address>(
-    context: &mut Context,
-    tables: &Tables,
-    (entry, cold, direction): (&mut Entry<A>, &Cold<A>, Direction),
-    now: Now,
+    turn: &mut Turn<'_>,
+    entry: &mut Entry<A>,
+    cold: &Cold<A>,
+    direction: Direction,
 ) -> Result<Adjacency, DropReason> {
     let (interface, address) = match direction {
         Direction::ToBackend => {
             let (interface, address) = cold.next_hop();
-            if !is_back(tables, interface) {
+            if !is_back(turn.tables, interface) {
                 return Err(DropReason::NoRoute);
             }
             (interface, address)
         }
         Direction::ToClient => {
-            let hop = tables.adjacencies.hop(entry.client_key().source.to_ip(), None);
+            let hop = turn.tables.adjacencies.hop(entry.client_key().source.to_ip(), None);
             let hop = hop.ok_or(DropReason::NoRoute)?;
             (hop.interface, hop.address)
         }
     };
-    let known = found(tables, interface, address);
-    let published = tables.adjacencies.adjacency(known);
+    let known = found(turn.tables, interface, address);
+    let published = turn.tables.adjacencies.adjacency(known);
     // What a client's own packet told is newer, until it is published.
     let fixed = published.is_some_and(Adjacency::is_fixed);
     let told = (direction == Direction::ToClient && !fixed)
-        .then(|| context.learned.find(interface, address, published.map(Adjacency::destination)))
+        .then(|| {
+            turn.context.learned.find(interface, address, published.map(Adjacency::destination))
+        })
         .flatten();
     if let Some(adjacency) = published.filter(|_| told.is_none()) {
-        context.counters.revalidations.add(1);
+        turn.context.counters.revalidations.add(1);
         match direction {
             Direction::ToBackend => entry.backend_adjacency = known,
             Direction::ToClient => entry.client_adjacency = known,
@@ -128,10 +126,10 @@ fn unresolved<A: Address>(
             && entry.state().is_some_and(ConnectionState::is_half_open);
         let class = if forged { Class::RequestHalfOpen } else { Class::Request };
         let request = NeighbourRequest { interface, address, purpose: Purpose::Resolve };
-        context.request(class, request, now);
+        turn.context.request(class, request, turn.now);
         return Err(DropReason::NeighbourUnresolved);
     };
-    by_mac(tables, interface, mac).ok_or(DropReason::NoRoute)
+    by_mac(turn.tables, interface, mac).ok_or(DropReason::NoRoute)
 }
 
 /// The adjacency of a station on the link of an interface.
@@ -149,46 +147,39 @@ pub fn is_on_link(parsed: &Parsed, to_client: &Hop) -> bool {
 /// A client on the link that has another MAC than its adjacency, or none: its next packets go there.
 /// A router's MAC is no client's, whatever source a packet claims.
 pub fn follow_client<A: Address>(
-    context: &mut Context,
-    tables: &Tables,
-    (frame, parsed): (&Frame<'_>, &Parsed),
+    turn: &mut Turn<'_>,
+    packet: &Packet<'_, '_>,
     entry: &mut Entry<A>,
-    now: Now,
 ) {
+    let parsed = packet.parsed;
     if !entry.flags.has(Flags::CLIENT_ON_LINK) {
         return;
     }
-    let Some(mac) = moved(tables, frame, entry) else { return };
+    let Some(mac) = moved(turn.tables, packet.frame, entry) else { return };
     let client = parsed.addresses.source();
-    if mac.is_multicast() || tables.adjacencies.is_router_mac(parsed.interface, mac) {
+    if mac.is_multicast() || turn.tables.adjacencies.is_router_mac(parsed.interface, mac) {
         return;
     }
     entry.client_adjacency = AdjacencyRef::NONE;
-    let published = found(tables, parsed.interface, client);
-    let published = tables.adjacencies.adjacency(published).map(Adjacency::destination);
+    let published = found(turn.tables, parsed.interface, client);
+    let published = turn.tables.adjacencies.adjacency(published).map(Adjacency::destination);
     if published == Some(mac) {
-        context.learned.forget(parsed.interface, client);
+        turn.context.learned.forget(parsed.interface, client);
         return;
     }
-    if context.learned.learn(parsed.interface, client, mac, published)
+    if turn.context.learned.learn(parsed.interface, client, mac, published)
         && entry.state().is_some_and(|state| !state.is_half_open())
     {
-        tell(context, parsed, mac, now);
+        tell(turn.context, parsed, mac, turn.now);
     }
 }
 
 /// The kernel is told of a verified client's MAC, where that isn't published.
-pub fn tell_client<A: Address>(
-    context: &mut Context,
-    tables: &Tables,
-    (frame, parsed): (&Frame<'_>, &Parsed),
-    entry: &Entry<A>,
-    now: Now,
-) {
-    if let Some(mac) = moved(tables, frame, entry)
-        && !tables.adjacencies.is_router_mac(parsed.interface, mac)
+pub fn tell_client<A: Address>(turn: &mut Turn<'_>, packet: &Packet<'_, '_>, entry: &Entry<A>) {
+    if let Some(mac) = moved(turn.tables, packet.frame, entry)
+        && !turn.tables.adjacencies.is_router_mac(packet.parsed.interface, mac)
     {
-        tell(context, parsed, mac, now);
+        tell(turn.context, packet.parsed, mac, turn.now);
     }
 }
 
