@@ -98,6 +98,10 @@ pub const NAT_PORT_REST_MIN_MS: u32 = 1_000;
 /// [`NAT_PORT_TRIES`] ports cost nothing, a million would cost the worker.
 pub const NAT_PORT_PAUSE_MS: u32 = 100;
 
+/// The same of a backend that has a few free ports, none of them among those looked at: the next look
+/// goes on behind them.
+pub const NAT_PORT_PAUSE_SCARCE_MS: u32 = 5;
+
 /// Backends whose NAT ports one worker counts: 24 bytes each for IPv4, 48 for IPv6. Of those beyond
 /// it the ports are found by looking alone. A table has one for 16 connections at most.
 pub const NAT_TARGETS_MAX: usize = 65_536;

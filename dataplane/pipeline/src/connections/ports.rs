@@ -9,7 +9,8 @@ use super::targets::permute;
 use crate::forwarding::{Kind, Life};
 use crate::steer::Block;
 use model::limits::{
-    HALF_OPEN_LIFE_MIN_MS, NAT_BLOCK_PORTS, NAT_PORT_PAUSE_MS, NAT_PORT_REST_MIN_MS, NAT_PORT_TRIES,
+    HALF_OPEN_LIFE_MIN_MS, NAT_BLOCK_PORTS, NAT_PORT_PAUSE_MS, NAT_PORT_PAUSE_SCARCE_MS,
+    NAT_PORT_REST_MIN_MS, NAT_PORT_TRIES,
 };
 use model::record::ConnectionState::{
     Closed, Replied, Stream, SynReceived, SynSent, TimeWait, Unreplied,
@@ -108,7 +109,7 @@ pub fn choose<A: Address>(
         full = target.used as usize >= ports;
         scarce = target.used as usize >= ports - ports / FREE_AT_LEAST;
         let pause = target.none_before_ms.wrapping_sub(now_ms as u32);
-        if full && pause != 0 && pause <= NAT_PORT_PAUSE_MS {
+        if scarce && pause != 0 && pause <= NAT_PORT_PAUSE_MS {
             return None;
         }
     }
@@ -118,7 +119,8 @@ pub fn choose<A: Address>(
     if let Some(target) = shard.targets().find(&blank, seed) {
         target.cursor = start.wrapping_add(steps) % (ports.max(1) as u32);
         if chosen.is_none() {
-            target.none_before_ms = (now_ms as u32).wrapping_add(NAT_PORT_PAUSE_MS);
+            let pause = if full { NAT_PORT_PAUSE_MS } else { NAT_PORT_PAUSE_SCARCE_MS };
+            target.none_before_ms = (now_ms as u32).wrapping_add(pause);
         }
     }
     chosen

@@ -110,7 +110,8 @@ fn where_nothing_is_to_be_had_nothing_is_looked_at_for_a_moment() -> Result<(), 
     assert!(none(&mut world, 1000 + u64::from(NAT_PORT_PAUSE_MS) - 1));
     world.shard.remove(at);
     // A walk sees half of the ports, and the next one the others.
-    assert!((0..2).any(|_| !none(&mut world, 1001)));
+    let later = |n: u64| 1001 + n * u64::from(NAT_PORT_PAUSE_SCARCE_MS);
+    assert!((0..2).any(|n| !none(&mut world, later(n))));
     Ok(())
 }
 
@@ -245,6 +246,48 @@ fn no_young_flow_gives_way() -> Result<(), OutOfMemory> {
     }
     assert_eq!(world.begin(UDP, Unreplied, Opening::default(), 2_999), None);
     assert!(world.begin(UDP, Unreplied, Opening::default(), 3_100).is_some());
+    Ok(())
+}
+
+/// A backend whose last free port is far off costs a walk each few milliseconds, not with each SYN.
+#[test]
+fn where_free_ports_are_rare_walks_rest() -> Result<(), OutOfMemory> {
+    let mut world = World::new(4)?;
+    let key = Key {
+        source: BACKEND.0,
+        destination: NAT,
+        source_port: BACKEND.1,
+        destination_port: 0,
+        protocol: TCP,
+    };
+    let cursor = |world: &mut World| {
+        let seed = world.shard.peek_targets().seed(&key);
+        world.shard.peek_targets().peek(&key, seed).map(|target| target.cursor)
+    };
+    // All but the last of the round.
+    for _ in 0..4 * 256 - 1 {
+        assert!(world.begin(TCP, Established, Opening::default(), 0).is_some());
+    }
+    // The walk begins right behind it.
+    let seed = world.shard.targets().seed(&key);
+    if let Some(target) = world.shard.targets().find(&key, seed) {
+        target.cursor = (target.cursor + 1) % (4 * 256);
+    }
+    let (mut walks, mut at, mut found) = (0, cursor(&mut world), None);
+    for ms in 1..100 {
+        for _ in 0..20 {
+            found = found.or(world.choose(BACKEND, TCP, Opening::default(), ms).map(|_| ms));
+            let now = cursor(&mut world);
+            walks += u32::from(now != at);
+            at = now;
+        }
+        if found.is_some() {
+            break;
+        }
+    }
+    let walks_to_it = (4 * 256_u32).div_ceil(NAT_PORT_TRIES as u32);
+    assert!(found.is_some_and(|ms| ms <= 1 + u64::from(walks_to_it * NAT_PORT_PAUSE_SCARCE_MS)));
+    assert!(walks <= walks_to_it + 20, "{walks}");
     Ok(())
 }
 
