@@ -13,7 +13,7 @@ use crate::config::Config;
 use anyhow::Context as _;
 use pipeline::secret::Secret;
 use pipeline::steer::good_key;
-use sources::store::{Keys, Store};
+use sources::store::{Keys, Store, StoreError};
 use std::path::Path;
 
 /// What is wrong while the keys of gateways differ.
@@ -47,15 +47,21 @@ pub fn start(config: &Config) -> anyhow::Result<Started> {
 fn kept(state_dir: &Path) -> anyhow::Result<(Keys, Vec<String>)> {
     let store = Store::open(state_dir)?;
     let mut problems = Vec::new();
+    let mut are_kept = true;
     match store.load_keys() {
         Ok(Some(keys)) => return Ok((keys, problems)),
         Ok(None) => tracing::info!("no keys were kept: they are made now"),
+        // They may be good: the next start may be able to read them.
+        Err(problem @ StoreError::Read { .. }) => {
+            are_kept = false;
+            problems.push(format!("{problem}; until then other keys are used"));
+        }
         Err(problem) => problems.push(format!("{problem}; new keys are made")),
     }
     // A source that fails after it gave bytes gives no key, and the start fails below.
     let toeplitz = good_key(|| random().unwrap_or([0; 40]));
     let keys = Keys { selection: u64::from_ne_bytes(random()?), toeplitz };
-    if let Err(problem) = store.save_keys(&keys) {
+    if are_kept && let Err(problem) = store.save_keys(&keys) {
         problems.push(format!("{problem}; the next start makes other keys"));
     }
     Ok((keys, problems))
@@ -124,5 +130,21 @@ mod tests {
         assert!(problems.len() == 1 && problems[0].contains("new keys are made"), "{problems:?}");
         assert!(first.selection != second.selection && first.toeplitz != second.toeplitz);
         assert_eq!(kept(directory.path()).unwrap(), (second, vec![]));
+    }
+
+    #[test]
+    fn keys_that_cannot_be_read_now_are_left_for_the_next_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, _) = kept(directory.path()).unwrap();
+        let (file, aside) = (directory.path().join("keys.json"), directory.path().join("aside"));
+        std::fs::rename(&file, &aside).unwrap();
+        // Reading it fails, whoever asks.
+        std::os::unix::fs::symlink(&file, &file).unwrap();
+        let (other, problems) = kept(directory.path()).unwrap();
+        assert_ne!(other.selection, first.selection);
+        assert!(problems.len() == 1 && problems[0].contains("can't be read"), "{problems:?}");
+        assert!(file.is_symlink(), "nothing is written over it");
+        std::fs::rename(&aside, &file).unwrap();
+        assert_eq!(kept(directory.path()).unwrap(), (first, vec![]));
     }
 }
