@@ -1,5 +1,6 @@
 //! What stands behind `./run test`: the parts, one after the other, and one line for each.
 
+mod again;
 mod explain;
 mod tree;
 pub mod watch;
@@ -181,7 +182,7 @@ impl Tally {
     }
     /// Takes in what stood still: its end is told by nobody else.
     pub fn add_still(&mut self, stood: Vec<Still>) {
-        for Still { name, lines } in stood {
+        for Still { name, lines, .. } in stood {
             self.failed += 1;
             let end = lines.into_iter().take(FAILURE_LINES);
             let end = end.map(|line| line.chars().take(FAILURE_WIDTH).collect()).collect();

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 /// Makes the two tests below do what they are called. Without it they do nothing.
 const ON_PURPOSE: &str = "RIG_STANDS_STILL";
-/// What cargo would run: the binary with the test that stands still, then another one.
-const CARGO: &str =
-    "\"$0\" --exact stands_still --show-output; \"$0\" --exact goes_on --show-output";
+/// What cargo would run: a binary with a test that stands still beside another one, which may have
+/// ended by then, though nobody has heard what came of it; then another binary.
+const CARGO: &str = "\"$0\" --exact stands_still goes_on --show-output; true";
 
 fn on_purpose() -> bool {
     std::env::var_os(ON_PURPOSE).is_some()

@@ -1,6 +1,7 @@
 //! Running `cargo test` so that no test keeps the rest from running: one that stands still is
-//! explained and ended, and the rest goes on.
+//! explained and ended, and the rest goes on, that of its own binary by a run without it.
 
+use super::again::Again;
 use super::explain::{explain, members};
 use super::tree::{self, Member};
 use crate::instance;
@@ -58,11 +59,27 @@ pub struct Still {
     pub name: String,
     /// Why it was ended, and where its processes were.
     pub lines: Vec<String>,
+    /// The run of the binary's other tests, where they can be told from it.
+    others: Option<Again>,
 }
 
 /// Runs it to its end; `hear` is given what it says, line by line. Gives whether it ended well, and
-/// what was ended on the way.
+/// what was ended on the way. The other tests of what was ended are run then, once.
 pub fn run(
+    command: &mut Command,
+    limits: Limits,
+    hear: &mut dyn FnMut(&str),
+) -> Result<(bool, Vec<Still>)> {
+    let (ended_well, mut stood) = run_once(command, limits, hear)?;
+    let others: Vec<Again> = stood.iter_mut().filter_map(|still| still.others.take()).collect();
+    for others in others {
+        println!("\nThe other tests of a binary that stood still:");
+        stood.extend(run_once(&mut others.command(), limits, hear)?.1);
+    }
+    Ok((ended_well, stood))
+}
+
+fn run_once(
     command: &mut Command,
     limits: Limits,
     hear: &mut dyn FnMut(&str),
@@ -188,7 +205,9 @@ impl Watch {
     }
     fn end(&self, binary: &Member, why: &str, unfinished: &str) -> Still {
         let file = binary.test_name();
-        let name = format!("{file}: {}", self.tests(binary, unfinished));
+        let tests = self.tests(binary, unfinished);
+        let others = Again::without(binary.identity.pid, &tests);
+        let name = format!("{file}: {}", tests.into_iter().collect::<Vec<_>>().join(", "));
         let all = instance::logs_folder().join(format!("stood-still-{file}.log"));
         let mut lines =
             vec![format!("stood still, and was ended: {why}; all of this is in {}", all.display())];
@@ -196,10 +215,10 @@ impl Watch {
         lines.extend(explain(&members));
         lines.extend(end_all(binary.identity, &members));
         show(&all, &name, &lines);
-        Still { name, lines }
+        Still { name, lines, others }
     }
     /// Those that run, as far as it can be known.
-    fn tests(&self, binary: &Member, unfinished: &str) -> String {
+    fn tests(&self, binary: &Member, unfinished: &str) -> BTreeSet<String> {
         let mut names = self.slow.clone();
         // One at a time is announced by half a line.
         let half = unfinished.strip_prefix("test ").and_then(|rest| rest.split_once(" ..."));
@@ -208,7 +227,7 @@ impl Watch {
             let first = binary.name().chars().take(15).collect::<String>();
             names.extend(binary.threads().into_iter().filter(|name| *name != first));
         }
-        names.into_iter().collect::<Vec<_>>().join(", ")
+        names
     }
 }
 
