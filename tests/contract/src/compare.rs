@@ -11,7 +11,7 @@ use golden::world::ip;
 use ipnet::IpNet;
 use model::desired::ObjectName;
 use model::ids::{Family, Protocol};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -462,12 +462,4 @@ fn describe(asked: &Asked<'_>) -> String {
         text.push_str(&format!("; {}: {}", node.address, node.answer));
     }
     text
-}
-
-/// An object for kube-proxy with `status.loadBalancer`.
-pub(crate) fn with_ingress(mut service: Value, addresses: &[IpAddr]) -> Value {
-    let ingress: Vec<Value> =
-        addresses.iter().map(|address| json!({"ip": address, "ipMode": "VIP"})).collect();
-    service["status"] = json!({"loadBalancer": {"ingress": ingress}});
-    service
 }

@@ -1,12 +1,11 @@
 //! Where the gateway differs from kube-proxy on purpose: the one list of it, with the reasons.
 
-use crate::compare::with_ingress;
 use crate::kube_proxy::Said;
 use crate::probe::Answer;
 use crate::world::OWN;
 use model::drops::DropReason;
 use model::ids::Protocol;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -378,4 +377,12 @@ pub fn slice_as_told(slice: &Value, services: &[&Value]) -> Value {
         }
     }
     told
+}
+
+/// An object for kube-proxy with `status.loadBalancer`.
+pub(crate) fn with_ingress(mut service: Value, addresses: &[IpAddr]) -> Value {
+    let ingress: Vec<Value> =
+        addresses.iter().map(|address| json!({"ip": address, "ipMode": "VIP"})).collect();
+    service["status"] = json!({"loadBalancer": {"ingress": ingress}});
+    service
 }

@@ -172,7 +172,7 @@ impl Cluster {
     fn start_kubelets(&mut self) -> Result<()> {
         let kubeconfig = self.kubeconfig_with("kubelets", &self.user("kubelets"), Via::Shared)?;
         let role = self.program.role("kubelets", None);
-        let mut command = processes::in_namespace(&self.managers, &role);
+        let mut command = program::in_namespace(&self.managers, &role);
         let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
         command
             .arg(flag("kubeconfig", &kubeconfig))

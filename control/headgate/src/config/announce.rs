@@ -1,8 +1,7 @@
 //! `[announce]`: how our addresses are announced on links, and who else may use them.
 
-use super::build::within;
 use super::problem::Log;
-use super::read::{Section, parsed, section};
+use super::read::{Section, parsed, section, within};
 use super::tree::{Node, Table, Value};
 use super::types::{MacAddr, host_address};
 use model::limits::GATEWAYS_MAX;

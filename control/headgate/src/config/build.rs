@@ -4,13 +4,14 @@ use super::announce::announce;
 use super::forwarding::forwarding;
 use super::problem::{Log, Place};
 use super::read::{
-    self, Section, boolean, from_str, name, number, parsed, section, sections, word,
+    self, Section, boolean, directory, from_str, name, number, parsed, section, sections, within,
+    word,
 };
 use super::tree::{Node, Table};
-use super::types::{Idle, Rate, SelectionKey, duration, host_address, prefix};
+use super::types::{Idle, Rate, SelectionKey, host_address, prefix};
 use super::{
     Admin, Aliases, Answers, Config, Connections, Host, NodePort, Pool, Service, Timeouts, cross,
-    devices, kubernetes, layers,
+    devices, keys, kubernetes,
 };
 use devices::Item;
 use model::desired::Refusal;
@@ -160,15 +161,6 @@ fn node_port<'a>(root: &'a Table, log: &mut Log) -> (Option<NodePort>, Section<'
     (range.map(|range| NodePort { addresses, range }), section)
 }
 
-pub(super) fn directory(
-    root: &Table,
-    table: &'static str,
-    default: &str,
-    log: &mut Log,
-) -> Option<PathBuf> {
-    section(root, table, log).or("dir", PathBuf::from(default), log, read::path)
-}
-
 fn service(section: &Section<'_>, root: &Table, log: &mut Log) -> Option<Service> {
     let class = |text: &str| {
         let good = text.split('/').count() <= 2 && text.split('/').all(|part| !part.is_empty());
@@ -206,21 +198,6 @@ fn connections(root: &Table, log: &mut Log) -> Option<Connections> {
     let new = rate(&section, "new", NEW_CONNECTIONS_PER_SECOND, log);
     let path_mtu_min = section.or("path_mtu_min", PATH_MTU_MIN, log, number::<u16>(68..=9_216));
     Some(Connections { ipv4: ipv4?, ipv6: ipv6?, new: new?, path_mtu_min: path_mtu_min? })
-}
-
-/// A duration within a range: a string with units, or whole seconds.
-pub(super) fn within(least: &str, most: &str) -> impl Fn(&Node) -> Result<Duration, String> {
-    move |node| {
-        let found = match &node.value {
-            super::tree::Value::Integer(Some(seconds)) => seconds.to_string(),
-            _ => read::text(node)?.to_owned(),
-        };
-        let value = duration(&found).map_err(|error| format!("\"{found}\": {error}"))?;
-        if (duration(least)?..=duration(most)?).contains(&value) {
-            return Ok(value);
-        }
-        Err(format!("\"{found}\" is out of range; allowed are {least} to {most}"))
-    }
 }
 
 fn timeouts(root: &Table, log: &mut Log) -> Option<Timeouts> {
@@ -295,7 +272,7 @@ fn host(root: &Table, log: &mut Log) -> Option<Host> {
 
 fn admin(root: &Table, log: &mut Log) -> Option<Admin> {
     let section = section(root, "admin", log);
-    let default = PathBuf::from(layers::SOCKET_DEFAULT);
+    let default = PathBuf::from(keys::SOCKET_DEFAULT);
     let socket = section.or("socket", default, log, |node| {
         let path = read::path(node)?;
         // sun_path of unix(7) has 108 bytes, the last one NUL.

@@ -3,6 +3,9 @@
 
 use std::fmt::Write;
 
+/// The socket of the admin API unless somebody names another.
+pub(crate) const SOCKET_DEFAULT: &str = "/run/headgate/headgate.sock";
+
 /// Whether a running gateway can take up another value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reload {

@@ -1,8 +1,7 @@
 //! `[kubernetes]`, and which source of objects there is.
 
-use super::build::{directory, within};
 use super::problem::Log;
-use super::read::{self, Section, boolean, parsed, section};
+use super::read::{self, Section, boolean, directory, parsed, section, within};
 use super::tree::Table;
 use model::desired::ObjectName;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Where a configuration comes from: files, the environment, flags.
 
 use super::build;
-use super::keys::{ARRAYS, KEYS, TABLES};
+use super::keys::{ARRAYS, KEYS, SOCKET_DEFAULT, TABLES};
 use super::problem::{Log, Place, Problem, Problems, did_you_mean};
 use super::read::unknown;
 use super::tree::{self, Node, Table, Value};
@@ -12,9 +12,6 @@ use std::sync::Arc;
 
 /// Where the files are looked for.
 pub const DIRECTORY: &str = "/etc/headgate";
-
-/// The socket of the admin API unless somebody names another.
-pub(crate) const SOCKET_DEFAULT: &str = "/run/headgate/headgate.sock";
 
 /// Where to look.
 #[derive(Clone, Debug)]

@@ -4,10 +4,12 @@
 use super::keys;
 use super::problem::{Log, Place, did_you_mean};
 use super::tree::{Node, Table, Value};
+use super::types::duration;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A table that is being read.
 pub(crate) struct Section<'a> {
@@ -282,4 +284,29 @@ pub(crate) fn path(node: &Node) -> Result<PathBuf, String> {
         return Ok(path);
     }
     Err(format!("\"{}\": expected an absolute path", path.display()))
+}
+
+/// The folder of a table, or the usual one.
+pub(super) fn directory(
+    root: &Table,
+    table: &'static str,
+    default: &str,
+    log: &mut Log,
+) -> Option<PathBuf> {
+    section(root, table, log).or("dir", PathBuf::from(default), log, path)
+}
+
+/// A duration within a range: a string with units, or whole seconds.
+pub(super) fn within(least: &str, most: &str) -> impl Fn(&Node) -> Result<Duration, String> {
+    move |node| {
+        let found = match &node.value {
+            Value::Integer(Some(seconds)) => seconds.to_string(),
+            _ => text(node)?.to_owned(),
+        };
+        let value = duration(&found).map_err(|error| format!("\"{found}\": {error}"))?;
+        if (duration(least)?..=duration(most)?).contains(&value) {
+            return Ok(value);
+        }
+        Err(format!("\"{found}\" is out of range; allowed are {least} to {most}"))
+    }
 }

@@ -14,6 +14,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// What is wrong with the source.
+pub const SOURCE: &str = "source";
+
 /// What the control side knows. Written by the control thread alone.
 #[derive(Debug, Default)]
 pub struct Books {
@@ -222,5 +225,14 @@ impl Books {
         let served =
             |status: &&ServiceStatus| status.ports.iter().any(|port| port.not_forwarded.is_none());
         [self.statuses.len(), self.statuses.values().filter(served).count()].map(|n| n as u32)
+    }
+}
+
+/// Events are logged, too.
+pub fn tell(event: &Event) {
+    let Event { reason, kind, object, place, message, .. } = event;
+    match event.severity {
+        Severity::Normal => tracing::info!(%reason, %place, "{kind} {object}: {message}"),
+        Severity::Warning => tracing::warn!(%reason, %place, "{kind} {object}: {message}"),
     }
 }

@@ -3,7 +3,7 @@
 //! It lives apart from the workers: a panic of it, or a source that hangs, leaves forwarding as it
 //! was, and it is started again from what is on disk.
 
-use super::books::{epoch_s, own_event};
+use super::books::{SOURCE, epoch_s, own_event, tell};
 use super::gateway::Running;
 use super::keep::Keeper;
 use super::links::LinkNews;
@@ -11,10 +11,9 @@ use super::path::PacketPath;
 use super::probing::Probing;
 use super::selection::{Selection, Started};
 use super::source::Source;
-use model::answers::{Event, Severity};
 use model::desired::{Delta, Origin, ServicePort};
 use sources::probe::{ProbeOptions, Prober};
-use sources::store::{Loaded, Store, StoreError, Stored};
+use sources::store::{Loaded, Store, Stored};
 use sources::{Change, Changes};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -36,8 +35,6 @@ const RESTART_AFTER: [Duration; 2] = [Duration::from_millis(500), Duration::from
 const RUNS_WELL: Duration = Duration::from_secs(60);
 /// What is wrong while the control side doesn't run.
 const FAILED: &str = "control";
-/// What is wrong with the source.
-pub const SOURCE: &str = "source";
 
 /// Opens the source anew, after a failure too.
 pub type Open = dyn Fn() -> anyhow::Result<Box<dyn Source>> + Send + Sync;
@@ -289,11 +286,7 @@ impl<'a, P: PacketPath> Control<'a, P> {
         let mut built = self.index.build();
         // An address is remembered before anybody can see it.
         if built.allocations_changed {
-            keep(
-                self.running,
-                "allocations",
-                self.store.save_allocations(self.index.allocations()),
-            );
+            self.running.keep("allocations", self.store.save_allocations(self.index.allocations()));
         }
         self.probing.change(std::mem::take(&mut built.probes), &self.running.engine);
         let probe_counts = self.probing.counts();
@@ -409,24 +402,6 @@ impl<'a, P: PacketPath> Control<'a, P> {
         books.source_heard = Some(Instant::now());
         books.source_name = name;
         books.write_counts = counts;
-    }
-}
-
-/// Says whether something could be kept.
-pub fn keep<P: PacketPath>(running: &Running<P>, what: &str, saved: Result<(), StoreError>) {
-    let wrong = format!("the {what} can't be stored: a restart would not know it");
-    if let Err(error) = &saved {
-        tracing::error!("{what}: {error}");
-    }
-    running.books().wrong(what, saved.is_err().then_some(&*wrong));
-}
-
-/// Events are logged, too.
-pub fn tell(event: &Event) {
-    let Event { reason, kind, object, place, message, .. } = event;
-    match event.severity {
-        Severity::Normal => tracing::info!(%reason, %place, "{kind} {object}: {message}"),
-        Severity::Warning => tracing::warn!(%reason, %place, "{kind} {object}: {message}"),
     }
 }
 

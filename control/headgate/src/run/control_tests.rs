@@ -3,7 +3,9 @@
 use super::super::gateway::Facts;
 use super::*;
 use engine::{BackendTraffic, HostWay};
-use model::answers::{ConflictRow, LinkRow, Links, SourceState, Traffic, WriteCounts};
+use model::answers::{
+    ConflictRow, Event, LinkRow, Links, Severity, SourceState, Traffic, WriteCounts,
+};
 use model::desired::ObjectName;
 use model::ids::{BackendId, ServiceId};
 use pipeline::snapshot::{Report, Snapshot};

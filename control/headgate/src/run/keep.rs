@@ -2,7 +2,6 @@
 //! change must not wait for the one before to be on the disk. What is kept is a copy that follows
 //! the changes, so that one change costs what it changes.
 
-use super::control::keep;
 use super::gateway::Running;
 use super::path::PacketPath;
 use model::desired::{Delta, DesiredState};
@@ -70,6 +69,6 @@ fn write_latest<P: PacketPath>(
                 Err(RecvTimeoutError::Disconnected) => break false,
             }
         };
-        keep(running, "desired state", store.save_desired(&state));
+        running.keep("desired state", store.save_desired(&state));
     }
 }

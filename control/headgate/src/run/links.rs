@@ -1,8 +1,7 @@
 //! What happens on the links, told: links that go and come, and other stations that use addresses
 //! of ours. What is told is bounded, since anybody on a link can make it up.
 
-use super::books::{Books, epoch_s, own_event};
-use super::control::tell;
+use super::books::{Books, epoch_s, own_event, tell};
 use model::answers::{ConflictRow, Event, LinkRow, Links, Severity};
 use model::desired::ObjectName;
 use std::collections::{BTreeMap, BTreeSet};

@@ -18,6 +18,7 @@ mod path;
 mod plan;
 mod probing;
 mod selection;
+mod shared;
 mod source;
 mod walk;
 
@@ -25,7 +26,8 @@ use crate::config::{Config, Source};
 use admin::{Options, Server};
 use anyhow::Context as _;
 use engine::{Eal, Engine};
-use gateway::{Facts, Running, Shared};
+use gateway::{Facts, Running};
+use shared::Shared;
 use sources::kubernetes::{Examined, SelectionKey};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

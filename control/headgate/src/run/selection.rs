@@ -6,7 +6,6 @@
 //! gateway made and keeps.
 
 use super::books::own_event;
-use super::control::keep;
 use super::gateway::Running;
 use super::path::PacketPath;
 use crate::config::Config;
@@ -107,7 +106,7 @@ impl Selection {
         }
         tracing::info!("choosing backends by the key that the Lease says");
         self.keys.selection = shared;
-        keep(running, "keys", to.save_keys(&self.keys));
+        running.keep("keys", to.save_keys(&self.keys));
     }
 }
 

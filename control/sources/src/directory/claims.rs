@@ -1,8 +1,9 @@
 //! Which file's version of a thing counts, and what that changes.
 
 use super::content::{Content, twice};
-use super::manifest::{Note, POD, Unit, UnitId};
+use super::manifest::{Note, POD, Unit};
 use super::select;
+use super::unit::UnitId;
 use crate::Change;
 use k8s_openapi::api::core::v1::Pod;
 use model::desired::ObjectName;

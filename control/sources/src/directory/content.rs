@@ -2,7 +2,8 @@
 
 use super::Options;
 use super::documents::split;
-use super::manifest::{self, Found, INVALID, Note, Unit, UnitId, nobody};
+use super::manifest::{self, Found, INVALID, Note, Unit, nobody};
+use super::unit::UnitId;
 use model::answers::Severity;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

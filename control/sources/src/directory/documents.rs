@@ -1,7 +1,7 @@
 //! A file's documents, found before any of them is parsed: one that can't be parsed harms no
 //! other.
 
-use super::manifest::UnitId;
+use super::unit::UnitId;
 use serde::de::IgnoredAny;
 
 /// One document of a file.

@@ -6,6 +6,7 @@ use super::mirror;
 use super::service;
 use super::tree::{self, Node, Value};
 use super::typed::typed;
+use super::unit::UnitId;
 use k8s_openapi::api::core::v1::{
     Endpoints, Namespace, Node as KubernetesNode, Pod, PodStatus, Service,
 };
@@ -33,30 +34,8 @@ pub(super) const POD: &str = "Pod";
 /// The label of every Namespace that holds its name.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-/// Kinds whose objects live in no namespace.
-const OF_CLUSTER: [&str; 3] = ["Node", "Namespace", "ServiceCIDR"];
-
 /// Lists within lists.
 const LIST_DEPTH_MAX: u32 = 4;
-
-/// What names a thing in a manifest.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct UnitId {
-    pub(super) kind: Arc<str>,
-    pub(super) name: ObjectName,
-}
-
-impl UnitId {
-    /// The id of an object of this kind; the namespace is `default` where not given.
-    pub(super) fn new(kind: &str, namespace: Option<&str>, name: &str) -> Self {
-        let namespace = match namespace {
-            _ if OF_CLUSTER.contains(&kind) => "",
-            None | Some("") => "default",
-            Some(given) => given,
-        };
-        Self { kind: kind.into(), name: ObjectName::new(namespace, name) }
-    }
-}
 
 /// One thing in a manifest, and the objects that come of it: one, or the slices of an
 /// `Endpoints`.

@@ -19,6 +19,7 @@ mod source;
 mod tests;
 mod tree;
 mod typed;
+mod unit;
 mod watch;
 
 use std::io;

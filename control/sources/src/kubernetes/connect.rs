@@ -261,10 +261,7 @@ fn connect(
     timing: &Timing,
 ) -> Result<Connection, KubeError> {
     let name = place.name();
-    let bad = |cause: kube::Error| KubeError::Bad {
-        config: name.clone(),
-        cause: super::trouble::chain(&cause),
-    };
+    let bad = |cause: kube::Error| KubeError::Bad { config: name.clone(), cause: chain(&cause) };
     let facts = Facts {
         server: config.cluster_url.to_string().trim_end_matches('/').to_owned(),
         config: name.clone(),
@@ -311,4 +308,18 @@ fn connect(
         .service(client);
     let client = ClientBuilder::new(service, config.default_namespace.clone()).build();
     Ok(Connection { number, client, facts: Arc::new(facts) })
+}
+
+/// An error and its causes, without repetition.
+pub(super) fn chain(error: &kube::Error) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    let mut next = std::error::Error::source(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if !texts.iter().any(|told| told.contains(&text)) {
+            texts.push(text);
+        }
+        next = error.source();
+    }
+    if texts.is_empty() { error.to_string() } else { texts.join(": ") }
 }

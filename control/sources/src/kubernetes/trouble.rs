@@ -1,6 +1,6 @@
 //! What went wrong with a request, in one sentence with its remedy.
 
-use super::connect::{Facts, POD_CREDENTIALS};
+use super::connect::{Facts, POD_CREDENTIALS, chain};
 use super::options::{ACCOUNT, LEASE, LeaseOptions, NAMESPACE};
 use kube::core::Status;
 use std::error::Error as _;
@@ -269,20 +269,6 @@ fn certificate(text: &str, facts: &Facts) -> String {
          wrong CA, so write the cluster's own into it: kubectl config view --raw --minify \
          --flatten, on a machine where kubectl works, shows certificate-authority-data"
     )
-}
-
-/// An error and its causes, without repetition.
-pub(super) fn chain(error: &kube::Error) -> String {
-    let mut texts: Vec<String> = Vec::new();
-    let mut next: Option<&dyn std::error::Error> = error.source();
-    while let Some(error) = next {
-        let text = error.to_string();
-        if !texts.iter().any(|told| told.contains(&text)) {
-            texts.push(text);
-        }
-        next = error.source();
-    }
-    if texts.is_empty() { error.to_string() } else { texts.join(": ") }
 }
 
 /// What the system said, where it did.

@@ -9,7 +9,7 @@
 //! the entries by whoever takes the memory over, as is all else that is derived from them.
 
 use super::entry::{Cold, Entry};
-use super::index::Bucket;
+use super::index::{Bucket, buckets_for};
 use super::key::Address;
 use crate::arch::memory::{BLOCK_ALIGN, Plain};
 use model::ids::WorkerId;
@@ -188,7 +188,7 @@ impl Header {
         same("name of the slots' keys", self.keys, keys)?;
         let most = CONNECTIONS_PER_WORKER_MAX as u64;
         same("capacity", self.capacity, self.capacity.clamp(1, most))?;
-        let buckets = super::shard::buckets_for(self.capacity()) as u64;
+        let buckets = buckets_for(self.capacity()) as u64;
         same("number of buckets", self.buckets, buckets)
     }
 }

@@ -6,6 +6,11 @@ use crate::arch::{self, memory::Plain};
 /// Places of a bucket.
 pub const BUCKET_PLACES: usize = 8;
 
+/// Index places for each key, in hundredths: buckets are three quarters full when the table is.
+const INDEX_PLACES_PERCENT: usize = 133;
+/// A small table would not spread its keys well enough.
+const BUCKETS_MIN: usize = 32;
+
 /// Set in a place that was found by the reply key.
 const REPLY_BIT: u32 = 1 << 31;
 
@@ -51,6 +56,12 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 
 // SAFETY: integers alone, for which every bit pattern is valid.
 unsafe impl Plain for Bucket {}
+
+/// Buckets of the index of a table for `capacity` connections.
+pub fn buckets_for(capacity: usize) -> usize {
+    let places = 2 * capacity * INDEX_PLACES_PERCENT / 100;
+    places.div_ceil(BUCKET_PLACES).max(BUCKETS_MIN)
+}
 
 /// The tag of a hash; never 0.
 #[inline(always)]

@@ -8,7 +8,7 @@ use super::entry::{Cold, Entry};
 use super::free::FreePlaces;
 use super::half_open::HalfOpen;
 use super::header::{Header, Origin};
-use super::index::{self, BUCKET_PLACES, Bucket, Direction, Place};
+use super::index::{self, BUCKET_PLACES, Bucket, Direction, Place, buckets_for};
 use super::key::{Address, Key};
 use super::life::TimeoutTable;
 use super::targets::Targets;
@@ -20,10 +20,6 @@ use model::limits::NAT_TARGETS_MAX;
 use model::record::ConnectionState::{self, Closed, Stream, TimeWait};
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
-/// Index places for each key, in hundredths: buckets are three quarters full when the table is.
-const INDEX_PLACES_PERCENT: usize = 133;
-/// A small table would not spread its keys well enough.
-const BUCKETS_MIN: usize = 32;
 /// One half-open connection of a protocol is allowed for so many places of the table.
 const ENTRIES_PER_HALF_OPEN: usize = 8;
 /// Places, spread over a full table, that are looked through for one to evict.
@@ -74,12 +70,6 @@ pub struct Shard<A: Address> {
     /// When a half-open connection of TCP, of UDP, was last refused: the worker's milliseconds.
     refused_ms: [u64; 2],
     secret: u64,
-}
-
-/// Buckets of the index of a table for `capacity` connections.
-pub(super) fn buckets_for(capacity: usize) -> usize {
-    let places = 2 * capacity * INDEX_PLACES_PERCENT / 100;
-    places.div_ceil(BUCKET_PLACES).max(BUCKETS_MIN)
 }
 
 /// Of a hash that it doesn't tell.

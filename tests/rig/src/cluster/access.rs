@@ -4,7 +4,6 @@ use super::{Cluster, plan};
 use crate::command::{feed, output_of};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -84,7 +83,7 @@ impl Cluster {
         let server = match via {
             Via::V4(index) => self.server(index)?.url(0),
             Via::V6(index) => self.server(index)?.url(1),
-            Via::Shared => url(plan::shared()[0], plan::API_PORT),
+            Via::Shared => plan::url(plan::shared()[0], plan::API_PORT),
             Via::Host(index) => format!("https://127.0.0.1:{}", self.server(index)?.host_port()),
         };
         let user = match who {
@@ -183,7 +182,7 @@ impl Cluster {
         let name = format!("admin-{server}");
         let kubeconfig = self.kubeconfig_with(&name, &self.user("admin"), Via::V4(server))?;
         let role = self.program.role("kubectl", Some("kubectl"));
-        let mut command = super::processes::in_namespace(&self.control, &role);
+        let mut command = super::program::in_namespace(&self.control, &role);
         command.arg("--kubeconfig").arg(kubeconfig);
         // What it has learned of the API's kinds belongs to this cluster.
         command.arg("--cache-dir").arg(self.dir.join("kubectl-cache"));
@@ -227,10 +226,6 @@ fn check_bounded(args: &str) -> Result<()> {
 pub(super) fn make_pki(role: &[std::ffi::OsString], dir: &Path, lines: &[&str]) -> Result<()> {
     let (program, args) = role.split_first().context("no program")?;
     feed(Command::new(program).args(args).arg(dir), &lines.join("\n"))
-}
-
-pub(super) fn url(address: IpAddr, port: u16) -> String {
-    format!("https://{}", std::net::SocketAddr::new(address, port))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The management network, and nodes with their ways.
 
+use super::plan::{BRIDGE, LINK};
 use super::{Cluster, Node, NodeOptions, Via, plan};
 use crate::instance::Instance;
 use crate::namespace::Namespace;
@@ -9,11 +10,7 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::net::IpAddr;
 
-/// The bridge of the management network, in the namespace of the first API server.
-pub(super) const BRIDGE: &str = "mgmt0";
 const BRIDGE_MAC: &str = "0a:48:47:05:00:00";
-/// The link to the management network, in every attached namespace.
-pub(super) const LINK: &str = "mgmt";
 
 /// A namespace on the management network.
 pub(super) struct Attached {
@@ -144,7 +141,7 @@ impl Cluster {
             self.kubeconfig_with("kube-proxy", &self.user("kube-proxy"), Via::Shared)?;
         let node = self.nodes.get_mut(index).context("no such node")?;
         let role = self.program.role("kube-proxy", None);
-        let mut command = super::processes::in_namespace(&node.namespace, &role);
+        let mut command = super::program::in_namespace(&node.namespace, &role);
         command
             .arg(format!("--kubeconfig={}", kubeconfig.display()))
             .arg(format!("--hostname-override={}", node.name))

@@ -9,6 +9,10 @@ pub const SERVICES: [&str; 2] = ["198.19.0.0/17", "2001:db8:5e::/112"];
 pub const PODS: [&str; 2] = ["198.18.64.0/18", "2001:db8:50::/56"];
 /// The port of every API server.
 pub const API_PORT: u16 = 6443;
+/// The bridge of the management network, in the namespace of the first API server.
+pub(super) const BRIDGE: &str = "mgmt0";
+/// The link to the management network, in every attached namespace.
+pub(super) const LINK: &str = "mgmt";
 /// The number on the management network of the first API server's namespace.
 pub(super) const CONTROL: u8 = 1;
 /// The number of the address that is moved between API servers.
@@ -43,4 +47,8 @@ pub fn pod_cidrs(index: u8) -> [String; 2] {
 /// The first address of each.
 pub(super) fn pod_routers(index: u8) -> [String; 2] {
     [format!("198.18.{}.1", 64 + index), format!("2001:db8:50:{index:x}::1")]
+}
+
+pub(super) fn url(address: IpAddr, port: u16) -> String {
+    format!("https://{}", std::net::SocketAddr::new(address, port))
 }

@@ -1,8 +1,6 @@
 //! The processes of the control plane: etcd, API servers, controllers.
 
-use super::access::url;
 use super::forward::Forward;
-use super::program::Role;
 use super::{Cluster, ClusterOptions, Via, audit, plan};
 use crate::command::finish;
 use crate::namespace::Namespace;
@@ -13,7 +11,6 @@ use nix::unistd::Pid;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -70,7 +67,7 @@ impl ApiServer {
         Ok(Self { namespace, addresses, audit, name, process: None, forward })
     }
     pub(super) fn url(&self, family: usize) -> String {
-        url(self.addresses[family], plan::API_PORT)
+        plan::url(self.addresses[family], plan::API_PORT)
     }
     pub(super) fn host_port(&self) -> u16 {
         self.forward.port()
@@ -86,7 +83,7 @@ impl Cluster {
         let flags = self.api_server_flags(index)?;
         let role = self.program.role("apiserver", Some("kube-apiserver"));
         let server = self.servers.get_mut(index).context("no such API server")?;
-        let mut command = in_namespace(&server.namespace, &role);
+        let mut command = super::program::in_namespace(&server.namespace, &role);
         command.args(flags);
         let log = self.instance.logs().join(format!("{}.log", server.name));
         server.process = Some(Process::start(&self.instance, &server.name, command, &log)?);
@@ -133,7 +130,7 @@ impl Cluster {
     pub fn move_shared_address(&self, index: usize) -> Result<()> {
         let addresses = plan::shared();
         for (number, server) in self.servers.iter().enumerate() {
-            let link = if number == 0 { super::network::BRIDGE } else { super::network::LINK };
+            let link = if number == 0 { plan::BRIDGE } else { plan::LINK };
             for (address, bits) in addresses.iter().zip([24, 64]) {
                 if number == index {
                     server
@@ -151,7 +148,7 @@ impl Cluster {
     /// API server doesn't have it in its own memory any more, which a restart sees to.
     pub fn compact_etcd(&self) -> Result<()> {
         let role = self.program.role("compact", None);
-        let mut command = in_namespace(&self.control, &role);
+        let mut command = super::program::in_namespace(&self.control, &role);
         crate::command::output_of(command.arg("http://127.0.0.1:2379")).map(drop)
     }
     pub(super) fn start_etcd(&mut self) -> Result<()> {
@@ -159,7 +156,7 @@ impl Cluster {
         let others = plan::management(plan::CONTROL)[0];
         let clients = format!("http://127.0.0.1:2379,http://{others}:2379");
         let role = self.program.role("etcd", Some("etcd"));
-        let mut command = in_namespace(&self.control, &role);
+        let mut command = super::program::in_namespace(&self.control, &role);
         command
             .arg(format!("--data-dir={}", data.display()))
             .arg(format!("--listen-client-urls={clients}"))
@@ -234,7 +231,7 @@ impl Cluster {
         let kubeconfig = self.kubeconfig_with("controllers", &who, Via::Shared)?;
         let role = self.program.role("controllers", None);
         let grace = self.options.node_grace;
-        let mut command = in_namespace(&self.managers, &role);
+        let mut command = super::program::in_namespace(&self.managers, &role);
         command
             .arg(format!("--kubeconfig={}", kubeconfig.display()))
             .arg(format!("--controllers={}", CONTROLLERS.join(",")))
@@ -274,11 +271,4 @@ pub(super) fn names_of_servers(own: &[IpAddr]) -> String {
     names.extend(["198.19.0.1".to_owned(), "2001:db8:5e::1".to_owned()]);
     names.extend(own.iter().chain(&plan::shared()).map(ToString::to_string));
     names.join(",")
-}
-
-/// A command that plays a role in a namespace.
-pub(super) fn in_namespace(namespace: &Namespace, role: &Role) -> Command {
-    let mut command = crate::namespace::enter_by_name(namespace.name());
-    command.args(role.words());
-    command
 }

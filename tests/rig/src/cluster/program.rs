@@ -2,6 +2,7 @@
 //! `KUBEBUILDER_ASSETS`.
 
 use crate::command::{lines_of, output_of, wait_until};
+use crate::namespace::Namespace;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use std::ffi::OsString;
@@ -179,6 +180,13 @@ fn linker_flags() -> String {
         }
     }
     flags
+}
+
+/// A command that plays a role in a namespace.
+pub(super) fn in_namespace(namespace: &Namespace, role: &Role) -> Command {
+    let mut command = crate::namespace::enter_by_name(namespace.name());
+    command.args(role.words());
+    command
 }
 
 #[cfg(test)]

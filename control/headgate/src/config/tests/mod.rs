@@ -363,7 +363,7 @@ fn no_configuration_at_all_says_where_one_is_expected() {
 #[test]
 fn the_socket_is_found_in_a_broken_configuration() {
     let directory = tempfile::tempdir().unwrap();
-    assert_eq!(admin_socket(&sources(directory.path())), Path::new(layers::SOCKET_DEFAULT));
+    assert_eq!(admin_socket(&sources(directory.path())), Path::new(keys::SOCKET_DEFAULT));
     let text = "[admin]\nsocket = \"/run/x.sock\"\n[eal]\nmbufs = 1\n";
     fs::write(directory.path().join("headgate.toml"), text).unwrap();
     assert_eq!(admin_socket(&sources(directory.path())), Path::new("/run/x.sock"));
