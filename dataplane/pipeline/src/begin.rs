@@ -136,8 +136,12 @@ fn check<A: Address>(
     if parsed.ttl <= 1 {
         return Err(refuse(turn, packet, IcmpError::TimeExceeded));
     }
-    if answer::check(packet.frame, parsed) == Checked::Wrong {
-        return Err(Verdict::Drop(DropReason::L4Checksum));
+    // What begins in the place of another changes that one: it is believed when it is verified.
+    let anew = plan.beginning.instead_of.is_some();
+    match answer::check(packet.frame, parsed) {
+        Checked::Wrong => return Err(Verdict::Drop(DropReason::L4Checksum)),
+        Checked::Unknown if anew => return Err(Verdict::Drop(DropReason::SynInDoubt)),
+        Checked::Unknown | Checked::Right => {}
     }
     let hop = &plan.to_backend.0;
     let adjacency = hop.adjacency.and_then(|of| turn.tables.adjacencies.adjacency(of));

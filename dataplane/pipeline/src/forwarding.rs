@@ -1,5 +1,7 @@
 //! Forwarding kinds: which keys a connection has, who owns each direction, what is rewritten and
-//! which life applies. Whoever adds a kind answers these here, and nowhere else.
+//! which life applies. Whoever adds a kind answers these here. To whom a packet is steered is asked of
+//! its addresses alone, before any connection is known (`steer.rs`): what comes to a NAT address goes by
+//! the lease of its port, everything else by its hash, as [`Kind::owner`] says of what begins.
 
 use crate::connections::{Address, Direction, Entry, Key};
 use crate::parse::UDP;

@@ -11,7 +11,7 @@ use crate::next_hops;
 use crate::parse::quoted::{Quoted, is_error, quoted};
 use crate::parse::{Fragment, ICMP, ICMPV6, Parsed, be16, be32, be128};
 use crate::pipeline::Context;
-use crate::rewrite::translate_error;
+use crate::rewrite::{Leg, translate_error};
 use crate::turn::{Packet, Turn};
 use model::drops::DropReason;
 use model::ids::Family;
@@ -137,7 +137,8 @@ fn error<A: Address>(
     if parsed.ip_len > adjacency.mtu {
         return Some(Verdict::Drop(DropReason::MtuExceeded));
     }
-    Some(if translate_error(packet.frame, parsed, quoted, entry, direction, &adjacency) {
+    let leg = Leg { kind: entry.kind()?, entry, direction };
+    Some(if translate_error(packet.frame, parsed, quoted, leg, &adjacency) {
         Verdict::Send(adjacency.port)
     } else {
         Verdict::Drop(DropReason::TransmitOversize)

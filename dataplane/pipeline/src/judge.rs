@@ -213,6 +213,7 @@ fn take<A: Address>(
         Event::SynAck => {
             cold.expected = segment().sequence.wrapping_add(1);
             cold.asked = 0;
+            entry.set_flag(Flags::SYN_WAITS, false);
         }
         Event::Rst | Event::Fin | Event::OtherFin if to != state => {
             entry.set_flag(Flags::FROM_BACKEND, found.direction == Direction::ToClient);
@@ -222,7 +223,10 @@ fn take<A: Address>(
             }
         }
         // What the backend's answer acknowledges.
-        Event::Syn => cold.last_sequence = segment().end(parsed.tcp_flags),
+        Event::Syn => {
+            cold.last_sequence = segment().end(parsed.tcp_flags);
+            entry.set_flag(Flags::SYN_WAITS, true);
+        }
         Event::Answer => cold.asked = 0,
         _ => {}
     }
@@ -260,7 +264,10 @@ fn note_end<A: Address>(
     if again && entry.flags.has(Flags::FROM_BACKEND) == from_backend {
         cold.fin = segment.end(flags);
     }
-    if direction == Direction::ToBackend && flags & TCP_RST == 0 {
+    if direction == Direction::ToBackend
+        && flags & TCP_RST == 0
+        && !entry.flags.has(Flags::SYN_WAITS)
+    {
         cold.last_sequence = segment.end(flags);
         entry.set_flag(Flags::TIMESTAMPS, segment.timestamp.is_some());
         cold.last_timestamp = segment.timestamp.unwrap_or(0);

@@ -5,7 +5,7 @@ mod common;
 
 use common::packets::{ACK, Packet, RST, SYN};
 use common::{BACK, BACK_PORT, FRONT_PORT, World, at, backend_ip, frontend_ip, key, one};
-use model::desired::BackendState;
+use model::desired::{Affinity, BackendState};
 use model::ids::Protocol;
 use pipeline::answer::{Class, Rate, Rates};
 use pipeline::frame::Verdict;
@@ -104,5 +104,29 @@ fn a_connection_keeps_a_node_that_no_table_names() {
             pipeline.sweep(&world.tables, Now { ms });
         }
         assert_eq!(in_use(&mut pipeline), []);
+    }
+}
+
+/// What forged sources reach: an answered SYN keeps nobody's backend, the handshake's end does.
+#[test]
+fn affinity_is_kept_when_a_handshake_is_whole() {
+    for v6 in [false, true] {
+        let mut world = World::new(1);
+        let backend = (at(backend_ip(v6, 10), 8080), BackendState::Active);
+        let mut port =
+            common::service(&key("web", Protocol::Tcp), &[at(frontend_ip(v6), 80)], &[backend]);
+        port.affinity = Some(Affinity { timeout_s: 100 });
+        world.put(port);
+        let options = Options::default();
+        let mut pipeline = common::pipeline(&options);
+        for n in 0..100 {
+            let syn = Packet::to_frontend(Protocol::Tcp, v6, 10, (2000 + n, 80));
+            let out = one(&mut pipeline, &world.tables, &syn.build(), FRONT_PORT, Now { ms: 5 });
+            let reply = Packet::parse(out.frame()).reply(SYN | ACK, vec![]).build();
+            one(&mut pipeline, &world.tables, &reply, BACK_PORT, Now { ms: 5 });
+        }
+        assert_eq!((options.affinity.len(), pipeline.connections()[usize::from(v6)]), (0, 100));
+        establish(&mut pipeline, &world, v6, 4000, 6);
+        assert_eq!(options.affinity.len(), 1);
     }
 }

@@ -80,6 +80,7 @@ fn a_port_is_used_again_by_whoever_its_backend_takes() -> Result<()> {
     println!("PAWSTimewait {dropped}, SYNs sent again {syns}, missed by the devices {missed}");
     outcome.check_complete()?;
     ensure!(waiting > 0, "the backend doesn't close first");
+    ensure!(outcome.requests > 64_512, "{} connections used no port again", outcome.requests);
     ensure!(dropped == 0, "the backend dropped {dropped} SYNs as old");
     ensure!(syns <= missed, "{syns} SYNs were sent again, {missed} packets weren't fetched");
     let longest = Duration::from_micros(outcome.whole_us.max());
@@ -178,7 +179,9 @@ fn beside_a_flood_the_host_hears_its_neighbours_and_its_backends() -> Result<()>
     ensure!(beats.count(Beat::Lost) == 0, "{beats:?}");
     ensure!(syns <= missed, "{syns} SYNs of probes were sent again, the device missed {missed}");
     // A worker without its core fetches nothing: that is the machine's fault.
-    if waited < FLOOD / 2 {
+    if waited >= FLOOD / 2 {
+        println!("not judged: gaps between BFD packets, and whether each probe was answered");
+    } else {
         ensure!(beats.gap_max() < BEATS, "{beats:?}");
         beside.probes.check_complete()?;
     }

@@ -88,7 +88,8 @@ pub struct Cold<A: Address> {
     pub fin: u32,
     /// The latest timestamp that the backend got from the client (RFC 7323), once it closes.
     pub last_timestamp: u32,
-    /// The number after the latest that the backend got from the client, once it closes.
+    /// The number after the client's SYN, which the backend's answer acknowledges; once it closes and
+    /// no SYN waits ([`Flags::SYN_WAITS`]), after the latest that the backend got from the client.
     pub last_sequence: u32,
     /// Generation of the backend's slot.
     pub backend_generation: u16,
@@ -122,6 +123,8 @@ impl Flags {
     pub const MAY_FRAGMENT: Self = Self(4);
     /// The client is on a link of ours: its MAC is compared.
     pub const CLIENT_ON_LINK: Self = Self(8);
+    /// A SYN of the client went along it and waits for its answer.
+    pub const SYN_WAITS: Self = Self(32);
     /// No table names the next hop towards the backend any more: it is kept for this connection.
     pub const OWN_NEXT_HOP: Self = Self(16);
 
@@ -129,6 +132,7 @@ impl Flags {
         | Self::TIMESTAMPS.0
         | Self::MAY_FRAGMENT.0
         | Self::CLIENT_ON_LINK.0
+        | Self::SYN_WAITS.0
         | Self::OWN_NEXT_HOP.0;
 
     /// True where all of `other` are set.

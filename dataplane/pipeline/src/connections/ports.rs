@@ -131,8 +131,13 @@ pub fn prefetch_first<A: Address>(shard: &Shard<A>, wish: &Wish<'_, A>, nth: u32
     let blank = wish.reply_key((A::default(), 0));
     let seed = shard.peek_targets().seed(&blank);
     let Some(target) = shard.peek_targets().peek(&blank, seed) else { return };
-    let Some(source) = wish.port_at(target.cursor.wrapping_add(nth), seed) else { return };
-    shard.prefetch_buckets(shard.hash(&A::tuple(&wish.reply_key(source))));
+    let ports = wish.blocks.len() * NAT_BLOCK_PORTS;
+    let many = if target.used as usize >= ports / CROWDED { AHEAD as u32 } else { 1 };
+    for step in 0..many {
+        let at = target.cursor.wrapping_add(nth).wrapping_add(step);
+        let Some(source) = wish.port_at(at, seed) else { return };
+        shard.prefetch_buckets(shard.hash(&A::tuple(&wish.reply_key(source))));
+    }
 }
 
 impl<A: Address> Wish<'_, A> {

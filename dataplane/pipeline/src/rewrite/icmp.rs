@@ -1,10 +1,10 @@
 //! An ICMP error about a connection: it and the packet that it quotes are translated, so that path
 //! MTU discovery works through the gateway (RFC 5508 section 4.2).
 
-use super::checksum;
 use super::link::write_adjacency;
+use super::{Leg, checksum};
 use crate::adjacency::Adjacency;
-use crate::connections::{Address, Direction, Entry};
+use crate::connections::Address;
 use crate::frame::Frame;
 use crate::parse::quoted::Quoted;
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Parsed, TCP, UDP, be16, put};
@@ -16,12 +16,11 @@ pub fn translate_error<A: Address>(
     frame: &mut Frame<'_>,
     parsed: &Parsed,
     quoted: &Quoted,
-    entry: &Entry<A>,
-    direction: Direction,
+    Leg { kind, entry, direction }: Leg<'_, A>,
     adjacency: &Adjacency,
 ) -> bool {
     // The quoted packet travelled the other way: its receiver's side is where the error comes from.
-    let key = entry.other_key(direction).reversed();
+    let key = A::key(&kind.rewritten(entry, direction));
     let (source, destination) = (key.source, key.destination);
     let (addresses, all) = entry.differences(direction);
     let (addresses, all) = (addresses.word(), all.word());

@@ -254,6 +254,22 @@ fn time(book: &mut Book) {
             m.forward(&flow, &flow.down(tcp(ACK)).numbers(80_001, 70_001));
         },
     );
+    book.both(
+        984,
+        "syn_on_closing",
+        "a SYN on a closing connection is answered, whatever comes late between",
+        |m, f| {
+            let flow = m.web(f);
+            m.handshake(&flow);
+            m.forward(&flow, &flow.down(tcp(FIN | ACK)).numbers(501, 1001));
+            m.forward(&flow, &flow.up(tcp(SYN)).numbers(70_000, 0));
+            m.forward(&flow, &flow.up(tcp(ACK)).numbers(1001, 501).data(b"late"));
+            m.forward(&flow, &flow.down(tcp(SYN | ACK)).numbers(80_000, 70_001));
+            m.forward(&flow, &flow.up(tcp(ACK)).numbers(70_001, 80_001));
+            m.wait_ms(86_399_999);
+            m.forward(&flow, &flow.down(tcp(ACK)).numbers(80_001, 70_001));
+        },
+    );
     book.both(944, "udp_silent", "a flow that nobody has answered for 30 s ends", |m, f| {
         let old = m.dns(f);
         m.forward(&old, &old.up(udp(b"?")));

@@ -1,7 +1,7 @@
 //! IP: options, extension headers, fragments, TTL, MTU, routes.
 
-use super::{BACK, Book, FRONT, ROUTER_MAC, V4, V6, ours, quoting};
-use crate::packet::{ACK, PSH, SYN, icmp, tcp, udp};
+use super::{BACK, Book, CLIENT, FRONT, ROUTER_MAC, V4, V6, ours, quoting};
+use crate::packet::{ACK, PSH, SYN, icmp, packet, tcp, udp};
 use crate::world::{BACK_MAC, at, backend_mac};
 
 pub(super) fn cases(book: &mut Book) {
@@ -147,6 +147,32 @@ pub(super) fn cases(book: &mut Book) {
                 let (kind, code) = f.time_exceeded();
                 let answer = ours(&sent, icmp(kind, code, 0, &sent.ip()));
                 m.answer(FRONT, sent.bytes(), answer.bytes());
+            }
+        },
+    );
+    book.both(
+        432,
+        "first_goes_no_further",
+        "what isn't forwarded begins nothing: TTL 1, too long, a wrong checksum",
+        |m, f| {
+            let client = f.client(10, 40_100);
+            let to = |frontend, body| packet(CLIENT, client, frontend, body);
+            let (kind, code) = f.time_exceeded();
+            let syn = to(f.frontend(10, 80), tcp(SYN));
+            let short = syn.clone().ttl(1);
+            let answer = ours(&short, icmp(kind, code, 0, &short.ip()));
+            m.answer(FRONT, short.bytes(), answer.bytes());
+            let (kind, code) = f.too_big();
+            let quoted = f.of(576 - 28, 1280 - 48);
+            let mut long = to(f.frontend(10, 53), udp(&[1; 1600]));
+            long.df = true;
+            let answer = ours(&long, icmp(kind, code, 1500, &long.ip()[..quoted]));
+            m.answer(FRONT, long.bytes(), answer.bytes());
+            for sent in [syn, to(f.frontend(10, 53), udp(b"?"))] {
+                let mut wrong = sent.bytes();
+                let checksum = wrong.len() - if sent.body == tcp(SYN) { 4 } else { 3 };
+                wrong[checksum] ^= 1;
+                m.drop(FRONT, wrong, "l4_checksum");
             }
         },
     );
