@@ -95,7 +95,7 @@ pub struct Engine {
     pub(crate) affinity: Arc<AffinityTable>,
     /// Workers look at it in each loop.
     selection_key: Arc<AtomicU64>,
-    pub(crate) ways: Mutex<crate::ways::Ways>,
+    pub(crate) upkeep: Mutex<crate::upkeep::Upkeep>,
     /// Whose the slots are that the connection tables name.
     pub(crate) keys: Mutex<SlotKeys>,
     /// The files of the connection tables and of the keys, kept open: whoever is to keep the memory
@@ -170,7 +170,7 @@ impl Engine {
                 config.secret.derive(Purpose::Affinity),
             )),
             selection_key: Arc::new(AtomicU64::new(config.pipeline.selection_key)),
-            ways: Mutex::default(),
+            upkeep: Mutex::default(),
             keys: Mutex::new(keys),
             files: sparse.files,
             rates: config.pipeline.rates,

@@ -18,7 +18,7 @@ mod packet;
 mod ports;
 pub mod publish;
 mod reading;
-mod ways;
+mod upkeep;
 mod worker;
 
 pub use dpdk::version as dpdk_version;

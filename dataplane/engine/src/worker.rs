@@ -74,7 +74,7 @@ impl Worker {
         let mut load = Load::new();
         let counts = Arc::clone(pipeline.counters());
         let host_flows = Arc::clone(pipeline.host_flows());
-        let mut out = Way {
+        let mut out = Exits {
             outlets: &mut outlets,
             host: host.as_mut(),
             ledger: &counters.ledger,
@@ -131,7 +131,7 @@ impl Worker {
 }
 
 /// What the packets of a loop need on their way out.
-struct Way<'a> {
+struct Exits<'a> {
     outlets: &'a mut Outlets,
     host: Option<&'a mut MirrorPort>,
     ledger: &'a LedgerCounters,
@@ -140,7 +140,7 @@ struct Way<'a> {
     pool: &'a Pool,
 }
 
-impl Way<'_> {
+impl Exits<'_> {
     /// Processes a burst from a port, or from another worker, and sends it on its ways. The burst
     /// is empty afterwards.
     #[inline]

@@ -37,7 +37,7 @@ const REMAIN: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("control/sources", "kubernetes/writer", &["events", "letter"]),
-    ("dataplane/engine", "", &["engine", "ways"]),
+    ("dataplane/engine", "", &["engine", "upkeep"]),
     ("dataplane/engine", "mirror", &["host_ways", "thread"]),
     (
         "dataplane/pipeline",

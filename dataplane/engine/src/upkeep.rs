@@ -1,4 +1,4 @@
-//! Ways to backends and announcements of frontends: what a new snapshot asks of the mirror.
+//! Next hops of backends and announcements of frontends: what a new snapshot asks of the mirror.
 
 use crate::engine::Engine;
 use crate::mirror::HostWay;
@@ -21,7 +21,7 @@ type Hop = (InterfaceId, IpAddr);
 
 /// What was asked of the mirror so far.
 #[derive(Debug, Default)]
-pub struct Ways {
+pub struct Upkeep {
     /// Next hops of backends, and how many backends are behind each: those that left since all
     /// were looked at are still counted.
     hops: HashMap<Hop, u32>,
@@ -57,11 +57,11 @@ impl Engine {
     /// that costs. Asks for the next hops that it is the first to need, waits a moment for them,
     /// and announces the frontend addresses that are new. Returns the generation.
     pub fn publish_change(&self, snapshot: Arc<Snapshot>, report: &Report) -> u64 {
-        let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
-        self.resolve(&mut ways, &snapshot, &report.backends_changed);
+        let mut upkeep = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.resolve(&mut upkeep, &snapshot, &report.backends_changed);
         self.name_slots(&snapshot, &report.services_begun);
         let generation = self.publisher.update(|tables| tables.snapshot = Arc::clone(&snapshot));
-        self.announce_new(&mut ways, &snapshot, &report.addresses_touched);
+        self.announce_new(&mut upkeep, &snapshot, &report.addresses_touched);
         generation
     }
 
@@ -73,23 +73,24 @@ impl Engine {
         }
     }
 
-    /// Looks again at the ways to all backends, after routes or backends have changed. To be called
+    /// Looks again at the next hops of all backends, after routes or backends have changed. To be called
     /// now and then; costs nothing while nothing has changed.
     pub fn refresh_ways(&self) {
         self.publisher.collect();
         let latest = self.publisher.latest();
-        let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = ways.looked.is_none_or(|looked| looked.elapsed() >= REFRESH_AFTER);
-        if ways.generation == latest.generation || !due {
+        let mut upkeep = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = upkeep.looked.is_none_or(|looked| looked.elapsed() >= REFRESH_AFTER);
+        if upkeep.generation == latest.generation || !due {
             return;
         }
-        ways.generation = latest.generation;
-        ways.looked = Some(Instant::now());
+        upkeep.generation = latest.generation;
+        upkeep.looked = Some(Instant::now());
         let hops = hops(&latest.snapshot, &latest.adjacencies);
-        let same = hops.len() == ways.hops.len() && hops.keys().all(|h| ways.hops.contains_key(h));
-        ways.hops = hops;
+        let same =
+            hops.len() == upkeep.hops.len() && hops.keys().all(|h| upkeep.hops.contains_key(h));
+        upkeep.hops = hops;
         if !same {
-            self.manage(&ways);
+            self.manage(&upkeep);
         }
     }
 
@@ -106,16 +107,16 @@ impl Engine {
 
     /// Backends behind each next hop, as of the latest snapshot.
     pub fn backends_behind(&self) -> HashMap<(InterfaceId, IpAddr), u32> {
-        self.ways.lock().unwrap_or_else(PoisonError::into_inner).hops.clone()
+        self.upkeep.lock().unwrap_or_else(PoisonError::into_inner).hops.clone()
     }
 
-    fn manage(&self, ways: &Ways) {
+    fn manage(&self, upkeep: &Upkeep) {
         if let Some(mirror) = &self.mirror {
-            mirror.set_managed(ways.hops.keys().copied().collect());
+            mirror.set_managed(upkeep.hops.keys().copied().collect());
         }
     }
 
-    fn resolve(&self, ways: &mut Ways, snapshot: &Snapshot, changed: &[BackendId]) {
+    fn resolve(&self, upkeep: &mut Upkeep, snapshot: &Snapshot, changed: &[BackendId]) {
         if self.mirror.is_none() {
             return;
         }
@@ -124,7 +125,7 @@ impl Engine {
         for backend in changed.iter().filter_map(|id| snapshot.backend(*id)) {
             let Some(hop) = adjacencies.hop(backend.address.ip(), backend.via) else { continue };
             let hop = (hop.interface, hop.address);
-            let behind = ways.hops.entry(hop).or_insert(0);
+            let behind = upkeep.hops.entry(hop).or_insert(0);
             if *behind == 0 {
                 missing.push(hop);
             }
@@ -133,7 +134,7 @@ impl Engine {
         if missing.is_empty() {
             return;
         }
-        self.manage(ways);
+        self.manage(upkeep);
         let until = Instant::now() + RESOLVE_MAX;
         loop {
             let adjacencies = self.adjacencies();
@@ -145,7 +146,7 @@ impl Engine {
         }
     }
 
-    fn announce_new(&self, ways: &mut Ways, snapshot: &Snapshot, touched: &[IpAddr]) {
+    fn announce_new(&self, upkeep: &mut Upkeep, snapshot: &Snapshot, touched: &[IpAddr]) {
         if self.mirror.is_none() {
             return;
         }
@@ -157,10 +158,10 @@ impl Engine {
         let (mut new, mut gone): (Vec<Hop>, Vec<Hop>) = Default::default();
         for address in touched {
             if !snapshot.is_frontend_address(*address) {
-                if ways.announced.remove(address) {
+                if upkeep.announced.remove(address) {
                     gone.extend(front().map(|interface| (interface, *address)));
                 }
-            } else if ways.announced.insert(*address) && adjacencies.local(*address).is_none() {
+            } else if upkeep.announced.insert(*address) && adjacencies.local(*address).is_none() {
                 new.extend(front().map(|interface| (interface, *address)));
             }
         }
