@@ -36,7 +36,6 @@ const REMAIN: &[(&str, &str, &[&str])] = &[
             "standing",
         ],
     ),
-    ("control/sources", "kubernetes/writer", &["events", "letter"]),
     ("dataplane/engine", "", &["engine", "upkeep"]),
     ("dataplane/engine", "mirror", &["host_ways", "thread"]),
     (

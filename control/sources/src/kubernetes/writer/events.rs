@@ -1,6 +1,6 @@
 //! Events that are to be told: which, how often and when.
 
-use super::letter::Letter;
+use super::letter::{Key, Letter, Remembered, Sent};
 use k8s_openapi::jiff::Timestamp;
 use model::answers::{Event, Severity};
 use model::desired::ObjectName;
@@ -25,16 +25,6 @@ const TRIES: u32 = 8;
 /// Bytes of a note, by the API.
 const NOTE_MAX: usize = 1_024;
 
-/// Events with the same key say the same.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
-    pub(super) kind: Kind,
-    pub(super) object: ObjectName,
-    pub(super) uid: String,
-    pub(super) reason: String,
-    pub(super) note: String,
-}
-
 #[derive(Debug)]
 struct Waiting {
     severity: Severity,
@@ -45,25 +35,6 @@ struct Waiting {
     due: Instant,
     tries: u32,
     sent: bool,
-}
-
-/// An Event that was told.
-#[derive(Clone, Debug)]
-pub(super) struct Remembered {
-    pub(super) name: String,
-    /// How often it happened, as is told there.
-    pub(super) count: u32,
-    last: Instant,
-}
-
-/// What came of an Event.
-#[derive(Debug)]
-pub(super) enum Sent {
-    /// It has this name now, and happened so often by what stands there, `told` times by this
-    /// letter.
-    As { name: String, count: u32, told: u32 },
-    /// Its namespace takes no Events any longer.
-    Unwanted,
 }
 
 /// Events to be sent and those that were.

@@ -7,7 +7,6 @@
 
 use super::super::connect::Connection;
 use super::super::trouble::{Doing, Sort, Trouble};
-use super::events::{Key, Remembered, Sent};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -15,8 +14,9 @@ use k8s_openapi::jiff::{Timestamp, Unit};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use model::answers::Severity;
+use model::desired::ObjectName;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use translate::Kind;
 
 /// Who reports, in every Event.
@@ -25,6 +25,35 @@ const CONTROLLER: &str = "headgate.dev/gateway";
 const ACTION: &str = "Program";
 /// Characters of the object's name in the Event's.
 const STEM_MAX: usize = 200;
+
+/// Events with the same key say the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) kind: Kind,
+    pub(super) object: ObjectName,
+    pub(super) uid: String,
+    pub(super) reason: String,
+    pub(super) note: String,
+}
+
+/// An Event that was told.
+#[derive(Clone, Debug)]
+pub(super) struct Remembered {
+    pub(super) name: String,
+    /// How often it happened, as is told there.
+    pub(super) count: u32,
+    pub(super) last: Instant,
+}
+
+/// What came of an Event.
+#[derive(Debug)]
+pub(super) enum Sent {
+    /// It has this name now, and happened so often by what stands there, `told` times by this
+    /// letter.
+    As { name: String, count: u32, told: u32 },
+    /// Its namespace takes no Events any longer.
+    Unwanted,
+}
 
 /// An Event on its way.
 pub(super) struct Letter {

@@ -6,7 +6,7 @@ use super::super::locked;
 use super::super::statuses::Seen;
 use super::super::trouble::{Sort, Trouble};
 use super::wanted::Settled;
-use super::{Parts, Queues, events, status};
+use super::{Parts, Queues, letter, status};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -35,7 +35,7 @@ struct Done {
 /// What came of it.
 enum Outcome {
     Status(status::Request, status::Outcome),
-    Event(events::Key, Result<events::Sent, Trouble>),
+    Event(letter::Key, Result<letter::Sent, Trouble>),
 }
 
 /// Sends what is due.
@@ -182,8 +182,8 @@ impl Task {
                 let trouble = match sent {
                     Ok(sent) => {
                         match sent {
-                            events::Sent::As { .. } => queues.health.events += 1,
-                            events::Sent::Unwanted => queues.health.events_unwanted += 1,
+                            letter::Sent::As { .. } => queues.health.events += 1,
+                            letter::Sent::Unwanted => queues.health.events_unwanted += 1,
                         }
                         queues.events.settle(&key, sent, now());
                         None
