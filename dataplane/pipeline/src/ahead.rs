@@ -4,6 +4,7 @@
 use crate::arch::prefetch;
 use crate::begin::Hashes;
 use crate::connections::{Address, Found, Key, Opening, Shard, Wish, prefetch_nat_port};
+use crate::forwarding::Kind;
 use crate::frame::Frame;
 use crate::journey::{Now, Seen, Stage};
 use crate::parse::TCP;
@@ -113,36 +114,36 @@ impl Pipeline {
                 prefetch(counters);
             }
         }
-        for (first, target) in with_targets(&firsts) {
+        for (first, kind, target) in with_targets(&firsts) {
             if let Some(counters) = self.context.counters.backends.get(target.id.slot as usize) {
                 prefetch(counters);
             }
             tables.snapshot.prefetch_backend(target.id.slot);
             match first.family {
-                Family::V4 => bring_ports(&self.v4, first, target),
-                Family::V6 => bring_ports(&self.v6, first, target),
+                Family::V4 => bring_ports(&self.v4, first.protocol, kind, target),
+                Family::V6 => bring_ports(&self.v6, first.protocol, kind, target),
             }
         }
         // Connections to the same backend get ports one after the other.
         let mut begun = [None; BURST_PACKETS_MAX];
-        for (n, (first, target)) in with_targets(&firsts).enumerate() {
+        for (n, (first, kind, target)) in with_targets(&firsts).enumerate() {
             let nth = begun[..n].iter().filter(|id| **id == Some(target.id)).count() as u32;
             begun[n] = Some(target.id);
             match first.family {
-                Family::V4 => bring_port(&self.v4, &self.context, tables, first, target, nth),
-                Family::V6 => bring_port(&self.v6, &self.context, tables, first, target, nth),
+                Family::V4 => self.bring_port(&self.v4, tables, first.protocol, kind, target, nth),
+                Family::V6 => self.bring_port(&self.v6, tables, first.protocol, kind, target, nth),
             }
         }
     }
 }
 
-/// Those that have a backend, and which.
+/// Those that have a backend, how they will be forwarded, and which it is.
 fn with_targets<'a>(
     firsts: &'a [Option<First<'a>>],
-) -> impl Iterator<Item = (&'a First<'a>, &'a Target)> {
+) -> impl Iterator<Item = (&'a First<'a>, Kind, &'a Target)> {
     firsts.iter().flatten().filter_map(|first| {
         let (service, hash) = first.selected?;
-        Some((first, service.table(first.family).target(hash)?))
+        Some((first, service.kind, service.table(first.family).target(hash)?))
     })
 }
 
@@ -197,34 +198,34 @@ fn bring_service<'a, A: Address>(
 }
 
 /// Asks for what is known of the NAT ports towards a backend.
-fn bring_ports<A: Address>(shard: &Shard<A>, first: &First<'_>, target: &Target) {
-    if let (Some(address), Some((service, _))) = (A::from_ip(target.address.ip()), first.selected) {
+fn bring_ports<A: Address>(shard: &Shard<A>, protocol: u8, kind: Kind, target: &Target) {
+    if let Some(address) = A::from_ip(target.address.ip()) {
         let backend = (address, target.address.port());
-        let kind = service.kind;
-        shard.prefetch_ports(&kind.reply_key(first.protocol, backend, (A::default(), 0)));
+        shard.prefetch_ports(&kind.reply_key(protocol, backend, (A::default(), 0)));
     }
 }
 
-/// Asks for where the reply key of the port will lie that a connection most likely gets: it leaves by
-/// the interface that the one before left by, and `nth` of the burst come before it.
-fn bring_port<A: Address>(
-    shard: &Shard<A>,
-    context: &Context,
-    tables: &Tables,
-    first: &First<'_>,
-    target: &Target,
-    nth: u32,
-) {
-    let (Some(address), Some((service, _))) = (A::from_ip(target.address.ip()), first.selected)
-    else {
-        return;
-    };
-    let wish = Wish {
-        blocks: tables.steer.blocks(context.worker, context.begun_by, A::FAMILY),
-        kind: service.kind,
-        backend: (address, target.address.port()),
-        protocol: first.protocol,
-        opening: Opening::default(),
-    };
-    prefetch_nat_port(shard, &wish, nth);
+impl Pipeline {
+    /// Asks for where the reply key of the port will lie that a connection most likely gets: it leaves
+    /// by the interface that the one before left by, and `nth` of the burst come before it.
+    fn bring_port<A: Address>(
+        &self,
+        shard: &Shard<A>,
+        tables: &Tables,
+        protocol: u8,
+        kind: Kind,
+        target: &Target,
+        nth: u32,
+    ) {
+        let Some(address) = A::from_ip(target.address.ip()) else { return };
+        let Context { worker, begun_by, .. } = self.context;
+        let wish = Wish {
+            blocks: tables.steer.blocks(worker, begun_by, A::FAMILY),
+            kind,
+            backend: (address, target.address.port()),
+            protocol,
+            opening: Opening::default(),
+        };
+        prefetch_nat_port(shard, &wish, nth);
+    }
 }

@@ -41,6 +41,14 @@ fn input() -> AdjacencyInput {
     }
 }
 
+/// Numbers below what is asked, in a sequence that begins as `random` says.
+fn drawing(mut random: u64) -> impl FnMut(u64) -> u64 {
+    move |below| {
+        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (random >> 33) % below
+    }
+}
+
 fn change(id: InterfaceId, address: &str, mac: Option<Mac>) -> AdjacencyChange {
     AdjacencyChange { links: None, neighbours: vec![(id, ip(address), mac)] }
 }
@@ -127,11 +135,7 @@ fn routers_are_known_by_the_macs_of_next_hops_of_routes() {
 /// leads to another next hop than the one that it was given for.
 #[test]
 fn a_walk_of_changes_ends_where_a_fresh_table_begins() {
-    let mut random = 7_u64;
-    let mut draw = move |below: u64| {
-        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (random >> 33) % below
-    };
+    let mut draw = drawing(7);
     let mut given = std::collections::HashMap::new();
     let mut table = Adjacencies::new(AdjacencyInput { neighbours: Vec::new(), ..input() });
     let mut known = std::collections::BTreeMap::new();
@@ -164,11 +168,7 @@ fn a_walk_of_changes_ends_where_a_fresh_table_begins() {
 /// However many routes there are.
 #[test]
 fn the_longest_matching_route_is_found_among_few_and_many() {
-    let mut random = 9_u64;
-    let mut draw = move |below: u64| {
-        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (random >> 33) % below
-    };
+    let mut draw = drawing(9);
     for round in 0..400 {
         let mut routes: Vec<(IpNet, Route)> = Vec::new();
         for _ in 0..draw(if round % 2 == 0 { 9 } else { 40 }) {
@@ -201,11 +201,7 @@ fn the_longest_matching_route_is_found_among_few_and_many() {
 /// are, where it isn't of what is on a link.
 #[test]
 fn whom_a_change_of_routes_concerns_is_told() {
-    let mut random = 11_u64;
-    let mut draw = move |below: u64| {
-        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (random >> 33) % below
-    };
+    let mut draw = drawing(11);
     let (mut concerned, mut told, mut asked) = (0, 0, 0);
     for _ in 0..300 {
         let mut input = input();

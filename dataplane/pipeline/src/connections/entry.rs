@@ -123,10 +123,10 @@ impl Flags {
     pub const MAY_FRAGMENT: Self = Self(4);
     /// The client is on a link of ours: its MAC is compared.
     pub const CLIENT_ON_LINK: Self = Self(8);
-    /// A SYN of the client went along it and waits for its answer.
-    pub const SYN_WAITS: Self = Self(32);
     /// No table names the next hop towards the backend any more: it is kept for this connection.
     pub const OWN_NEXT_HOP: Self = Self(16);
+    /// A SYN of the client went along it and waits for its answer.
+    pub const SYN_WAITS: Self = Self(32);
 
     const ALL: u8 = Self::FROM_BACKEND.0
         | Self::TIMESTAMPS.0

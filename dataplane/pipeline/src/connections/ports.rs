@@ -5,7 +5,7 @@ use super::entry::{Cold, Flags};
 use super::key::{Address, Key};
 use super::life::TimeoutTable;
 use super::shard::{Found, Shard};
-use super::targets::permute;
+use super::targets::{Target, permute};
 use crate::forwarding::{Kind, Life};
 use crate::steer::Block;
 use model::limits::{
@@ -105,7 +105,7 @@ pub fn choose<A: Address>(
     let seed = shard.targets().seed(&blank);
     if let Some(target) = shard.targets().find_or_add(&blank, seed) {
         start = Some(target.cursor);
-        crowded = target.used as usize >= ports / CROWDED;
+        crowded = is_crowded(target, ports);
         full = target.used as usize >= ports;
         scarce = target.used as usize >= ports - ports / FREE_AT_LEAST;
         let pause = target.none_before_ms.wrapping_sub(now_ms as u32);
@@ -126,13 +126,18 @@ pub fn choose<A: Address>(
     chosen
 }
 
+/// True where the first port of a backend's walk may well be taken.
+const fn is_crowded<A>(target: &Target<A>, ports: usize) -> bool {
+    target.used as usize >= ports / CROWDED
+}
+
 /// Asks for what [`choose`] looks at first, where `nth` others towards the same backend come before.
 pub fn prefetch_first<A: Address>(shard: &Shard<A>, wish: &Wish<'_, A>, nth: u32) {
     let blank = wish.reply_key((A::default(), 0));
     let seed = shard.peek_targets().seed(&blank);
     let Some(target) = shard.peek_targets().peek(&blank, seed) else { return };
     let ports = wish.blocks.len() * NAT_BLOCK_PORTS;
-    let many = if target.used as usize >= ports / CROWDED { AHEAD as u32 } else { 1 };
+    let many = if is_crowded(target, ports) { AHEAD as u32 } else { 1 };
     for step in 0..many {
         let at = target.cursor.wrapping_add(nth).wrapping_add(step);
         let Some(source) = wish.port_at(at, seed) else { return };

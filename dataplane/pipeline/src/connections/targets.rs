@@ -44,14 +44,16 @@ impl<A: Address> Targets<A> {
     pub fn seed(&self, reply: &Key<A>) -> u64 {
         seed(reply, self.secret)
     }
+    const fn set_of(&self, seed: u64) -> usize {
+        seed as usize & (self.places.len() - 1)
+    }
     fn set(&mut self, seed: u64) -> &mut [Target<A>; SET] {
-        let sets = self.places.len();
-        &mut self.places[seed as usize & (sets - 1)]
+        let set = self.set_of(seed);
+        &mut self.places[set]
     }
     /// Asks for what is known of a backend, by any reply key of its.
     pub fn prefetch(&self, reply: &Key<A>) {
-        let sets = self.places.len();
-        crate::arch::prefetch_all(&self.places[self.seed(reply) as usize & (sets - 1)]);
+        crate::arch::prefetch_all(&self.places[self.set_of(self.seed(reply))]);
     }
     /// What is known of a backend, by any reply key of its; `seed` is its own, of [`Self::seed`].
     pub fn find(&mut self, reply: &Key<A>, seed: u64) -> Option<&mut Target<A>> {
@@ -59,8 +61,7 @@ impl<A: Address> Targets<A> {
     }
     /// The same, to be looked at.
     pub fn peek(&self, reply: &Key<A>, seed: u64) -> Option<&Target<A>> {
-        let sets = self.places.len();
-        self.places[seed as usize & (sets - 1)].iter().find(|target| target.is_of(reply))
+        self.places[self.set_of(seed)].iter().find(|target| target.is_of(reply))
     }
     /// The same; one that isn't known yet takes the place of one whose ports are all free.
     pub fn find_or_add(&mut self, reply: &Key<A>, seed: u64) -> Option<&mut Target<A>> {

@@ -9,7 +9,7 @@ pub fn sum(bytes: &[u8], sum: u32) -> u32 {
     // Words of 32 bits add up to the same as their halves, modulo 65,535, and in whichever byte order
     // they are read; 2^32 of them fit. The sum is turned round, not each word.
     let (words, rest) = bytes.as_chunks::<4>();
-    let mut total: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    let mut total = add_up(words);
     let (words, odd) = rest.as_chunks::<2>();
     for word in words {
         total += u64::from(u16::from_ne_bytes(*word));
@@ -18,6 +18,12 @@ pub fn sum(bytes: &[u8], sum: u32) -> u32 {
         total += u64::from(u16::from_ne_bytes([*last, 0]));
     }
     sum + u32::from(u16::from_be(fold64(total)))
+}
+
+/// Words of 32 bits as they are read, added up.
+#[inline]
+fn add_up(words: &[[u8; 4]]) -> u64 {
+    words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum()
 }
 
 /// Folds a running sum of wide words to 16 bits.
@@ -33,8 +39,7 @@ const fn fold64(total: u64) -> u16 {
 #[inline]
 pub fn is_right(header: &[u8; 20]) -> bool {
     let (words, _) = header.as_chunks::<4>();
-    let total: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
-    fold64(total) == 0xffff
+    fold64(add_up(words)) == 0xffff
 }
 
 /// Folds a running sum to 16 bits.
